@@ -1,0 +1,1 @@
+"""Converts published PyTorch generators to the generator files of unseg-jax."""

@@ -1,0 +1,59 @@
+"""What all experiments share: every setting, with the paper's values (arXiv 2105.08127)."""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """The paper's settings; an experiment changes what it must."""
+  config = ml_collections.ConfigDict()
+  config.name = "unnamed"  # Results go to runs/<name>.
+  # A converted file, `pretrained:NAME`, or `package.module:function` that returns a Generator.
+  config.generator = ""
+  config.seed = 0
+
+  config.search = search = ml_collections.ConfigDict()
+  search.steps = 300
+  search.batch_size = 32
+  search.learning_rate = 5e-3
+  search.circle_weight = 2.0  # 2: light middle, dark surround; -2: the opposite.
+  search.sobel_weight = 10.0
+  search.save_every = 50
+
+  config.generate = generate = ml_collections.ConfigDict()
+  generate.num_images = ml_collections.ConfigDict()
+  generate.num_images.train = 1_000_000
+  generate.num_images.validation = 1_000
+  generate.num_images.test = 1_000
+  generate.shift = 5.0
+  generate.rule = "lighting"  # Or "std".
+  generate.invert = False
+  generate.components = 0.2  # Keep components above this share of the largest one; 0: keep all.
+  generate.area = (0.0, 0.5)  # Accepted share of foreground.
+  generate.histogram_bins = 12
+  generate.histogram_maxima = 2  # Fewest local maxima of the histogram; 0: no such filter.
+  generate.roundness = 0.0  # Least area / perimeter^2 of the largest component; 0: no such filter.
+  generate.minimum_acceptance = 0.01  # Below this share of accepted candidates, stop.
+  generate.chunk = 64  # Candidates that a device computes at a time.
+  generate.shard_candidates = 16_384
+
+  config.train = train = ml_collections.ConfigDict()
+  train.widths = (64, 128, 256, 512, 512)
+  train.image_size = 128
+  train.steps = 18_000
+  train.batch_size = 128
+  train.learning_rate = 1e-3
+  train.schedule = "staircase"  # Times `decay` every `decay_every` steps; or "cosine", down to 0.
+  train.decay = 0.2
+  train.decay_every = 8_000
+  train.augment = False
+  train.log_every = 20
+  train.checkpoint_every = 1_000
+
+  config.evaluate = evaluate = ml_collections.ConfigDict()
+  # Real pictures: (name, folder of pictures, folder of masks, whether to crop the central square).
+  evaluate.folders = ()
+
+  config.report = report = ml_collections.ConfigDict()
+  report.samples = 24
+  report.pictures = ()  # Files, folders, globs, or `example:NAME` of the package's examples.
+  return config

@@ -1,0 +1,61 @@
+"""Packaging of unseg-jax."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+setup(
+  name="unseg-jax",
+  version="0.1.0",
+  description="Unsupervised image segmentation from pretrained GANs, in JAX and Flax",
+  long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["unseg_jax", "unseg_jax.*"]),
+  package_data={
+    "unseg_jax": [
+      "report_template.html",
+      "pretrained/*.safetensors",
+      "pretrained/*.txt",
+      "pretrained/*.md",
+      "pretrained/example/*.png",
+    ]
+  },
+  install_requires=[
+    "absl-py",
+    "array_record",
+    "clu",
+    "dm-pix",
+    "flax>=0.12",
+    "grain",
+    "jax>=0.10",
+    "ml-collections",
+    "numpy",
+    "optax",
+    "orbax-checkpoint>=0.11",
+    "pillow",
+    "safetensors",
+    "scipy",
+    # clu writes TensorBoard events through TensorFlow, which never computes here: its build without
+    # accelerators is enough where there is one.
+    "tensorboard",
+    "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'",
+    "tensorflow-datasets",
+    "tqdm",
+  ],
+  extras_require={
+    "convert": ["torch>=2.10"],
+    "cuda": ["jax[cuda12]"],
+    "tpu": ["jax[tpu]"],
+    "test": [
+      "build",
+      "hypothesis",
+      "pytest",
+      "ruff==0.17.6",
+      "scikit-image",
+      "torch==2.13.0",
+    ],
+  },
+)

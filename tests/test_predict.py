@@ -1,0 +1,260 @@
+"""`python -m unseg_jax.predict` writes three pictures for each, and says what it did not do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from PIL import Image
+
+from unseg_jax import pictures, predict
+
+ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
+KINDS = ("mask", "cutout", "overlay")
+
+
+class Brightness:
+  """Stands in for the segmenter: bright is foreground."""
+
+  calls = 0
+
+  @classmethod
+  def restore(cls, folder):
+    if not (Path(folder) / "config.json").exists():
+      raise FileNotFoundError(f"{folder} is not the workdir of a run")
+    return cls()
+
+  def __call__(self, image):
+    type(self).calls += 1
+    assert image.dtype == np.uint8 and image.shape[2] == 3
+    return image.mean(axis=2, dtype=np.float32) / 255
+
+
+@pytest.fixture(autouse=True)
+def segmenter(tmp_path, monkeypatch):
+  monkeypatch.setattr(predict, "Segmenter", Brightness)
+  monkeypatch.setattr(Brightness, "calls", 0)
+  folder = tmp_path / "run"
+  folder.mkdir()
+  (folder / "config.json").touch()
+  return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+  folder = tmp_path / "photos"
+  folder.mkdir()
+  return folder
+
+
+@pytest.fixture
+def output(tmp_path):
+  return tmp_path / "made" / "output"
+
+
+@pytest.fixture
+def command(segmenter, photos, output, capsys):
+  """Calls the command with these defaults; returns its exit status and stderr."""
+
+  def call(*positional, **flags):
+    defaults = {"segmenter": segmenter, "input": photos, "output": output, "overwrite": "false"}
+    values = {name: str(value) for name, value in (defaults | flags).items()}
+    with flagsaver.as_parsed(**values):
+      status = predict.main(["predict", *positional])
+    return status, capsys.readouterr().err
+
+  return call
+
+
+def noise(path, height=6, width=9, **options):
+  array = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+  Image.fromarray(array).save(path, **options)
+  return array
+
+
+def outputs(folder):
+  return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def named(*stems):
+  return sorted(f"{stem}_{kind}.png" for stem in stems for kind in KINDS)
+
+
+def test_writes_mask_cutout_and_overlay_at_full_resolution(photos, output, command):
+  image = noise(photos / "a.png", 30, 41)
+  probability = image.mean(axis=2, dtype=np.float32) / 255
+  status, _ = command()
+  assert status == 0
+  assert outputs(output) == named("a")
+  with Image.open(output / "a_mask.png") as mask:
+    assert mask.mode == "L" and mask.format == "PNG"
+    np.testing.assert_array_equal(mask, np.where(probability > 0.5, 255, 0))
+  with Image.open(output / "a_cutout.png") as cutout:
+    assert cutout.mode == "RGBA"
+    np.testing.assert_array_equal(cutout, pictures.cutout(image, probability))
+  with Image.open(output / "a_overlay.png") as overlay:
+    assert overlay.mode == "RGB"
+    np.testing.assert_array_equal(overlay, pictures.overlay(image, probability))
+
+
+def palette_with_alpha(path):
+  image = Image.new("P", (8, 5))
+  image.putpalette([255, 0, 0, 0, 0, 255])
+  image.save(path.with_suffix(".png"), transparency=bytes([100, 255]))
+  return 8, 5
+
+
+def sixteen_bits(path):
+  Image.fromarray(np.full((5, 8), 40000, np.uint16)).save(path.with_suffix(".png"))
+  return 8, 5
+
+
+def cmyk(path):
+  Image.new("CMYK", (8, 5), (0, 90, 90, 10)).save(path.with_suffix(".jpg"))
+  return 8, 5
+
+
+def turned(path):
+  exif = Image.Exif()
+  exif[ORIENTATION] = 6
+  noise(path.with_suffix(".jpg"), height=5, width=8, exif=exif)
+  return 5, 8
+
+
+def one_pixel(path):
+  noise(path.with_suffix(".png"), height=1, width=1)
+  return 1, 1
+
+
+def portrait(path):
+  noise(path.with_suffix(".webp"), height=200, width=20)
+  return 20, 200
+
+
+@pytest.mark.parametrize(
+  "make", [palette_with_alpha, sixteen_bits, cmyk, turned, one_pixel, portrait]
+)
+def test_pictures_of_any_mode_and_size(photos, output, command, make):
+  size = make(photos / "a")
+  assert command()[0] == 0
+  for kind, mode in zip(KINDS, ("L", "RGBA", "RGB"), strict=True):
+    with Image.open(output / f"a_{kind}.png") as image:
+      assert (image.size, image.mode) == (size, mode)
+
+
+def test_unreadable_picture_is_named_and_the_others_are_done(photos, output, command):
+  noise(photos / "a.png")
+  (photos / "broken.jpg").write_text("no picture")
+  noise(photos / "z.png")
+  status, stderr = command()
+  assert status == 1
+  assert f"skipped: {photos / 'broken.jpg'} cannot be read" in stderr
+  assert outputs(output) == named("a", "z")
+
+
+def test_nothing_is_overwritten_unless_asked(photos, output, command):
+  noise(photos / "a.png")
+  noise(photos / "b.png")
+  output.mkdir(parents=True)
+  (output / "a_cutout.png").write_text("precious")
+  status, stderr = command()
+  assert status == 1
+  assert str(output / "a_cutout.png") in stderr and "--overwrite" in stderr
+  assert (output / "a_cutout.png").read_text() == "precious"
+  assert outputs(output) == sorted([*named("b"), "a_cutout.png"])
+  assert Brightness.calls == 1
+
+  status, stderr = command(overwrite="true")
+  assert status == 0 and "skipped" not in stderr
+  assert outputs(output) == named("a", "b")
+  with Image.open(output / "a_cutout.png") as cutout:
+    assert cutout.mode == "RGBA"
+
+
+@pytest.mark.parametrize(
+  ("pattern", "stems"),
+  [("", ["a", "b"]), ("a.png", ["a"]), ("*.jpg", ["b"]), ("**/*.png", ["a", "c"])],
+)
+def test_input_is_a_folder_a_file_or_a_glob(photos, output, command, pattern, stems):
+  (photos / "inner").mkdir()
+  for name in ("a.png", "b.jpg", "inner/c.png"):
+    noise(photos / name)
+  (photos / "notes.txt").touch()
+  assert command(input=f"{photos}/{pattern}")[0] == 0
+  assert outputs(output) == named(*stems)
+
+
+def test_two_pictures_of_one_stem_are_refused_before_any_work(photos, output, command):
+  for name in ("a.jpg", "b.png", "b.jpg"):
+    noise(photos / name)
+  status, stderr = command(overwrite="true")
+  assert status == 1
+  assert stderr.startswith("error: ") and stderr.count("\n") == 1
+  assert str(photos / "b.jpg") in stderr and str(photos / "b.png") in stderr
+  assert not output.exists() and Brightness.calls == 0
+
+
+def test_inputs_are_never_replaced(photos, command):
+  noise(photos / "a.png")
+  assert command(output=photos)[0] == 0
+  before = (photos / "a_mask.png").read_bytes()
+  status, stderr = command(output=photos, overwrite="true")
+  assert status == 1
+  assert f"would replace the input {photos / 'a_mask.png'}" in stderr
+  assert (photos / "a_mask.png").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ("flag", "words"),
+  [
+    ("segmenter", "not the workdir"),
+    ("input", "no file or folder"),
+    ("output", "expected a folder"),
+  ],
+)
+def test_user_errors_take_one_line(photos, output, command, tmp_path, flag, words):
+  noise(photos / "a.png")
+  wrong = tmp_path / "wrong"
+  if flag == "output":
+    wrong.write_text("a file")
+  status, stderr = command(**{flag: wrong})
+  assert status == 1
+  assert stderr.startswith("error: ") and stderr.count("\n") == 1
+  assert str(wrong) in stderr and words in stderr
+  assert not output.exists()
+
+
+def test_glob_that_the_shell_expanded_is_refused(photos, output, command):
+  noise(photos / "a.png")
+  status, stderr = command("b.png", "c.png")
+  assert status == 1
+  assert "b.png c.png" in stderr and "quotes" in stderr
+  assert not output.exists()
+
+
+def test_failed_write_leaves_no_partial_file(photos, output, command, monkeypatch):
+  noise(photos / "a.png")
+
+  def write_half(path, data):
+    with open(path, "wb") as file:
+      file.write(data[: len(data) // 2])
+    raise OSError(28, "No space left on device", str(path))
+
+  monkeypatch.setattr(Path, "write_bytes", write_half)
+  status, stderr = command()
+  assert status == 1
+  assert "error: " in stderr and "No space left on device" in stderr
+  assert outputs(output) == []
+
+
+def test_as_a_command(photos, output, tmp_path):
+  noise(photos / "a.png")
+  arguments = [f"--segmenter={tmp_path / 'missing'}", f"--input={photos}", f"--output={output}"]
+  result = subprocess.run(
+    [sys.executable, "-m", "unseg_jax.predict", *arguments], capture_output=True, text=True
+  )
+  assert result.returncode == 1
+  assert str(tmp_path / "missing") in result.stderr
+  assert "Traceback" not in result.stderr

@@ -1,0 +1,403 @@
+"""The report: its pictures, its text, and how it looks in a browser."""
+
+import dataclasses
+import html
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unseg_jax import pictures, report
+
+SECTIONS = [
+  "results",
+  "direction",
+  "synthetic-set",
+  "filters",
+  "losses",
+  "metrics",
+  "predictions",
+  "config",
+]
+METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
+CHROMIUM = next(filter(shutil.which, ["chromium", "chromium-browser", "google-chrome"]), None)
+
+
+def picture(height=64, width=64, seed=0):
+  rng = np.random.default_rng(seed)
+  rows, columns = np.mgrid[:height, :width] / [[[height]], [[width]]]
+  smooth = np.stack([rows, columns, 1 - rows], axis=-1) * 200
+  return (smooth + rng.integers(0, 50, smooth.shape)).astype(np.uint8)
+
+
+def disc(height=64, width=64):
+  rows, columns = np.mgrid[:height, :width]
+  return np.hypot(rows / height - 0.5, columns / width - 0.5) < 0.3
+
+
+@pytest.fixture
+def full():
+  steps = np.arange(300)
+  return report.ReportContents(
+    title="Faces & more",
+    config={"seed": 0, "search": {"steps": 300, "learning_rate": 5e-3}},
+    direction_picture=picture(128, 320),
+    samples=[(picture(seed=i), disc()) for i in range(6)],
+    filters={"area": 0.7, "histogram": 0.88, "all": 0.61},
+    curves={
+      "Search": {
+        "step": steps,
+        "outside_circle": -0.3 * np.tanh(steps / 50),
+        "sobel_shift": 0.01 + 0.01 * np.cos(steps),
+      },
+      "Training": {"step": steps, "loss": 0.7 * np.exp(-steps / 60.0)},
+    },
+    metrics={"ECSSD": METRICS, "DUTS-TE": METRICS},
+    predictions=[
+      report.Prediction("head.png", picture(128, 160), disc(128, 160) * np.float32(0.9))
+    ],
+  )
+
+
+@pytest.fixture
+def empty():
+  return report.ReportContents("Nothing yet", {}, np.zeros((0, 0, 3), np.uint8), [], {}, {}, {}, [])
+
+
+# Pictures.
+
+
+def test_bytes_survive_the_way_to_the_networks_range_and_back():
+  every_byte = np.arange(256, dtype=np.uint8)
+  floats = pictures.to_float(every_byte)
+  assert floats.dtype == np.float32 and floats.min() == -1 and floats.max() == 1
+  np.testing.assert_array_equal(pictures.to_uint8(floats), every_byte)
+
+
+def test_to_uint8_rounds_to_nearest_and_clips():
+  step = 1 / 127.5
+  values = np.array([-7, -1 + 0.4 * step, -1 + 0.6 * step, 1 - 0.4 * step, 7], np.float32)
+  np.testing.assert_array_equal(pictures.to_uint8(values), [0, 0, 1, 255, 255])
+
+
+def test_overlay_keeps_the_foreground_and_darkens_the_background():
+  image, mask = picture(), disc()
+  result = pictures.overlay(image, mask)
+  outline = (result == pictures.OUTLINE).all(axis=-1)
+  np.testing.assert_array_equal(result[mask & ~outline], image[mask & ~outline])
+  assert result[~mask].mean() < 0.6 * image[~mask].mean()
+  # The outline lies in the mask and separates its inside from the background.
+  assert outline.any() and not outline[~mask].any()
+  inside = mask & ~outline
+  for axis in (0, 1):
+    for shift in (-1, 1):
+      assert not (np.roll(inside, shift, axis) & ~mask).any()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_overlay_of_a_uniform_mask_has_no_outline(value):
+  result = pictures.overlay(picture(), np.full((64, 64), value, np.float32))
+  assert not (result == pictures.OUTLINE).all(axis=-1).any()
+
+
+def test_cutout_turns_probability_into_opacity():
+  probability = np.linspace(0, 1, 64 * 64, dtype=np.float32).reshape(64, 64)
+  result = pictures.cutout(picture(), probability)
+  np.testing.assert_array_equal(result[..., :3], picture())
+  np.testing.assert_array_equal(result[..., 3], np.rint(probability * 255))
+
+
+def test_grid_fills_rows_and_leaves_the_rest_white():
+  images = np.stack([np.full((2, 3, 3), i, np.uint8) for i in range(5)])
+  sheet = pictures.grid(images, columns=2)
+  assert sheet.shape == (6, 6, 3)
+  np.testing.assert_array_equal(sheet[::2, ::3, 0], [[0, 1], [2, 3], [4, 255]])
+
+
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+def test_png_keeps_every_pixel(channels):
+  array = np.random.default_rng(0).integers(0, 256, (5, 7, *channels), dtype=np.uint8)
+  decoded = np.asarray(Image.open(io.BytesIO(pictures.png_bytes(array))))
+  np.testing.assert_array_equal(decoded, array)
+
+
+def test_png_of_a_mask_is_black_and_white():
+  decoded = np.asarray(Image.open(io.BytesIO(pictures.png_bytes(disc()))))
+  np.testing.assert_array_equal(decoded, disc() * np.uint8(255))
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (lambda: pictures.to_uint8(picture()), "uint8 already"),
+    (lambda: pictures.to_uint8(np.array([np.nan])), "finite"),
+    (lambda: pictures.to_float(np.zeros(3)), "float64.*expects uint8"),
+    (lambda: pictures.overlay(picture() / 255, disc()), "float64.*to_uint8"),
+    (lambda: pictures.overlay(picture(), disc(32)), r"\[32, 64\].*needs \[64, 64\]"),
+    (lambda: pictures.cutout(picture(), disc() * 255), "spans 0 to 255.*divide"),
+    (lambda: pictures.cutout(picture(), disc() * np.nan), "spans nan"),
+    (lambda: pictures.grid(picture(), 1), r"\[64, 64, 3\].*expects uint8 \[N"),
+    (lambda: pictures.grid(picture()[None], 0), "columns=0"),
+    (lambda: pictures.png_bytes(np.zeros((4, 4))), "float64.*to_uint8"),
+  ],
+)
+def test_bad_pictures_are_named(call, message):
+  with pytest.raises(ValueError, match=message):
+    call()
+
+
+# Text.
+
+
+def test_metrics_table_is_aligned():
+  table = report.metrics_table({"ECSSD": METRICS, "A longer name": {"accuracy": 1, "iou": np.nan}})
+  assert table.splitlines() == [
+    "Data set       Accuracy     IoU  F_beta   F_max",
+    "-------------  --------  ------  ------  ------",
+    "ECSSD            0.9500  0.8000  0.9000  0.9123",
+    "A longer name    1.0000     nan       -       -",
+  ]
+
+
+def test_metrics_table_without_data_sets_says_so():
+  assert report.metrics_table({}) == "No data set was evaluated."
+
+
+def test_page_holds_what_it_was_given(full):
+  page = report.render(full)
+  assert re.findall(r'<section id="([^"]*)"', page) == SECTIONS
+  for text in ["Faces &amp; more", "ECSSD", "0.9123", "61.0%", "search.learning_rate", "head.png"]:
+    assert text in page
+  # The direction, six pairs, four views of one prediction.
+  assert page.count("<img") == 1 + 2 * 6 + 4
+
+
+def test_page_of_one_data_set_leads_with_its_metrics(full):
+  page = report.render(dataclasses.replace(full, metrics={"ECSSD": METRICS}))
+  results = page[page.index('id="results"') : page.index('id="direction"')]
+  assert re.findall(r"<dd>([\d.]+)", results) == ["0.9500", "0.8000", "0.9000", "0.9123"]
+
+
+def test_same_contents_give_the_same_page(full):
+  assert report.render(full) == report.render(full)
+
+
+def test_page_asks_no_other_host_for_anything(full):
+  page = report.render(full)
+  assert "://" not in page and "<script" not in page and "@import" not in page
+  targets = re.findall(r'(?:src|href|srcset|action)\s*=\s*["\']?([^"\'\s>]*)', page)
+  targets += re.findall(r"url\(([^)]*)", page)
+  assert targets and all(target.startswith(("data:", "#")) for target in targets)
+  assert "default-src 'none'; img-src data:;" in page
+
+
+def test_names_are_escaped(full):
+  evil = '<script>alert("1")</script>'
+  page = report.render(
+    dataclasses.replace(
+      full,
+      title=evil,
+      config={evil: evil},
+      filters={evil: 0.5},
+      curves={evil: {"step": [0], evil: [1.0]}},
+      metrics={evil: {evil: 0.5}},
+      predictions=[dataclasses.replace(full.predictions[0], name=evil)],
+    )
+  )
+  assert "<script" not in page and page.count("&lt;script&gt;") > 8
+  assert 'alert("' not in page
+
+
+def test_empty_sections_say_so(empty):
+  page = report.render(empty)
+  for section in SECTIONS:
+    start = page.index(f'id="{section}"')
+    assert page[start : page.index("</section>", start)].count('<p class="empty">') == 1, section
+
+
+def test_numbers_that_are_not_finite_are_shown_as_such(full):
+  page = report.render(
+    dataclasses.replace(
+      full,
+      filters={"all": np.nan},
+      metrics={"ECSSD": {"iou": np.nan}},
+      curves={"Training": {"step": [0, 1, 2, 3, 4], "loss": [1, np.nan, 2, 3, np.inf]}},
+      predictions=[dataclasses.replace(full.predictions[0], probability=disc(128, 160) * np.nan)],
+    )
+  )
+  assert "2 values that are not finite are left out" in page
+  assert "Its probability is not finite" in page
+  (path,) = re.findall(r'<path class="curve[^>]* d="([^"]*)"', page)
+  # One lonely point, a gap, and a line of two points.
+  assert re.fullmatch(r"M[\d. ]+h0M[\d. ]+h0L[\d. ]+", path)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -3.0, np.nan])
+def test_a_constant_curve_is_drawn_in_range(full, value):
+  page = report.render(
+    dataclasses.replace(full, curves={"Search": {"step": [5, 6], "loss": [value, value]}})
+  )
+  heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", page)]
+  assert all(report.TOP < y < report.BOTTOM for y in heights)
+  assert len(heights) == (0 if np.isnan(value) else 2)
+
+
+def curve_charts(contents, **curves):
+  steps = np.arange(len(next(iter(curves.values()))))
+  page = report.render(dataclasses.replace(contents, curves={"Any": {"step": steps, **curves}}))
+  return re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL), page
+
+
+def test_curves_share_a_chart_only_if_both_can_be_read(full):
+  falling = np.linspace(1, 0.5, 50)
+  charts, _ = curve_charts(full, loss=falling, held_out=falling + 0.1, tiny=falling / 100)
+  assert [chart.count("<path") for chart in charts] == [2, 1]
+
+
+def test_curves_over_decades_are_drawn_logarithmically(full):
+  charts, page = curve_charts(full, loss=np.geomspace(1, 1e-3, 4))
+  heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts[0].split('d="')[1])]
+  np.testing.assert_allclose(np.diff(heights), (report.BOTTOM - report.TOP) / 3, atol=0.2)
+  assert "logarithmic" in page
+  assert "logarithmic" not in curve_charts(full, loss=np.linspace(1, 0.5, 4))[1]
+
+
+@pytest.mark.parametrize(
+  ("low", "high", "within", "around"),
+  [
+    (0, 100, [0, 20, 40, 60, 80, 100], [0, 20, 40, 60, 80, 100]),
+    (-0.53, 0.13, [-0.4, -0.2, 0], [-0.6, -0.4, -0.2, 0, 0.2]),
+    (0, 18000, [0, 5000, 10000, 15000], [0, 5000, 10000, 15000, 20000]),
+  ],
+)
+def test_ticks_are_round_numbers(low, high, within, around):
+  np.testing.assert_allclose(report._ticks(low, high, 5), within, atol=1e-12)
+  np.testing.assert_allclose(report._ticks(low, high, 5, around=True), around, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"curves": {"Search": {"loss": [1.0]}}}, '"Search".*"step" is missing'),
+    ({"curves": {"Search": {"step": [0, 1], "loss": [1.0]}}}, r'"loss" of "Search".*\[1\].*\[2\]'),
+    ({"filters": {"area": 71.3}}, '"area".*71.3.*divide'),
+    ({"samples": [(picture(), disc(32))]}, r"\[32, 64\].*needs \[64, 64\]"),
+  ],
+)
+def test_bad_contents_are_named(full, change, message):
+  with pytest.raises(ValueError, match=message):
+    report.render(dataclasses.replace(full, **change))
+
+
+def test_large_pictures_are_shrunk(full):
+  large = report.Prediction("large", picture(600, 1500), disc(600, 1500).astype(np.float32))
+  page = report.render(dataclasses.replace(full, predictions=[large]))
+  assert page.count('width="512" height="205"') == 4
+
+
+def test_write_replaces_the_report_whole_or_not_at_all(full, tmp_path, monkeypatch):
+  path = tmp_path / "report.html"
+  report.write(full, path)
+  assert path.read_text("utf-8") == report.render(full)
+  assert os.listdir(tmp_path) == ["report.html"]
+
+  def interrupted(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, "replace", interrupted)
+  with pytest.raises(KeyboardInterrupt):
+    report.write(dataclasses.replace(full, title="Second"), path)
+  assert path.read_text("utf-8") == report.render(full)
+
+
+# In a browser.
+
+
+def browse(page, width, folder):
+  """Opens a page in a frame of the given width; returns what the browser says, and a picture.
+
+  A frame, because a browser's own window cannot be made as narrow as a phone.
+  """
+  height = 2000
+  probe = """
+    const page = frame.contentDocument, view = frame.contentWindow;
+    const visible = e => e.getBoundingClientRect().height > 20;
+    document.getElementById('result').textContent = JSON.stringify({
+      sections: [...page.querySelectorAll('section')].filter(visible).map(e => e.id),
+      images: page.images.length,
+      decoded: [...page.images].filter(e => e.complete && e.naturalWidth > 0).length,
+      charts: [...page.querySelectorAll('svg')].filter(visible).length,
+      width: view.innerWidth,
+      content_width: page.documentElement.scrollWidth,
+      requests: view.performance.getEntriesByType('resource').map(e => e.name),
+    });
+  """
+  wrapper = folder / "wrapper.html"
+  wrapper.write_text(
+    f'''<!doctype html><meta charset="utf-8"><body style="margin:0"><script id="result"
+    type="application/json"></script><script>function look(frame) {{ {probe} }}</script>
+    <iframe style="border:0;width:{width}px;height:{height}px" onload="look(this)"
+    srcdoc="{html.escape(page)}"></iframe>''',
+    encoding="utf-8",
+  )
+  screenshot = folder / "screenshot.png"
+  flags = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
+    "--disable-background-networking --disable-component-update --disable-sync --dump-dom"
+  )
+  done = subprocess.run(
+    [
+      CHROMIUM,
+      *flags.split(),
+      f"--user-data-dir={folder / 'profile'}",
+      f"--window-size={max(width, 500)},{height}",
+      f"--screenshot={screenshot}",
+      wrapper.as_uri(),
+    ],
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  result = re.search(r'type="application/json">(.*?)</script>', done.stdout, flags=re.DOTALL)
+  assert result and result[1], done.stderr
+  with Image.open(screenshot) as image:
+    return json.loads(result[1]), np.asarray(image.convert("RGB"))[:, :width]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_page_in_a_browser(full, width, tmp_path):
+  # A name without spaces must not make the page wider than the screen.
+  name = "a_long_name_without_spaces" * 8
+  contents = dataclasses.replace(
+    full,
+    title=name,
+    config={name: name},
+    filters=full.filters | {name: 0.5},
+    metrics=full.metrics | {name: METRICS},
+    predictions=[*full.predictions, dataclasses.replace(full.predictions[0], name=name)],
+  )
+  seen, screenshot = browse(report.render(contents), width, tmp_path)
+  assert seen["sections"] == SECTIONS
+  assert seen["images"] == seen["decoded"] == 1 + 2 * 6 + 2 * 4
+  assert seen["charts"] == 3
+  assert seen["requests"] == []
+  assert seen["width"] == width
+  assert seen["content_width"] <= width
+  # Pictures have many colours; text alone, or an error page, has few.
+  colours = screenshot.astype(np.int32) @ [65536, 256, 1]
+  assert len(np.unique(colours)) > 2000
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
+def test_empty_page_in_a_browser(empty, tmp_path):
+  seen, screenshot = browse(report.render(empty), 390, tmp_path)
+  assert seen["sections"] == SECTIONS
+  assert seen["content_width"] <= 390
+  assert screenshot.std() > 5

@@ -1,0 +1,57 @@
+"""Augmentation of training pairs on the device: flips, crops, colour and blur, by dm_pix."""
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+
+SMALLEST_CROP = 0.6
+
+
+def augment(key: jax.Array, image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+  """Changes one pair at random.
+
+  Args:
+    key: a typed PRNG key.
+    image: `[H, W, 3]` float32 in [-1, 1].
+    mask: `[H, W]` bool.
+
+  Returns:
+    A pair of the same shapes and ranges.
+  """
+  flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
+  flip = jax.random.bernoulli(flip_key)
+  image = jnp.where(flip, dm_pix.flip_left_right(image), image)
+  mask = jnp.where(flip, mask[:, ::-1], mask)
+  image, mask = _crop(crop_key, image, mask)
+  image = _blur(blur_key, _colour(colour_key, (image + 1.0) / 2.0))
+  return jnp.clip(image, 0.0, 1.0) * 2.0 - 1.0, mask
+
+
+def _crop(key, image, mask):
+  """Cuts out a square of a random side and place and enlarges it to the whole picture."""
+  height, width, _ = image.shape
+  side_key, place_key = jax.random.split(key)
+  scale = 1.0 / jax.random.uniform(side_key, minval=SMALLEST_CROP, maxval=1.0)
+  size = jnp.array([height, width])
+  translation = -jax.random.uniform(place_key, (2,)) * (scale - 1.0) * size
+  planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
+  planes = jax.image.scale_and_translate(
+    planes, planes.shape, (0, 1), jnp.full((2,), scale), translation, "linear", antialias=False
+  )
+  return planes[..., :3], planes[..., 3] > 0.5
+
+
+def _colour(key, image):
+  keys = jax.random.split(key, 4)
+  image = dm_pix.random_brightness(keys[0], image, 0.2)
+  image = dm_pix.random_contrast(keys[1], image, 0.7, 1.3)
+  image = dm_pix.random_saturation(keys[2], image, 0.6, 1.4)
+  return dm_pix.random_hue(keys[3], image, 0.05)
+
+
+def _blur(key, image):
+  """Blurs half of the pictures, by up to a pixel for every 64 of their side."""
+  choice_key, width_key = jax.random.split(key)
+  sigma = jax.random.uniform(width_key, minval=0.1, maxval=image.shape[0] / 64)
+  blurred = dm_pix.gaussian_blur(image, sigma, kernel_size=max(3, image.shape[0] // 16 | 1))
+  return jnp.where(jax.random.bernoulli(choice_key), blurred, image)

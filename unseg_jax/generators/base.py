@@ -1,0 +1,65 @@
+"""What a generator is: the same small frozen object for every architecture."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Variables = dict[str, Any]
+
+
+def normal_latents(latent_shape: tuple[int, ...]) -> Callable[[jax.Array, int], jax.Array]:
+  """Returns a sampler `(key, n) -> [n, *latent_shape]` of N(0, 1) float32 latents."""
+  return lambda key, n: jax.random.normal(key, (n, *latent_shape))
+
+
+@dataclasses.dataclass(frozen=True)
+class Generator:
+  """A pretrained image generator.
+
+  Attributes:
+    variables: the network's arrays, a pytree; always passed to `generate` explicitly so that it
+      can be replicated, cast or donated.
+    image_size: side of the square images, in pixels.
+    latent_shape: shape of one latent, the space that directions live in.
+    num_classes: number of classes, or None if the generator is unconditional.
+    sample_latents: `(key, n) -> [n, *latent_shape]` float32, from the generator's own prior.
+    generate: pure `(variables, latents [n, *latent_shape], labels [n] int32) ->
+      [n, image_size, image_size, 3]` float32 images in [-1, 1]; works under `jit`, `grad`, `vmap`
+      and `pmap`. Unconditional generators ignore the labels.
+    identity: names the weights, so that results remember what they were made from; for a converted
+      file, its SHA-256.
+  """
+
+  variables: Variables
+  image_size: int
+  latent_shape: tuple[int, ...]
+  num_classes: int | None
+  sample_latents: Callable[[jax.Array, int], jax.Array]
+  generate: Callable[[Variables, jax.Array, jax.Array], jax.Array]
+  identity: str
+
+  def sample_labels(self, key: jax.Array, n: int) -> jax.Array:
+    """Returns `[n]` int32 labels, uniform over the classes; all 0 if unconditional."""
+    return jax.random.randint(key, (n,), 0, self.num_classes or 1, dtype=jnp.int32)
+
+
+def sample_at(generator: Generator, key: jax.Array, indices: jax.Array) -> tuple[jax.Array, ...]:
+  """Latents and labels number `indices` of the stream `key`, whatever batch they are drawn in.
+
+  Args:
+    generator: whose prior to draw from.
+    key: a typed PRNG key that names the stream.
+    indices: `[n]` integers.
+
+  Returns:
+    Latents `[n, *latent_shape]` and labels `[n]` int32.
+  """
+
+  def one(index):
+    latent_key, label_key = jax.random.split(jax.random.fold_in(key, index))
+    return generator.sample_latents(latent_key, 1)[0], generator.sample_labels(label_key, 1)[0]
+
+  return jax.vmap(one)(indices)

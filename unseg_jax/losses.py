@@ -1,0 +1,66 @@
+"""The two losses of the direction search (arXiv 2105.08127, section 3.1)."""
+
+import jax
+import jax.numpy as jnp
+
+SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+
+
+def grey(images: jax.Array) -> jax.Array:
+  """Returns the luminance `0.2989 R + 0.5870 G + 0.1140 B` of `[..., 3]` images as `[...]`."""
+  return 0.2989 * images[..., 0] + 0.5870 * images[..., 1] + 0.1140 * images[..., 2]
+
+
+def outside_circle(shifted: jax.Array) -> jax.Array:
+  """Mean of the grey image times the centred distance from the middle of the picture.
+
+  Small when the border is dark and the middle light. The distance map is
+  `4 * (rho - mean(rho))` with `rho = sqrt(u^2 + v^2)` on the grid `linspace(-1, 1, size)^2`.
+
+  Args:
+    shifted: `[N, H, W, 3]` float32 images in [-1, 1], after the shift in latent space.
+
+  Returns:
+    A scalar.
+  """
+  _, height, width, _ = shifted.shape
+  rows, columns = jnp.meshgrid(
+    jnp.linspace(-1.0, 1.0, height), jnp.linspace(-1.0, 1.0, width), indexing="ij"
+  )
+  rho = jnp.sqrt(rows**2 + columns**2)
+  return jnp.mean(grey(shifted) * (4.0 * (rho - rho.mean())))
+
+
+def sobel_shift(images: jax.Array, shifted: jax.Array) -> jax.Array:
+  """Mean squared change of the edges that the shift causes; keeps the content in place.
+
+  Args:
+    images: `[N, H, W, 3]` float32 images in [-1, 1], before the shift.
+    shifted: the same latents' images after the shift.
+
+  Returns:
+    A scalar.
+  """
+  return jnp.mean((gradient_magnitude(grey(shifted)) - gradient_magnitude(grey(images))) ** 2)
+
+
+def gradient_magnitude(greys: jax.Array) -> jax.Array:
+  """Sobel magnitude `sqrt(gx^2 + gy^2 + 1e-6)` of `[N, H, W]`, borders replicated.
+
+  The 3 x 3 kernels are divided by 8, as in kornia's `sobel`.
+  """
+  _, height, width = greys.shape
+  padded = jnp.pad(greys, ((0, 0), (1, 1), (1, 1)), mode="edge")
+
+  def correlate(kernel):
+    terms = [
+      kernel[row][column] / 8.0 * padded[:, row : row + height, column : column + width]
+      for row in range(3)
+      for column in range(3)
+      if kernel[row][column]
+    ]
+    return sum(terms[1:], terms[0])
+
+  gradient_x = correlate(SOBEL_X)
+  gradient_y = correlate(tuple(zip(*SOBEL_X, strict=True)))
+  return jnp.sqrt(gradient_x**2 + gradient_y**2 + 1e-6)

@@ -1,0 +1,130 @@
+"""The metrics of the paper's evaluation (arXiv 2105.08127), in float64 on the host.
+
+One image is scored by `image_scores`, a data set by `aggregate`. Every average is over images, so
+that a large picture counts as much as a small one.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+BETA_SQUARED = 0.3
+THRESHOLDS = (np.arange(1, 255) / 255).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageScores:
+  """The scores of one image, each in [0, 1].
+
+  Attributes:
+    accuracy: fraction of pixels where `probability > 0.5` equals the target.
+    iou: intersection over union of `probability > 0.5` and the target, 0 where the union is empty.
+    f_beta: F_beta of `probability > 0.5`.
+    f_at_thresholds: [254], F_beta of `probability > k / 255` for k = 1 ... 254.
+  """
+
+  accuracy: float
+  iou: float
+  f_beta: float
+  f_at_thresholds: np.ndarray
+
+
+def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
+  """Scores the prediction for one image.
+
+  Args:
+    probability: [H, W], the foreground's probability in [0, 1]; compared in float32.
+    target: bool [H, W], True in the foreground.
+
+  Returns:
+    The image's scores.
+
+  Raises:
+    ValueError: if the shapes differ, are not [H, W] or hold no pixel, if `target` is not bool, or
+      if a probability is not in [0, 1] (or is not a number).
+  """
+  probability = np.asarray(probability, np.float32)
+  target = np.asarray(target)
+  if probability.shape != target.shape:
+    raise ValueError(
+      f"probability has shape {probability.shape} and target {target.shape}; "
+      "resize the logits to the target before scoring"
+    )
+  if target.ndim != 2 or target.size == 0:
+    raise ValueError(f"probability and target must be [H, W] of one image, got {target.shape}")
+  if target.dtype != np.bool_:
+    raise ValueError(f"target must be bool, got {target.dtype}; compare it with a threshold")
+  if not (probability.min() >= 0 and probability.max() <= 1):
+    raise ValueError(
+      f"probability must lie in [0, 1], got values from {probability.min()} to "
+      f"{probability.max()}; pass the softmax of the logits"
+    )
+  prediction = probability > 0.5
+  hits = np.count_nonzero(prediction & target)
+  predicted = np.count_nonzero(prediction)
+  positives = np.count_nonzero(target)
+  union = predicted + positives - hits
+  hits_above, predicted_above = _counts_above_thresholds(probability, target)
+  return ImageScores(
+    accuracy=float(np.mean(prediction == target)),
+    iou=hits / union if union else 0.0,
+    f_beta=float(_f_beta(hits, predicted, positives)),
+    f_at_thresholds=_f_beta(hits_above, predicted_above, positives),
+  )
+
+
+def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
+  """Averages the scores of a data set's images.
+
+  Args:
+    scores: one entry per image.
+
+  Returns:
+    `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at each threshold
+    averaged over images, then the maximum over thresholds.
+
+  Raises:
+    ValueError: if there is no image.
+  """
+  if not scores:
+    raise ValueError("aggregate needs the scores of at least one image, got none")
+  return {
+    "accuracy": float(np.mean([s.accuracy for s in scores])),
+    "iou": float(np.mean([s.iou for s in scores])),
+    "f_beta": float(np.mean([s.f_beta for s in scores])),
+    "f_max": float(np.max(np.mean([s.f_at_thresholds for s in scores], axis=0))),
+  }
+
+
+def _counts_above_thresholds(
+  probability: np.ndarray, target: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Counts target pixels and all pixels with `probability > THRESHOLDS[i]`, each as [254]."""
+  # side='left' gives the number of thresholds strictly below the value: those it exceeds.
+  exceeded = np.searchsorted(THRESHOLDS, probability.ravel(), side="left")
+  bins = len(THRESHOLDS) + 1
+  histogram_of_all = np.bincount(exceeded, minlength=bins)
+  histogram_of_target = np.bincount(exceeded[target.ravel()], minlength=bins)
+  # Threshold i is exceeded by every pixel of the bins i + 1 and up.
+  at_least = [np.cumsum(h[::-1])[::-1][1:] for h in (histogram_of_target, histogram_of_all)]
+  return at_least[0], at_least[1]
+
+
+def _f_beta(hits, predicted, positives) -> np.ndarray:
+  """(1 + b) P R / (b P + R), b = beta^2, of pixel counts that broadcast against each other.
+
+  The precision P of an empty prediction is 1, and so is the recall R of an empty target; an F of
+  0 / 0 is 0.
+  """
+  precision = _ratio(hits, predicted, when_empty=1.0)
+  recall = _ratio(hits, positives, when_empty=1.0)
+  return _ratio(
+    (1 + BETA_SQUARED) * precision * recall, BETA_SQUARED * precision + recall, when_empty=0.0
+  )
+
+
+def _ratio(numerator, denominator, when_empty: float) -> np.ndarray:
+  denominator = np.asarray(denominator, np.float64)
+  safe = np.where(denominator == 0, 1.0, denominator)
+  return np.where(denominator == 0, when_empty, numerator / safe)

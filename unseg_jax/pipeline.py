@@ -1,0 +1,194 @@
+"""The stages in order, each skipped when its result is already there.
+
+config -> generator -> direction -> (image, mask) records -> segmenter -> metrics, report.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from unseg_jax import evaluation, generators, pictures, report, search, synthesis, training, workdir
+from unseg_jax.data import folder as folder_data
+from unseg_jax.data import synthetic
+from unseg_jax.segmenter import Segmenter
+from unseg_jax.tracking import EventWriter
+
+EXAMPLE = "example:"
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What every stage needs: the resolved config, its generator, and where results go."""
+
+  config: ml_collections.ConfigDict
+  generator: generators.Generator
+  workdir: Path
+  events: EventWriter
+
+  def key(self, stage: str) -> jax.Array:
+    """The PRNG key of a stage's named stream."""
+    return jax.random.fold_in(jax.random.key(self.config.seed), list(STAGES).index(stage))
+
+  def settings(self, stage: str) -> dict[str, Any]:
+    """Everything that determines a stage's result: its own settings and those it builds on."""
+    names = list(STAGES)
+    before = names[: names.index(stage) + 1]
+    config = self.config.to_dict()
+    return {"generator": self.generator.identity, "seed": config["seed"]} | {
+      name: config[name] for name in before
+    }
+
+
+def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str]) -> None:
+  """Runs the stages of an experiment.
+
+  Args:
+    config: the resolved config (`configs/common.py` describes it).
+    directory: the workdir; made if it is missing, continued if it is not.
+    stages: names of `STAGES`, run in their own order.
+
+  Raises:
+    workdir.StageMismatch: the workdir holds results of other settings.
+    ValueError, FileNotFoundError: the config is wrong; found before any work is done.
+  """
+  if unknown := set(stages) - set(STAGES):
+    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(STAGES)}")
+  check_inputs(config)
+  generator = generators.resolve(config.generator)
+  directory.mkdir(parents=True, exist_ok=True)
+  this = Run(config, generator, directory, EventWriter(directory / "events"))
+  selected = [stage for stage in STAGES if stage in stages]
+  # All refusals come before any work.
+  for stage in selected:
+    folder = directory / stage
+    if stage in DERIVED:
+      workdir.restart_stage_if_changed(folder, this.settings(stage))
+    workdir.begin_stage(folder, this.settings(stage))
+  workdir.write_json(directory / "config.json", config.to_dict())
+  names = list(STAGES)
+  for stage in selected:
+    folder = directory / stage
+    if workdir.begin_stage(folder, this.settings(stage)):
+      log.info("stage %s: complete, skipped (%s)", stage, folder)
+      continue
+    for earlier in names[: names.index(stage)]:
+      if earlier not in ("evaluate",):
+        workdir.require_stage(directory / earlier, earlier)
+    log.info("stage %s: %s", stage, folder)
+    STAGES[stage](this, folder)
+    workdir.finish_stage(folder)
+
+
+def check_inputs(config: ml_collections.ConfigDict) -> None:
+  """Raises at once for what would fail late: settings, folders and pictures that are not there."""
+  synthesis.check_config(config.generate)
+  training.schedule(config.train)
+  for name, images, masks, _ in config.evaluate.folders:
+    if name == "synthetic":
+      raise ValueError("config.evaluate.folders: the name 'synthetic' is taken; choose another")
+    folder_data.paired(Path(images), Path(masks))
+  _report_pictures(config)
+
+
+def _search(this: Run, folder: Path) -> None:
+  direction = search.search(this.generator, this.config.search, this.key("search"), folder)
+  # Latents that the search has not seen.
+  picture = search.direction_picture(
+    this.generator,
+    direction,
+    jax.random.fold_in(this.key("search"), 1),
+    this.config.generate.shift,
+  )
+  with workdir.whole_file(folder / "direction.png") as temporary:
+    temporary.write_bytes(pictures.png_bytes(picture))
+  this.events.curves("search", workdir.read_json(folder / "history.json"))
+  this.events.picture("search/direction", picture)
+
+
+def _generate(this: Run, folder: Path) -> None:
+  direction = np.load(this.workdir / "search" / "direction.npy", allow_pickle=False)
+  acceptance = synthesis.generate(
+    this.generator, this.config.generate, direction, this.key("generate"), folder
+  )
+  rates = acceptance.rates()
+  workdir.write_json(folder / "filters.json", {"candidates": acceptance.candidates, "rates": rates})
+  this.events.scalars({f"generate/accepted_{name}": rate for name, rate in rates.items()})
+
+
+def _train(this: Run, folder: Path) -> None:
+  sources = {
+    split: synthetic.read(this.workdir / "generate", split) for split in ("train", "validation")
+  }
+  training.train(this.config.train, sources, this.key("train"), folder)
+  for name, history in workdir.read_json(folder / "history.json").items():
+    this.events.curves(f"train/{name.lower()}", history)
+
+
+def _evaluate(this: Run, folder: Path) -> None:
+  segmenter = Segmenter.restore(this.workdir)
+  held_out = synthetic.read(this.workdir / "generate", "test")
+  scores = {"synthetic": evaluation.evaluate(segmenter, evaluation.synthetic_pairs(held_out))}
+  for name, images, masks, crop in this.config.evaluate.folders:
+    scores[name] = evaluation.evaluate(segmenter, evaluation.folder_pairs(images, masks, crop))
+  workdir.write_json(this.workdir / "metrics.json", scores)
+  print(report.metrics_table(scores))
+  this.events.scalars(
+    {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
+  )
+
+
+def _report(this: Run, folder: Path) -> None:
+  segmenter = Segmenter.restore(this.workdir)
+  held_out = synthetic.read(this.workdir / "generate", "test")
+  samples = [held_out[i] for i in range(min(len(held_out), this.config.report.samples))]
+  photographs = {
+    path.stem: folder_data.read_picture(path) for path in _report_pictures(this.config)
+  }
+  metrics_path = this.workdir / "metrics.json"
+  contents = report.ReportContents(
+    title=this.config.name,
+    config=this.config.to_dict(),
+    direction_picture=folder_data.read_picture(this.workdir / "search" / "direction.png"),
+    samples=[(record["image"], record["mask"][..., 0] > 127) for record in samples],
+    filters=workdir.read_json(this.workdir / "generate" / "filters.json")["rates"],
+    curves={
+      "Search": workdir.read_json(this.workdir / "search" / "history.json"),
+      **workdir.read_json(this.workdir / "train" / "history.json"),
+    },
+    metrics=workdir.read_json(metrics_path) if metrics_path.exists() else {},
+    predictions=[
+      report.Prediction(name, image, segmenter(image)) for name, image in photographs.items()
+    ],
+  )
+  report.write(contents, this.workdir / "report.html")
+  print(f"report: {this.workdir / 'report.html'}")
+
+
+def _report_pictures(config: ml_collections.ConfigDict) -> list[Path]:
+  """The pictures to segment in the report; `example:NAME` ships with the package."""
+  examples = resources.files("unseg_jax") / "pretrained" / "example"
+  found = []
+  for name in config.report.pictures:
+    if name.startswith(EXAMPLE):
+      name = str(examples / name.removeprefix(EXAMPLE))
+    found += folder_data.find_pictures(name)
+  return found
+
+
+STAGES: dict[str, Callable[[Run, Path], None]] = {
+  "search": _search,
+  "generate": _generate,
+  "train": _train,
+  "evaluate": _evaluate,
+  "report": _report,
+}
+# Quick to make from the others' results: made anew when settings change, instead of refusing.
+DERIVED = ("evaluate", "report")

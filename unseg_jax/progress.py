@@ -1,0 +1,17 @@
+"""Progress of long work: a bar with rate and time left, on process 0 only."""
+
+import jax
+import tqdm
+
+
+def bar(description: str, total: int, done: int = 0, unit: str = "step") -> tqdm.tqdm:
+  """Returns a progress bar to be used as a context manager; `done` steps are already behind."""
+  return tqdm.tqdm(
+    desc=description,
+    total=total,
+    initial=done,
+    unit=unit,
+    mininterval=1.0,
+    dynamic_ncols=True,
+    disable=jax.process_index() != 0,
+  )

@@ -1,0 +1,39 @@
+"""TensorBoard events of a run, by clu."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+class EventWriter:
+  """Writes curves and pictures to `folder` as TensorBoard events."""
+
+  def __init__(self, folder: Path):
+    # Imported late: TensorFlow takes seconds, and prediction does not need it.
+    import tensorflow as tf
+
+    # TensorFlow only writes files here; without this it would take the accelerators' memory.
+    for kind in ("GPU", "TPU"):
+      tf.config.set_visible_devices([], kind)
+    from clu import metric_writers
+
+    self._writer = metric_writers.SummaryWriter(str(folder))
+
+  def curves(self, stage: str, history: Mapping[str, Sequence[float]]) -> None:
+    """Writes every curve of a history over its `step`."""
+    for name, values in history.items():
+      if name != "step":
+        for step, value in zip(history["step"], values, strict=True):
+          self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
+    self._writer.flush()
+
+  def picture(self, name: str, image: np.ndarray) -> None:
+    """Writes one `[H, W, 3]` uint8 picture."""
+    self._writer.write_images(0, {name: image[None]})
+    self._writer.flush()
+
+  def scalars(self, scalars: Mapping[str, float]) -> None:
+    """Writes the final values."""
+    self._writer.write_scalars(0, dict(scalars))
+    self._writer.flush()

@@ -1,0 +1,118 @@
+"""What a run leaves on disk: files that appear whole or not at all, and stages that remember.
+
+Each stage keeps a folder with a `stage.json`: the settings that made its result, those of the
+stages before it included, and whether the result is complete.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+RECORD = "stage.json"
+
+
+class StageMismatch(Exception):
+  """A folder holds a result of other settings than those asked for."""
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+  """Yields a temporary path beside `path`; on success it becomes `path`, on failure it goes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(path.name + ".incomplete")
+  try:
+    yield temporary
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes JSON that is there whole or not at all."""
+  with whole_file(path) as temporary:
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+  """Reads JSON; raises a ValueError that names the file if it is damaged."""
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Returns nested settings as one dict with dotted keys, in the form in which JSON keeps them."""
+  flat = {}
+  for key, value in settings.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[f"{prefix}{key}"] = json.loads(json.dumps(value))
+  return flat
+
+
+def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
+  """Claims a folder for a result of these settings.
+
+  Args:
+    folder: the stage's folder, made if it is missing.
+    settings: everything that determines the result, nested.
+
+  Returns:
+    Whether the folder already holds the complete result.
+
+  Raises:
+    StageMismatch: the folder holds a result, whole or partial, of other settings.
+  """
+  settings = flatten(settings)
+  record = folder / RECORD
+  if record.exists():
+    found = read_json(record)
+    if found["settings"] != settings:
+      raise StageMismatch(_differences(folder, found["settings"], settings))
+    return found["complete"]
+  write_json(record, {"complete": False, "settings": settings})
+  return False
+
+
+def finish_stage(folder: Path) -> None:
+  """Marks a stage's result as complete."""
+  record = read_json(folder / RECORD)
+  write_json(folder / RECORD, record | {"complete": True})
+
+
+def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
+  """Removes a folder whose result was made by other settings: for results that are quick to make."""
+  record = folder / RECORD
+  if record.exists() and read_json(record)["settings"] != flatten(settings):
+    shutil.rmtree(folder)
+
+
+def require_stage(folder: Path, stage: str) -> None:
+  """Raises a FileNotFoundError unless the folder holds a stage's complete result."""
+  if not (folder / RECORD).exists() or not read_json(folder / RECORD)["complete"]:
+    raise FileNotFoundError(
+      f"{folder} holds no complete result of the stage {stage!r}, which this one builds on; "
+      f"add {stage} to --stages"
+    )
+
+
+def _differences(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+  lines = [
+    f"  {key}: {there.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+    for key in sorted(there.keys() | now.keys())
+    if there.get(key) != now.get(key)
+  ]
+  return (
+    f"{folder} holds a result of other settings:\n"
+    + "\n".join(lines)
+    + "\nUse another --workdir, or undo the change, or delete that folder and those of the stages "
+    "after it. Nothing was changed."
+  )
