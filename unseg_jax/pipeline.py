@@ -4,6 +4,7 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 """
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -31,7 +32,11 @@ class Run:
   config: ml_collections.ConfigDict
   generator: generators.Generator
   workdir: Path
-  events: EventWriter
+
+  @functools.cached_property
+  def events(self) -> EventWriter:
+    """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
+    return EventWriter(self.workdir / "events")
 
   def key(self, stage: str) -> jax.Array:
     """The PRNG key of a stage's named stream."""
@@ -56,35 +61,45 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
     stages: names of `STAGES`, run in their own order.
 
   Raises:
-    workdir.StageMismatch: the workdir holds results of other settings.
-    ValueError, FileNotFoundError: the config is wrong; found before any work is done.
+    workdir.StageMismatch: the workdir holds results of other settings, of these stages or of those
+      that they build on.
+    ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
+      All of these are found before any work is done.
   """
   if unknown := set(stages) - set(STAGES):
     raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(STAGES)}")
+  if not stages:
+    raise ValueError(f"no stages to run; expected some of {','.join(STAGES)}")
   check_inputs(config)
   generator = generators.resolve(config.generator)
-  directory.mkdir(parents=True, exist_ok=True)
-  this = Run(config, generator, directory, EventWriter(directory / "events"))
+  this = Run(config, generator, directory)
   selected = [stage for stage in STAGES if stage in stages]
-  # All refusals come before any work.
+  check_workdir(this, selected)
   for stage in selected:
     folder = directory / stage
     if stage in DERIVED:
       workdir.restart_stage_if_changed(folder, this.settings(stage))
     workdir.begin_stage(folder, this.settings(stage))
   workdir.write_json(directory / "config.json", config.to_dict())
-  names = list(STAGES)
   for stage in selected:
     folder = directory / stage
     if workdir.begin_stage(folder, this.settings(stage)):
       log.info("stage %s: complete, skipped (%s)", stage, folder)
       continue
-    for earlier in names[: names.index(stage)]:
-      if earlier not in ("evaluate",):
-        workdir.require_stage(directory / earlier, earlier)
     log.info("stage %s: %s", stage, folder)
     STAGES[stage](this, folder)
     workdir.finish_stage(folder)
+
+
+def check_workdir(this: Run, selected: Sequence[str]) -> None:
+  """Raises, before anything is written, for results that the selected stages cannot build on."""
+  names = list(STAGES)
+  for stage in names[: names.index(selected[-1]) + 1]:
+    if stage not in DERIVED:
+      folder = this.workdir / stage
+      workdir.check_stage(folder, this.settings(stage))
+      if stage not in selected:
+        workdir.require_stage(folder, stage)
 
 
 def check_inputs(config: ml_collections.ConfigDict) -> None:

@@ -111,8 +111,9 @@ def search(
       parts = {name: float(value) for name, value in parallel.unreplicate(parts).items()}
       if not np.isfinite(sum(parts.values())):
         raise FloatingPointError(
-          f"the search's loss is not finite at step {i}: {parts}. Lower config.search.learning_rate "
-          f"({config.learning_rate}); {folder} keeps the state of an earlier step."
+          f"the search's loss is not finite at step {i}: {parts}. Lower "
+          f"config.search.learning_rate ({config.learning_rate}); {folder} keeps the state of an "
+          "earlier step."
         )
       for name, value in {"step": i, **parts}.items():
         history.setdefault(name, []).append(value)

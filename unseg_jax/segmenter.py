@@ -5,6 +5,7 @@ probability = segmenter("photograph.jpg")  # [H, W]
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,7 @@ class Segmenter:
   @classmethod
   def create(cls, variables: dict[str, Any], widths: tuple[int, ...], image_size: int):
     """Makes a segmenter from the weights of a U-Net of these widths."""
-    network = Unet(tuple(widths))
-    return cls(variables, image_size, parallel.jit(network.apply))
+    return cls(variables, image_size, _logits(tuple(widths)))
 
   @classmethod
   def restore(cls, folder: str | Path) -> "Segmenter":
@@ -83,6 +83,12 @@ class Segmenter:
     logits = resize_bilinear(np.asarray(logits[0]), size)
     # The softmax of two logits, channel 1.
     return (1.0 / (1.0 + np.exp(logits[..., 0] - logits[..., 1]))).astype(np.float32)
+
+
+@functools.cache
+def _logits(widths: tuple[int, ...]) -> Callable[..., jax.Array]:
+  """One compiled function for all segmenters of the same widths."""
+  return parallel.jit(Unet(widths).apply)
 
 
 def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:

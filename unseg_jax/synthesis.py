@@ -6,6 +6,7 @@ in chunks of `config.chunk`, one chunk on one device, so that the number of devi
 
 import concurrent.futures
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -94,15 +95,15 @@ def mask_and_filters(
 
 
 def make_candidates(
-  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array
+  generator: Generator, config: ml_collections.ConfigDict
 ) -> Callable[..., dict[str, Any]]:
-  """Returns the function of (variables, direction, indices `[chunk]`) that computes a chunk.
+  """Returns the function of (variables, direction, key, indices `[chunk]`) that computes a chunk.
 
   Its result holds `image` `[chunk, H, W, 3]` uint8, `mask` `[chunk, H, W]` bool, `label` `[chunk]`,
   and `verdicts`: each filter's, and `all`, `[chunk]` bool.
   """
 
-  def candidates(variables, direction, indices):
+  def candidates(variables, direction, key, indices):
     latents, labels = sample_at(generator, key, indices)
     images = generator.generate(variables, latents, labels)
     shifted = generator.generate(variables, latents + config.shift * direction, labels)
@@ -126,7 +127,7 @@ def generate(
   key: jax.Array,
   folder: Path,
 ) -> Acceptance:
-  """Writes the data set: the accepted candidates of each split, in order, cut at the size asked for.
+  """Writes the data set: each split's accepted candidates, in order, cut at the size asked for.
 
   Args:
     generator: the pretrained generator.
@@ -147,15 +148,11 @@ def generate(
   directions = parallel.replicate(direction)
   total = Acceptance()
   shard_lengths = {}
+  compute = parallel.pmap(make_candidates(generator, config))
   for number, split in enumerate(SPLITS):
-    compute = parallel.pmap(make_candidates(generator, config, jax.random.fold_in(key, number)))
-    counts, lengths = _generate_split(
-      lambda indices, compute=compute: compute(variables, directions, indices),
-      config,
-      folder,
-      split,
-      generator.image_size,
-    )
+    split_key = parallel.replicate(jax.random.fold_in(key, number))
+    compute_split = functools.partial(compute, variables, directions, split_key)
+    counts, lengths = _generate_split(compute_split, config, folder, split, generator.image_size)
     total.add(counts.candidates, counts.accepted)
     shard_lengths[split] = lengths
   logging.getLogger(__name__).info("%s", total)

@@ -71,15 +71,21 @@ def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
   Raises:
     StageMismatch: the folder holds a result, whole or partial, of other settings.
   """
-  settings = flatten(settings)
-  record = folder / RECORD
-  if record.exists():
-    found = read_json(record)
-    if found["settings"] != settings:
-      raise StageMismatch(_differences(folder, found["settings"], settings))
-    return found["complete"]
-  write_json(record, {"complete": False, "settings": settings})
-  return False
+  complete = check_stage(folder, settings)
+  if not (folder / RECORD).exists():
+    write_json(folder / RECORD, {"complete": False, "settings": flatten(settings)})
+  return complete
+
+
+def check_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
+  """As `begin_stage`, but claims nothing: writes no file."""
+  record, settings = folder / RECORD, flatten(settings)
+  if not record.exists():
+    return False
+  found = read_json(record)
+  if found["settings"] != settings:
+    raise StageMismatch(_differences(folder, found["settings"], settings))
+  return found["complete"]
 
 
 def finish_stage(folder: Path) -> None:
@@ -89,7 +95,7 @@ def finish_stage(folder: Path) -> None:
 
 
 def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
-  """Removes a folder whose result was made by other settings: for results that are quick to make."""
+  """Removes a folder of other settings' result: for results that are quick to make."""
   record = folder / RECORD
   if record.exists() and read_json(record)["settings"] != flatten(settings):
     shutil.rmtree(folder)

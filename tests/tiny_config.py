@@ -1,0 +1,38 @@
+"""The whole method at its smallest: seconds on one core. Its generator is a random network."""
+
+import importlib.util
+from pathlib import Path
+
+
+def get_config():
+  """Few small steps of everything; `config.generator` is left to the test."""
+  path = Path(__file__).parents[1] / "configs" / "common.py"
+  spec = importlib.util.spec_from_file_location("unseg_jax_configs_common", path)
+  common = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(common)
+  config = common.get_config()
+  config.name = "tiny"
+
+  config.search.steps = 6
+  config.search.batch_size = 8
+  config.search.save_every = 2
+
+  config.generate.num_images.train = 40
+  config.generate.num_images.validation = 8
+  config.generate.num_images.test = 8
+  # A random network's pictures pass no filter that is made for photographs.
+  config.generate.area = (0.0, 1.0)
+  config.generate.histogram_maxima = 0
+  config.generate.chunk = 8
+  config.generate.shard_candidates = 16
+
+  config.train.widths = (4, 8)
+  config.train.image_size = 64
+  config.train.steps = 6
+  config.train.batch_size = 8
+  config.train.log_every = 1
+  config.train.checkpoint_every = 2
+
+  config.report.samples = 4
+  config.report.pictures = ("example:astronaut_head.png",)
+  return config
