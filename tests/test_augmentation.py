@@ -40,8 +40,8 @@ def test_image_and_mask_stay_aligned(augment):
   images, masks = augment(keys(), *pairs())
   for image, mask in zip(np.asarray(images[..., 0]), np.asarray(masks), strict=True):
     light = image > (image.min() + image.max()) / 2
-    # Blurred corners may differ.
-    assert (light == mask).mean() > 0.99
+    # The outline may differ by a pixel where the picture was blurred; a missed flip by half of all.
+    assert (light == mask).mean() > 0.97
 
 
 def test_flips_and_crops_happen_and_differ_between_keys(augment):

@@ -73,33 +73,28 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
   check_inputs(config)
   generator = generators.resolve(config.generator)
   this = Run(config, generator, directory)
-  selected = [stage for stage in STAGES if stage in stages]
-  check_workdir(this, selected)
-  for stage in selected:
-    folder = directory / stage
+  # All refusals come before any work.
+  for stage in STAGES:
     if stage in DERIVED:
-      workdir.restart_stage_if_changed(folder, this.settings(stage))
-    workdir.begin_stage(folder, this.settings(stage))
+      workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
+    workdir.is_complete(directory / stage, this.settings(stage))
   workdir.write_json(directory / "config.json", config.to_dict())
-  for stage in selected:
-    folder = directory / stage
-    if workdir.begin_stage(folder, this.settings(stage)):
-      log.info("stage %s: complete, skipped (%s)", stage, folder)
-      continue
-    log.info("stage %s: %s", stage, folder)
-    STAGES[stage](this, folder)
-    workdir.finish_stage(folder)
+  for number, stage in enumerate(STAGES):
+    if stage in stages:
+      for earlier in list(STAGES)[: min(number, len(STAGES) - len(DERIVED))]:
+        workdir.require_stage(directory / earlier, earlier)
+      _run_stage(this, stage)
 
 
-def check_workdir(this: Run, selected: Sequence[str]) -> None:
-  """Raises, before anything is written, for results that the selected stages cannot build on."""
-  names = list(STAGES)
-  for stage in names[: names.index(selected[-1]) + 1]:
-    if stage not in DERIVED:
-      folder = this.workdir / stage
-      workdir.check_stage(folder, this.settings(stage))
-      if stage not in selected:
-        workdir.require_stage(folder, stage)
+def _run_stage(this: Run, stage: str) -> None:
+  folder, settings = this.workdir / stage, this.settings(stage)
+  if workdir.is_complete(folder, settings):
+    log.info("stage %s: complete, skipped (%s)", stage, folder)
+    return
+  log.info("stage %s: %s", stage, folder)
+  workdir.begin_stage(folder, settings)
+  STAGES[stage](this, folder)
+  workdir.finish_stage(folder)
 
 
 def check_inputs(config: ml_collections.ConfigDict) -> None:

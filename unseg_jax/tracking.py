@@ -1,5 +1,6 @@
 """TensorBoard events of a run, by clu."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ class EventWriter:
   """Writes curves and pictures to `folder` as TensorBoard events."""
 
   def __init__(self, folder: Path):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Imported late: TensorFlow takes seconds, and prediction does not need it.
     import tensorflow as tf
 

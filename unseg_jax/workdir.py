@@ -58,34 +58,28 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
-def begin_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
-  """Claims a folder for a result of these settings.
+def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
+  """Whether a folder holds the complete result of these settings.
 
   Args:
-    folder: the stage's folder, made if it is missing.
+    folder: the stage's folder.
     settings: everything that determines the result, nested.
-
-  Returns:
-    Whether the folder already holds the complete result.
 
   Raises:
     StageMismatch: the folder holds a result, whole or partial, of other settings.
   """
-  complete = check_stage(folder, settings)
-  if not (folder / RECORD).exists():
-    write_json(folder / RECORD, {"complete": False, "settings": flatten(settings)})
-  return complete
-
-
-def check_stage(folder: Path, settings: Mapping[str, Any]) -> bool:
-  """As `begin_stage`, but claims nothing: writes no file."""
-  record, settings = folder / RECORD, flatten(settings)
+  record = folder / RECORD
   if not record.exists():
     return False
   found = read_json(record)
-  if found["settings"] != settings:
-    raise StageMismatch(_differences(folder, found["settings"], settings))
+  if found["settings"] != flatten(settings):
+    raise StageMismatch(_differences(folder, found["settings"], flatten(settings)))
   return found["complete"]
+
+
+def begin_stage(folder: Path, settings: Mapping[str, Any]) -> None:
+  """Claims a folder for a result of these settings."""
+  write_json(folder / RECORD, {"complete": False, "settings": flatten(settings)})
 
 
 def finish_stage(folder: Path) -> None:
