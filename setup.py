@@ -50,11 +50,11 @@ setup(
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "test": [
-      "build",
       "hypothesis",
       "pytest",
       "ruff==0.17.6",
       "scikit-image",
+      "setuptools>=70.1",  # Builds the wheel that a test installs from.
       "torch==2.13.0",
     ],
   },

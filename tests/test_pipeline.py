@@ -245,7 +245,7 @@ class TestRefusal:
   def test_stage_without_those_before_it(self, config, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"'search'.*add search to --stages"):
       pipeline.run(config, tmp_path / "run", ("train",))
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "train").exists()
 
   def test_command_line(self, tmp_path):
     flags = (f"--workdir={tmp_path / 'run'}", f"--config.generator={tmp_path / 'absent'}")
