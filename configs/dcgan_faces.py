@@ -14,18 +14,18 @@ def get_config():
   config.generator = "pretrained:dcgan_faces"
 
   config.generate.num_images.train = 4_096
-  config.generate.num_images.validation = 128
+  config.generate.num_images.validation = 64
   config.generate.num_images.test = 512
   config.generate.area = (0.05, 0.9)  # Heads fill more of these pictures than birds of theirs.
   config.generate.shard_candidates = 1_024
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 300
-  config.train.batch_size = 32
-  config.train.learning_rate = 3e-3
+  config.train.steps = 720
+  config.train.batch_size = 16
+  config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 100
+  config.train.checkpoint_every = 240
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config

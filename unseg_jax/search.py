@@ -33,8 +33,7 @@ def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation
 
 
 def initial_state(config: ml_collections.ConfigDict, direction: jax.Array) -> SearchState:
-  """The state before the first step, from a direction of any length."""
-  direction = directions.normalise(direction)
+  """The state before the first step; the direction gets unit norm in each step, and after it."""
   return SearchState(direction, optimizer(config).init(direction), jnp.zeros((), jnp.int32))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from unseg_jax import workdir
 
@@ -54,7 +55,9 @@ def encode_record(
     "label": label,
     "candidate": candidate,
   }
-  return record.serialize_example(record.encode_example(example))
+  serialized = record.serialize_example(record.encode_example(example))
+  # Protobuf writes a map's entries in an order of each process's own unless asked not to.
+  return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
 
 
 def _encode(array: np.ndarray, image_format: str, **options: Any) -> io.BytesIO:
