@@ -15,6 +15,7 @@ import pathlib
 from typing import Any
 
 import flax.traverse_util
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import safetensors
@@ -178,6 +179,13 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
   return ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
 
 
+def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+  """Restores a checkpoint as NumPy arrays, whatever devices it was saved from, in `like`'s shape."""
+  restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+  arguments = ocp.args.PyTreeRestore(item=like, restore_args=restore_args)
+  return manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
+
+
 def restore_best(folder: pathlib.Path) -> dict[str, Any]:
   """Returns the segmenter's `params` and `batch_stats` of the best checkpoint, as NumPy arrays.
 
@@ -191,5 +199,5 @@ def restore_best(folder: pathlib.Path) -> dict[str, Any]:
     step = manager.best_step()
     if step is None:
       raise FileNotFoundError(f"{folder} holds no checkpoint; run the stage train first")
-    state = manager.restore(step, args=ocp.args.Composite(state=ocp.args.PyTreeRestore()))["state"]
+    state = restore_state(manager, step, manager.item_metadata(step)["state"].tree)
   return {name: state[name] for name in ("params", "batch_stats")}

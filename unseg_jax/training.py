@@ -132,10 +132,7 @@ def train(
   state = initial_state(config, init_key)
   with checkpoints.training_manager(folder / "checkpoints") as manager:
     if manager.latest_step() is not None:
-      restored = manager.restore(
-        manager.latest_step(), args=ocp.args.Composite(state=ocp.args.PyTreeRestore(item=state))
-      )
-      state = restored["state"]
+      state = checkpoints.restore_state(manager, manager.latest_step(), state)
     history = _history_until(folder / "history.json", int(state.step))
     step = parallel.pmap(make_step(config, augment_key), donate_argnums=(0,))
     position = parallel.shard(np.arange(config.batch_size))
