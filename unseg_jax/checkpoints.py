@@ -176,11 +176,15 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     read_only=read_only,
   )
   # Orbax wants absolute paths.
-  return ocp.CheckpointManager(pathlib.Path(folder).absolute(), options=options)
+  return ocp.CheckpointManager(
+    pathlib.Path(folder).absolute(),
+    options=options,
+    item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+  )
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-  """Restores a checkpoint as NumPy arrays, whatever devices it was saved from, in `like`'s shape."""
+  """Restores a checkpoint like `like`, as NumPy arrays, whatever devices it was saved from."""
   restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
   arguments = ocp.args.PyTreeRestore(item=like, restore_args=restore_args)
   return manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
