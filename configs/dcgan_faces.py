@@ -22,11 +22,11 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 560
+  config.train.steps = 440
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 280
+  config.train.checkpoint_every = 220
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config
