@@ -257,6 +257,7 @@ def measure_search(rounds: int, config: Any, generator: Any, twin: nn.Module) ->
 def measure_pairs(rounds: int, config: Any, generator: Any, twin: nn.Module) -> list[tuple]:
   """Kept pairs per second in chunks of 64, from drawing to arrays on the host."""
   config = config.generate
+  config.roundness = 0.0  # The twin has the reference's default filters only.
   golden = np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")
   direction = golden["d"][-1:]
   torch_direction = torch.tensor(direction)
