@@ -17,7 +17,7 @@ def get_config():
   config.generate.num_images.validation = 64
   config.generate.num_images.test = 512
   config.generate.area = (0.05, 0.9)  # Heads fill more of these pictures than birds of theirs.
-  config.generate.roundness = 0.03  # Without the most ragged masks, about a fifth of them.
+  config.generate.roundness = 0.03  # Without the most ragged masks, about a quarter of them.
   config.generate.shard_candidates = 1_024
 
   config.train.widths = (16, 32, 64, 128, 128)
