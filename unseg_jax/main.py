@@ -10,11 +10,11 @@ from ml_collections import config_flags
 
 from unseg_jax import workdir
 
-STAGES = ("search", "generate", "train", "evaluate", "report")
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<config name> if unset.")
-_STAGES = flags.DEFINE_list("stages", list(STAGES), "Which stages to run, in this order.")
+_STAGES = flags.DEFINE_list(
+  "stages", None, "Which of search,generate,train,evaluate,report to run; all if unset."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> None:
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or Path("runs") / config.name)
   try:
-    pipeline.run(config, directory, _STAGES.value)
+    pipeline.run(config, directory, pipeline.STAGES if _STAGES.value is None else _STAGES.value)
   except (
     ValueError,
     OSError,

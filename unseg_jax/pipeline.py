@@ -78,12 +78,20 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
     if stage in DERIVED:
       workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
     workdir.is_complete(directory / stage, this.settings(stage))
+  for stage in stages:
+    for needed in _needed(stage):
+      if needed not in stages:
+        workdir.require_stage(directory / needed, needed)
   workdir.write_json(directory / "config.json", config.to_dict())
-  for number, stage in enumerate(STAGES):
+  for stage in STAGES:
     if stage in stages:
-      for earlier in list(STAGES)[: min(number, len(STAGES) - len(DERIVED))]:
-        workdir.require_stage(directory / earlier, earlier)
       _run_stage(this, stage)
+
+
+def _needed(stage: str) -> list[str]:
+  """The stages whose results a stage reads; it runs without those derived."""
+  names = list(STAGES)
+  return [name for name in names[: names.index(stage)] if name not in DERIVED]
 
 
 def _run_stage(this: Run, stage: str) -> None:

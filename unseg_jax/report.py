@@ -9,7 +9,6 @@ import dataclasses
 import html
 import importlib.resources
 import math
-import os
 import string
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unseg_jax import pictures
+from unseg_jax import pictures, workdir
 
 METRIC_LABELS = {"accuracy": "Accuracy", "iou": "IoU", "f_beta": "F_beta", "f_max": "F_max"}
 NO_METRICS = "No data set was evaluated."
@@ -114,12 +113,11 @@ def write(contents: ReportContents, path: Path) -> None:
 
   Raises:
     ValueError: see `render`.
-    OSError: the folder of `path` does not exist or cannot be written to.
+    OSError: the folder of `path` cannot be made or written to.
   """
   text = render(contents)
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(text, encoding="utf-8")
-  os.replace(partial, path)
+  with workdir.whole_file(path) as temporary:
+    temporary.write_text(text, encoding="utf-8")
 
 
 def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:

@@ -26,9 +26,7 @@ class DoublingConvolution(nn.Module):
   """Transposed 4 x 4 convolution with stride 2 and padding 1: `[N, H, W, C] -> [N, 2H, 2W, F]`.
 
   The same as PyTorch's `ConvTranspose2d(C, F, 4, stride=2, padding=1)`, with its kernel stored as
-  `[4, 4, C, F]`, not flipped. It is computed in four phases, one for each parity of the output's
-  row and column: every output pixel sees just a 2 x 2 window of the input, so a phase is a plain
-  2 x 2 convolution, and no multiplication with inserted zeros is done.
+  `[4, 4, C, F]`, not flipped.
   """
 
   features: int
@@ -36,37 +34,61 @@ class DoublingConvolution(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    batch, height, width, channels = x.shape
     kernel = self.param(
-      "kernel", nn.initializers.lecun_normal(), (4, 4, channels, self.features), jnp.float32
+      "kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.features), jnp.float32
     )
-    phases = jnp.stack(
-      [
-        jnp.stack([_phase(x, kernel.astype(x.dtype), row, column) for column in (0, 1)], axis=3)
-        for row in (0, 1)
-      ],
-      axis=2,
-    )  # [N, H, 2, W, 2, F]
-    x = phases.reshape(batch, 2 * height, 2 * width, self.features)
+    x = _doubling_convolution(x, kernel.astype(x.dtype))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
       x = x + bias.astype(x.dtype)
     return x
 
 
-def _phase(x: jax.Array, kernel: jax.Array, row: int, column: int) -> jax.Array:
-  """The output pixels whose row is `row` and whose column is `column`, modulo 2.
+@jax.custom_vjp
+def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  # On two CPU cores the layers of a DCGAN take 43 ms as matrix products and 64 ms as convolutions
+  # (batch 32); their gradient is a convolution with stride 2, which is fast everywhere.
+  return jax.lax.platform_dependent(x, kernel, cpu=_as_matrix_product, default=_as_convolution)
 
-  Output row `2i - 1 + k` receives input row `i` times kernel row `k`: even rows see the inputs
-  `i - 1` and `i` through `k = 3, 1`, odd rows see `i` and `i + 1` through `k = 2, 0`.
-  """
-  taps = ((3, 1), (2, 0))
-  padding = ((1, 0), (0, 1))
-  window = kernel[jnp.array(taps[row])][:, jnp.array(taps[column])]
+
+def _forward(x, kernel):
+  return _doubling_convolution(x, kernel), (x, kernel)
+
+
+def _backward(inputs, cotangent):
+  return jax.vjp(_as_convolution, *inputs)[1](cotangent)
+
+
+_doubling_convolution.defvjp(_forward, _backward)
+
+
+def _as_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A convolution over the input with zeros between its pixels."""
   return jax.lax.conv_general_dilated(
     x,
-    window,
+    kernel[::-1, ::-1],
     window_strides=(1, 1),
-    padding=(padding[row], padding[column]),
+    padding=((2, 2), (2, 2)),
+    lhs_dilation=(2, 2),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
+
+
+def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """One matrix product gives each pixel's 4 x 4 contributions, which are then added in place.
+
+  Pixel (i, j) contributes to the output rows `2i - 1 + k`. With `k = 2a + p` and one more row of
+  pixels on each side of the output, that is row `2 (i + a) + p`: parity p, and shifted down by a.
+  """
+  batch, height, width, channels = x.shape
+  features = kernel.shape[-1]
+  parts = jnp.tensordot(x, kernel.transpose(2, 0, 1, 3).reshape(channels, -1), 1)
+  parts = parts.reshape(batch, height, width, 2, 2, 2, 2, features)  # [N, H, W, a, p, b, q, F]
+  total = jnp.zeros((), x.dtype)
+  for a in (0, 1):
+    for b in (0, 1):
+      part = parts[:, :, :, a, :, b].transpose(0, 1, 3, 2, 4, 5)  # [N, H, p, W, q, F]
+      shift = ((0, 0), (a, 1 - a), (0, 0), (b, 1 - b), (0, 0), (0, 0))
+      total = total + jnp.pad(part, shift)
+  total = total.reshape(batch, 2 * height + 2, 2 * width + 2, features)
+  return total[:, 1:-1, 1:-1]
