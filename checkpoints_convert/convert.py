@@ -19,9 +19,9 @@ if not __package__:  # run as a script: Python looks in the script's folder, not
 from checkpoints_convert import dcgan, torch_reader
 from unseg_jax import checkpoints
 
-# What each --format does with the content of a checkpoint: -> (architecture, config, variables).
+# What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`.
 FORMATS = {
-  "dcgan": dcgan.convert,
+  "dcgan": dcgan,
 }
 
 
@@ -54,7 +54,7 @@ def convert_file(
     )
   checkpoint = torch_reader.read(source)
   try:
-    architecture, config, variables = FORMATS[format_name](checkpoint)
+    architecture, config, variables = FORMATS[format_name].convert(checkpoint, {})
   except ValueError as error:
     raise ValueError(
       f"{source} is not what --format={format_name} expects ({error}): choose the format of the "

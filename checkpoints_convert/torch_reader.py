@@ -3,15 +3,12 @@
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 # The first release in which no known checkpoint can break out of `weights_only=True`
 # (CVE-2025-32434 was fixed in 2.6, CVE-2026-24747 in 2.10).
 _SAFE_TORCH = "2.10"
-_NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
 def read(path: str | os.PathLike) -> dict:
@@ -59,40 +56,6 @@ def read(path: str | os.PathLike) -> dict:
   return plain
 
 
-def check_state_dict(
-  state_dict: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | None, ...]]
-) -> None:
-  """Checks that a state dict holds exactly the arrays of a known network, all of them usable.
-
-  `*.num_batches_tracked` may be there or not: batch norms count training steps in it and compute
-  nothing from it in evaluation mode.
-
-  Args:
-    state_dict: arrays by upstream's key.
-    shapes: the expected shape by upstream's key; None stands for any size.
-
-  Raises:
-    ValueError: a key is missing or unexpected, an array has another shape or type, holds NaN or
-      infinity, or is a negative variance. The first offenders are named.
-  """
-  if not isinstance(state_dict, Mapping):
-    raise ValueError(f"expected a dict of arrays by name, found a {type(state_dict).__name__}")
-  found = [key for key in state_dict if not str(key).endswith(".num_batches_tracked")]
-  problems = []
-  if missing := [key for key in shapes if key not in state_dict]:
-    problems.append(f"missing keys: {_name_first(missing)}")
-  if unexpected := [str(key) for key in found if key not in shapes]:
-    problems.append(f"unexpected keys: {_name_first(unexpected)}")
-  # With the wrong keys it is most likely another network, whose shapes would tell nothing.
-  if not problems:
-    bad = [
-      problem for key in found if (problem := _find_problem(key, state_dict[key], shapes[key]))
-    ]
-    problems = [_name_first(bad)] if bad else []
-  if problems:
-    raise ValueError("; ".join(problems))
-
-
 def _import_torch() -> Any:
   try:
     import torch
@@ -118,25 +81,3 @@ def _to_plain(value: Any, torch: Any) -> Any:
     # numpy has no bfloat16; float32 holds every value of it.
     return (value.float() if value.dtype == torch.bfloat16 else value).numpy()
   return value
-
-
-def _find_problem(key: str, array: Any, shape: tuple[int | None, ...]) -> str | None:
-  if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
-    kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
-    return f"{key} is of type {kind}, expected an array of floating-point numbers"
-  if len(array.shape) != len(shape) or any(
-    expected not in (None, size) for size, expected in zip(array.shape, shape, strict=True)
-  ):
-    wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    return f"{key} has shape {list(array.shape)}, expected [{wanted}]"
-  if not np.isfinite(array).all():
-    return f"{key} holds NaN or infinity, expected finite numbers"
-  if key.endswith(".running_var") and (array < 0).any():
-    return f"{key} holds {array.min()}, expected variances of at least 0"
-  return None
-
-
-def _name_first(names: Iterable[str]) -> str:
-  names = list(names)
-  rest = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
-  return ", ".join(names[:_NUM_NAMED]) + rest

@@ -9,6 +9,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.name = "unnamed"  # Results go to runs/<name>.
   # A converted file, `pretrained:NAME`, or `package.module:function` that returns a Generator.
   config.generator = ""
+  # What the generator leaves to choose when it is loaded, such as a truncation.
+  config.generator_options = ml_collections.ConfigDict()
   config.seed = 0
 
   config.search = search = ml_collections.ConfigDict()

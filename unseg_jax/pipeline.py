@@ -71,7 +71,7 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
   if not stages:
     raise ValueError(f"no stages to run; expected some of {','.join(STAGES)}")
   check_inputs(config)
-  generator = generators.resolve(config.generator)
+  generator = generators.resolve(config.generator, config.generator_options.to_dict())
   this = Run(config, generator, directory)
   # All refusals come before any work.
   for stage in STAGES:

@@ -1,51 +1,44 @@
-"""The registry of generators: one builder for each architecture."""
+"""The registry of generators: one module for each architecture."""
 
 import importlib
-from collections.abc import Callable
+import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 
 from unseg_jax import checkpoints
+from unseg_jax.generators import dcgan
 from unseg_jax.generators.base import Generator, normal_latents, sample_at
-from unseg_jax.generators.dcgan import Dcgan
 
 __all__ = ["ARCHITECTURES", "Generator", "load", "normal_latents", "resolve", "sample_at"]
 
 PRETRAINED = "pretrained:"
 
 
-def _dcgan(config: dict[str, Any], variables: dict[str, Any], identity: str) -> Generator:
-  module = Dcgan(widths=tuple(config["widths"]), channels=config["channels"])
-  return Generator(
-    variables=variables,
-    image_size=4 * 2 ** len(config["widths"]),
-    latent_shape=(config["latent_size"],),
-    num_classes=None,
-    sample_latents=normal_latents((config["latent_size"],)),
-    generate=lambda variables, latents, labels: module.apply(variables, latents),
-    identity=identity,
-  )
+# Architecture -> the module that builds it: `build(config, variables, identity) -> Generator`, and
+# `OPTIONS`, the entries of its config that may be chosen anew whenever it is loaded.
+ARCHITECTURES: dict[str, ModuleType] = {"dcgan": dcgan}
 
 
-Builder = Callable[[dict[str, Any], dict[str, Any], str], Generator]
-# Architecture -> builder of (the file's config, its variables, its identity).
-ARCHITECTURES: dict[str, Builder] = {"dcgan": _dcgan}
-
-
-def load(path: str | Path) -> Generator:
+def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generator:
   """Restores a generator from a converted `safetensors` file.
 
   Args:
     path: the file, or `pretrained:NAME` for one that ships with the package.
+    options: settings that replace those in the file, such as BigGAN-deep's `truncation`; the
+      architecture's module lists in `OPTIONS` which it allows.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: it is not a converted generator, or of an unknown architecture.
+    ValueError: it is not a converted generator, of an unknown architecture, or without such an
+      option.
   """
+  options = dict(options or {})
   path = str(path)
   if path.startswith(PRETRAINED):
     path = str(resources.files("unseg_jax") / "pretrained" / path.removeprefix(PRETRAINED))
@@ -56,22 +49,32 @@ def load(path: str | Path) -> Generator:
       f"{path}: unknown architecture {file.architecture!r}; this version knows "
       f"{', '.join(sorted(ARCHITECTURES))}. Convert the checkpoint again or update unseg-jax."
     )
+  architecture = ARCHITECTURES[file.architecture]
+  if unknown := sorted(set(options) - set(architecture.OPTIONS)):
+    raise ValueError(
+      f"config.generator_options.{unknown[0]}: {file.architecture} has no such option; "
+      f"it has {', '.join(architecture.OPTIONS) or 'none'}"
+    )
+  identity = checkpoints.sha256(path)
+  if options:
+    identity += " " + json.dumps(options, sort_keys=True)
   variables = jax.tree.map(np.asarray, file.variables)
-  return ARCHITECTURES[file.architecture](file.config, variables, checkpoints.sha256(path))
+  return architecture.build({**file.config, **options}, variables, identity)
 
 
-def resolve(name: str) -> Generator:
+def resolve(name: str, options: Mapping[str, Any] | None = None) -> Generator:
   """Returns the generator that a config names.
 
   Args:
     name: a converted file, `pretrained:NAME`, or the dotted name `package.module:function` of a
-      user's own function, which takes no arguments and returns a `Generator`.
+      user's own function, which returns a `Generator`.
+    options: see `load`; a user's own function gets them as keyword arguments.
 
   Raises:
     FileNotFoundError, ValueError: as `load`; or the dotted name leads nowhere.
   """
   if ":" not in name or name.startswith(PRETRAINED):
-    return load(name)
+    return load(name, options)
   module_name, _, function_name = name.partition(":")
   try:
     function = getattr(importlib.import_module(module_name), function_name)
@@ -80,7 +83,7 @@ def resolve(name: str) -> Generator:
       f"generator {name!r} cannot be imported ({error}); expected package.module:function, "
       "importable from here (is its folder on PYTHONPATH?)"
     ) from error
-  generator = function()
+  generator = function(**(options or {}))
   if not isinstance(generator, Generator):
     raise ValueError(f"{name!r} returned {type(generator).__name__}, expected a Generator")
   return generator

@@ -3,11 +3,18 @@
 Its batch norms are folded into the kernels and biases when a checkpoint is converted.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from unseg_jax.generators import layers
+from unseg_jax.generators.base import Generator, Variables, normal_latents
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ()
 
 
 class Dcgan(nn.Module):
@@ -28,3 +35,17 @@ class Dcgan(nn.Module):
       # [N, 4 * 2^i, 4 * 2^i, widths[i]] -> [N, 8 * 2^i, 8 * 2^i, features]
       x = layers.DoublingConvolution(features, use_bias=i < last, name=f"upsample_{i}")(x)
     return jnp.tanh(x)
+
+
+def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file, whose config is `latent_size, widths, channels`."""
+  module = Dcgan(widths=tuple(config["widths"]), channels=config["channels"])
+  return Generator(
+    variables=variables,
+    image_size=4 * 2 ** len(config["widths"]),
+    latent_shape=(config["latent_size"],),
+    num_classes=None,
+    sample_latents=normal_latents((config["latent_size"],)),
+    generate=lambda variables, latents, labels: module.apply(variables, latents),
+    identity=identity,
+  )

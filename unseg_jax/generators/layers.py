@@ -92,3 +92,57 @@ def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
       total = total + jnp.pad(part, shift)
   total = total.reshape(batch, 2 * height + 2, 2 * width + 2, features)
   return total[:, 1:-1, 1:-1]
+
+
+class Affine(nn.Module):
+  """Scales and shifts every channel of `[N, H, W, C]`: a batch norm in evaluation mode."""
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+
+
+class ConditionalAffine(nn.Module):
+  """Scales and shifts every channel of `[N, H, W, C]` by amounts linear in a condition `[N, D]`.
+
+  A class-conditional batch norm in evaluation mode; its statistics are folded into both layers
+  when a checkpoint is converted.
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    scale, bias = (nn.Dense(x.shape[-1], name=name)(condition) for name in ("scale", "bias"))
+    return x * scale[:, None, None] + bias[:, None, None]
+
+
+class SelfAttention(nn.Module):
+  """Every pixel of `[N, H, W, C]` attends to all blocks of 2 x 2 pixels (SAGAN, arXiv 1805.08318).
+
+  The learned weight of the result is folded into the kernel of `out` when a checkpoint is
+  converted.
+  """
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    batch, height, width, channels = x.shape
+
+    def project(name, features, y):
+      return nn.Dense(features, use_bias=False, name=name)(y)
+
+    def pooled(y):
+      y = nn.max_pool(y, (2, 2), strides=(2, 2))
+      return y.reshape(batch, height * width // 4, y.shape[-1])
+
+    query = project("query", channels // 8, x).reshape(batch, height * width, channels // 8)
+    key = pooled(project("key", channels // 8, x))
+    value = pooled(project("value", channels // 2, x))
+    weights = jax.nn.softmax(jnp.einsum("nqc,nkc->nqk", query, key), axis=-1)
+    found = jnp.einsum("nqk,nkc->nqc", weights, value)
+    return x + project("out", channels, found.reshape(batch, height, width, channels // 2))
+
+
+def upsample_nearest(x: jax.Array) -> jax.Array:
+  """Doubles height and width of `[N, H, W, C]` by repeating every pixel."""
+  return x.repeat(2, axis=1).repeat(2, axis=2)

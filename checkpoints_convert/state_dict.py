@@ -1,0 +1,182 @@
+"""Takes a state dict apart: every array of the known network, and nothing else.
+
+Also the arithmetic that every format shares: PyTorch's layouts to Flax's, and constants of a
+trained network (spectral norms, statistics of batch norms) folded into its weights.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+_NUM_NAMED = 3  # offenders that an error names; the rest are counted
+
+
+class StateDict:
+  """A state dict that remembers what was taken from it and what was wrong with that.
+
+  Take every array that the network needs, then call `finish`: all problems come in one error.
+  """
+
+  def __init__(self, arrays: Mapping[str, Any]):
+    """Wraps arrays by upstream's key.
+
+    Raises:
+      ValueError: `arrays` is no dict.
+    """
+    if not isinstance(arrays, Mapping):
+      raise ValueError(f"expected a dict of arrays by name, found a {type(arrays).__name__}")
+    self._arrays = {str(key): array for key, array in arrays.items()}
+    self._taken: set[str] = set()
+    self._missing: list[str] = []
+    self._wrong: list[str] = []
+
+  def __contains__(self, key: str) -> bool:
+    return key in self._arrays
+
+  def keys(self) -> Iterable[str]:
+    """Upstream's keys."""
+    return self._arrays.keys()
+
+  def size(self, key: str, axis: int = 0) -> int:
+    """The size of an array along an axis, to infer settings from; 1, and noted, if it is missing."""
+    array = self._arrays.get(key)
+    if array is None:
+      self._missing.append(key)
+    return array.shape[axis] if isinstance(array, np.ndarray) and array.ndim > axis else 1
+
+  def take(self, key: str, *shape: int) -> np.ndarray:
+    """Returns an array as float64 once it is checked; zeros if it is wrong, for `finish` to tell.
+
+    Args:
+      key: upstream's key.
+      shape: the expected shape.
+    """
+    self._taken.add(key)
+    if key not in self._arrays:
+      self._missing.append(key)
+      return np.zeros(shape)
+    if problem := _find_problem(key, self._arrays[key], shape):
+      self._wrong.append(problem)
+      return np.zeros(shape)
+    return self._arrays[key].astype(np.float64)
+
+  def ignore(self, *suffixes: str) -> None:
+    """Marks the keys with these endings as known and unused, whatever they hold."""
+    self._taken.update(key for key in self._arrays if key.endswith(suffixes))
+
+  def finish(self) -> None:
+    """Raises a ValueError that names the first offenders, if there are any.
+
+    `*.num_batches_tracked` may be there or not: batch norms count training steps in it and compute
+    nothing from it in evaluation mode.
+    """
+    self.ignore(".num_batches_tracked")
+    problems = []
+    if self._missing:
+      problems.append(f"missing keys: {name_first(dict.fromkeys(self._missing))}")
+    if unexpected := [key for key in self._arrays if key not in self._taken]:
+      problems.append(f"unexpected keys: {name_first(unexpected)}")
+    # With the wrong keys it is most likely another network, whose shapes would tell nothing.
+    if not problems and self._wrong:
+      problems.append(name_first(self._wrong))
+    if problems:
+      raise ValueError("; ".join(problems))
+
+
+def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
+  if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
+    kind = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+    return f"{key} is of type {kind}, expected an array of floating-point numbers"
+  if array.shape != shape:
+    return f"{key} has shape {list(array.shape)}, expected {list(shape)}"
+  if not np.isfinite(array).all():
+    return f"{key} holds NaN or infinity, expected finite numbers"
+  if key.rpartition(".")[2] in ("running_var", "running_vars", "stored_var") and (array < 0).any():
+    return f"{key} holds {array.min()}, expected variances of at least 0"
+  return None
+
+
+def name_first(names: Iterable[str]) -> str:
+  """Joins the first few names and counts the rest."""
+  names = list(names)
+  rest = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+  return ", ".join(names[:_NUM_NAMED]) + rest
+
+
+def check_settings(settings: Mapping[str, Any], known: Iterable[str]) -> None:
+  """Raises a ValueError if `--config` gives settings that the format does not know."""
+  if unknown := sorted(set(settings) - set(known)):
+    raise ValueError(
+      f"unknown settings: {name_first(unknown)}; expected {', '.join(known) or 'none'}"
+    )
+
+
+def as_float32(tree: Any) -> Any:
+  """Casts every array of a nested dict."""
+  if isinstance(tree, Mapping):
+    return {name: as_float32(item) for name, item in tree.items()}
+  return np.asarray(tree, np.float32)
+
+
+def convolution(weight: np.ndarray, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
+  """PyTorch's `[out, in, kh, kw]` as the parameters of `nn.Conv`, kernel `[kh, kw, in, out]`."""
+  layer = {"kernel": weight.transpose(2, 3, 1, 0)}
+  return layer if bias is None else layer | {"bias": bias}
+
+
+def dense(weight: np.ndarray, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:
+  """PyTorch's `[out, in]` as the parameters of `nn.Dense`, kernel `[in, out]`."""
+  layer = {"kernel": weight.T}
+  return layer if bias is None else layer | {"bias": bias}
+
+
+def torch_spectral_norm(state: StateDict, prefix: str, *shape: int) -> np.ndarray:
+  """Takes a weight under `torch.nn.utils.spectral_norm`: `W / (u^T W v)` with u and v as stored."""
+  weight = state.take(f"{prefix}.weight_orig", *shape)
+  u = state.take(f"{prefix}.weight_u", shape[0])
+  v = state.take(f"{prefix}.weight_v", int(np.prod(shape[1:])))
+  sigma = u @ weight.reshape(shape[0], -1) @ v
+  return weight / sigma if sigma else weight  # Zero only if one of them is wrong or missing.
+
+
+def take_affine(
+  state: StateDict, prefix: str, channels: int, epsilon: float
+) -> dict[str, np.ndarray]:
+  """Takes a `BatchNorm2d` in evaluation mode as the parameters of `layers.Affine`."""
+  scale, offset, mean, variance = (
+    state.take(f"{prefix}.{name}", channels)
+    for name in ("weight", "bias", "running_mean", "running_var")
+  )
+  return affine(scale, offset, mean, variance, epsilon)
+
+
+def affine(
+  scale: np.ndarray, offset: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float
+) -> dict[str, np.ndarray]:
+  """A batch norm in evaluation mode as the parameters of `layers.Affine`: `x * scale + bias`."""
+  gain = scale / np.sqrt(variance + epsilon)
+  return {"scale": gain, "bias": offset - gain * mean}
+
+
+def conditional_affine(
+  scale: np.ndarray, offset: np.ndarray, mean: np.ndarray, variance: np.ndarray, epsilon: float
+) -> dict[str, dict[str, np.ndarray]]:
+  """A conditional batch norm in evaluation mode as parameters of `layers.ConditionalAffine`.
+
+  Upstream computes `(x - mean) / sqrt(variance + epsilon) * (1 + scale c) + offset c` with the
+  condition c; the factor of x and the rest are each linear in c.
+
+  Args:
+    scale: weight `[channels, condition]`, its spectral norm divided out.
+    offset: likewise.
+    mean: stored `[channels]`.
+    variance: stored `[channels]`.
+    epsilon: what upstream adds to the variance.
+  """
+  gain = 1 / np.sqrt(variance + epsilon)
+  factor = gain[:, None] * scale
+  return {
+    "scale": dense(factor, gain),
+    "bias": dense(offset - mean[:, None] * factor, -mean * gain),
+  }
