@@ -39,7 +39,7 @@ class StateDict:
     return self._arrays.keys()
 
   def size(self, key: str, axis: int = 0) -> int:
-    """The size of an array along an axis, to infer settings from; 1, and noted, if it is missing."""
+    """The size of an array along an axis, to infer settings from; 1 if it is missing."""
     array = self._arrays.get(key)
     if array is None:
       self._missing.append(key)

@@ -261,7 +261,7 @@ def test_the_command_fails_with_one_line_and_no_output(tmp_path):
   [
     (
       {f"main.{i}.weight": None for i in (0, 3, 4, 9)},
-      "missing keys: main.0.weight, main.3.weight, main.4.weight and 1 more",
+      "missing keys: main.0.weight, main.3.weight, main.9.weight and 1 more",
     ),
     ({"extra": np.ones(2)}, "unexpected keys: extra"),
     (
