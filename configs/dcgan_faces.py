@@ -3,13 +3,12 @@
 python -m unseg_jax.main --config=configs/dcgan_faces.py
 """
 
-import importlib.util
-from pathlib import Path
+from unseg_jax import default_config
 
 
 def get_config():
   """The paper's method at the size of the embedded 64 x 64 generator."""
-  config = _common().get_config()
+  config = default_config.get_config()
   config.name = "dcgan_faces"
   config.generator = "pretrained:dcgan_faces"
 
@@ -22,20 +21,11 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 440
+  config.train.steps = 500
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 220
+  config.train.checkpoint_every = 250
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config
-
-
-def _common():
-  """Loads common.py from beside this file, wherever the config is run from."""
-  path = Path(__file__).with_name("common.py")
-  spec = importlib.util.spec_from_file_location("unseg_jax_configs_common", path)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module

@@ -1,6 +1,5 @@
 """The direction search: step by step the original's, and safe to interrupt."""
 
-import importlib.util
 import json
 import pathlib
 
@@ -9,17 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unseg_jax import directions, generators, parallel, search
+from unseg_jax import default_config, directions, generators, parallel, search
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def paper_config(**changes):
   """`config.search` with the paper's settings, but for the changes."""
-  spec = importlib.util.spec_from_file_location("common", ROOT / "configs" / "common.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  config = module.get_config().search
+  config = default_config.get_config().search
   config.update(changes)
   return config
 
@@ -105,6 +101,24 @@ def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
   with pytest.raises(FloatingPointError, match=r"step 0.*learning_rate \(0\.005\)"):
     search.search(tiny_generator(gain=np.nan), paper_config(steps=3), jax.random.key(0), tmp_path)
   assert not (tmp_path / "direction.npy").exists()
+
+
+def test_microbatches_change_nothing_but_memory(tmp_path):
+  found = []
+  for microbatch in (0, 2):
+    (tmp_path / str(microbatch)).mkdir()
+    config = paper_config(steps=5, batch_size=16, microbatch=microbatch)
+    found.append(
+      search.search(tiny_generator(), config, jax.random.key(0), tmp_path / str(microbatch))
+    )
+  np.testing.assert_allclose(found[0], found[1], atol=1e-5)
+
+
+def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"microbatch=3 does not divide.*batch_size, \d+ images"):
+    search.search(
+      tiny_generator(), paper_config(batch_size=16, microbatch=3), jax.random.key(0), tmp_path
+    )
 
 
 def test_directions_have_unit_length_along_the_first_axis_of_the_latent():

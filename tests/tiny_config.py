@@ -1,16 +1,11 @@
 """The whole method at its smallest: seconds on one core. Its generator is a random network."""
 
-import importlib.util
-from pathlib import Path
+from unseg_jax import default_config
 
 
 def get_config():
   """Few small steps of everything; `config.generator` is left to the test."""
-  path = Path(__file__).parents[1] / "configs" / "common.py"
-  spec = importlib.util.spec_from_file_location("unseg_jax_configs_common", path)
-  common = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(common)
-  config = common.get_config()
+  config = default_config.get_config()
   config.name = "tiny"
 
   config.search.steps = 6

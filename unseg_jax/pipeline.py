@@ -56,7 +56,7 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
   """Runs the stages of an experiment.
 
   Args:
-    config: the resolved config (`configs/common.py` describes it).
+    config: the resolved config (`default_config.py` describes it).
     directory: the workdir; made if it is missing, continued if it is not.
     stages: names of `STAGES`, run in their own order.
 
@@ -106,7 +106,12 @@ def _run_stage(this: Run, stage: str) -> None:
 
 
 def check_inputs(config: ml_collections.ConfigDict) -> None:
-  """Raises at once for what would fail late: settings, folders and pictures that are not there."""
+  """Raises at once for what would fail late: settings, files and folders that are not there."""
+  if config.convert_command and not (":" in config.generator or Path(config.generator).is_file()):
+    raise FileNotFoundError(
+      f"no generator at config.generator={config.generator}; make it with\n"
+      f"  {config.convert_command}"
+    )
   synthesis.check_config(config.generate)
   training.schedule(config.train)
   for name, images, masks, _ in config.evaluate.folders:

@@ -54,10 +54,17 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
     }
     return parts["outside_circle"] + parts["sobel_shift"], parts
 
-  def step(state, variables, latents, labels, radii):
-    gradient, parts = jax.grad(weighted_losses, has_aux=True)(
-      state.direction, variables, latents, labels, radii
-    )
+  def gradients(direction, variables, *batch):
+    return jax.grad(weighted_losses, has_aux=True)(direction, variables, *batch)
+
+  def step(state, variables, *batch):
+    if 0 < config.microbatch < len(batch[0]):
+      # One after the other, so that only one microbatch's activations are held.
+      pieces = jax.tree.map(lambda x: x.reshape(-1, config.microbatch, *x.shape[1:]), batch)
+      found = jax.lax.map(lambda piece: gradients(state.direction, variables, *piece), pieces)
+      gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), found)
+    else:
+      gradient, parts = gradients(state.direction, variables, *batch)
     gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
     updates, optimizer_state = optimizer(config).update(gradient, state.optimizer_state)
     direction = directions.normalise(optax.apply_updates(state.direction, updates))
@@ -83,8 +90,15 @@ def search(
 
   Raises:
     FloatingPointError: a loss became NaN or infinite.
+    ValueError: the batch does not split over devices and microbatches.
   """
   parallel.check_divisible("config.search.batch_size", config.batch_size)
+  per_device = config.batch_size // parallel.device_count()
+  if config.microbatch and per_device % min(config.microbatch, per_device):
+    raise ValueError(
+      f"config.search.microbatch={config.microbatch} does not divide a device's share of "
+      f"config.search.batch_size, {per_device} images; use a divisor of {per_device}"
+    )
   start_key, draw_key = jax.random.split(key)
   state = initial_state(config, directions.initial(start_key, generator.latent_shape))
   state, history = _restore(folder, state)

@@ -1,5 +1,7 @@
 """What all experiments share: every setting, with the paper's values (arXiv 2105.08127)."""
 
+from collections.abc import Sequence
+
 import ml_collections
 
 
@@ -11,11 +13,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator = ""
   # What the generator leaves to choose when it is loaded, such as a truncation.
   config.generator_options = ml_collections.ConfigDict()
+  config.convert_command = ""  # Makes the generator's file; told to whoever lacks it.
   config.seed = 0
 
   config.search = search = ml_collections.ConfigDict()
   search.steps = 300
   search.batch_size = 32
+  search.microbatch = 0  # Images that a device computes at once, to save memory; 0: its share.
   search.learning_rate = 5e-3
   search.circle_weight = 2.0  # 2: light middle, dark surround; -2: the opposite.
   search.sobel_weight = 10.0
@@ -59,3 +63,25 @@ def get_config() -> ml_collections.ConfigDict:
   report.samples = 24
   report.pictures = ()  # Files, folders, globs, or `example:NAME` of the package's examples.
   return config
+
+
+def for_published(variant: str) -> ml_collections.ConfigDict:
+  """The paper's settings with the published generator that `convert.py --variant` knows."""
+  config = get_config()
+  config.name = variant
+  config.generator = f"checkpoints/{variant}.safetensors"
+  config.convert_command = (
+    f"python checkpoints_convert/convert.py --variant={variant} --output={config.generator}"
+  )
+  return config
+
+
+def choose(variant: str, known: Sequence[str]) -> str:
+  """Returns the variant that a config was asked for, as in `--config=configs/FILE.py:VARIANT`.
+
+  Raises:
+    ValueError: there is no such variant.
+  """
+  if variant not in known:
+    raise ValueError(f"config variant {variant!r}: expected one of {', '.join(known)}")
+  return variant

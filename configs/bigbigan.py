@@ -1,0 +1,13 @@
+r"""BigBiGAN on ImageNet (arXiv 1907.02544), unconditional, 128 x 128: the paper's main generator.
+
+python checkpoints_convert/convert.py --variant=bigbigan-128 \
+  --output=checkpoints/bigbigan-128.safetensors
+python -m unseg_jax.main --config=configs/bigbigan.py
+"""
+
+from unseg_jax import default_config
+
+
+def get_config():
+  """The paper's method with all of its constants."""
+  return default_config.for_published("bigbigan-128")

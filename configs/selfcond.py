@@ -1,0 +1,18 @@
+r"""Self-conditioned and unconditional GAN on ImageNet (arXiv 2006.10728), 128 x 128.
+
+python checkpoints_convert/convert.py --variant=selfcondgan-imagenet \
+  --output=checkpoints/selfcondgan-imagenet.safetensors
+python -m unseg_jax.main --config=configs/selfcond.py
+
+The unconditional one: configs/selfcond.py:uncondgan.
+"""
+
+from unseg_jax import default_config
+
+NETWORKS = ("selfcondgan", "uncondgan")
+
+
+def get_config(network="selfcondgan"):
+  """The paper's method with all of its constants."""
+  network = default_config.choose(network, NETWORKS)
+  return default_config.for_published(f"{network}-imagenet")

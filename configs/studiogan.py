@@ -1,0 +1,26 @@
+r"""Class-conditional GANs on ImageNet, 128 x 128, as PyTorch-StudioGAN trains them.
+
+python checkpoints_convert/convert.py --format=studiogan --source=CHECKPOINT.pth \
+  --config=CONFIG.json --output=checkpoints/studiogan-sagan.safetensors
+python -m unseg_jax.main --config=configs/studiogan.py:sagan
+
+The checkpoints and their JSON configs are to be fetched by hand, from the links in the README of
+PyTorch-StudioGAN. Others: configs/studiogan.py:sngan, biggan, contragan and biggan_deep.
+"""
+
+from unseg_jax import default_config
+
+NETWORKS = ("sagan", "sngan", "biggan", "contragan", "biggan_deep")
+
+
+def get_config(network="sagan"):
+  """The paper's method; latents are normal, not truncated."""
+  network = default_config.choose(network, NETWORKS)
+  config = default_config.get_config()
+  config.name = f"studiogan-{network}"
+  config.generator = f"checkpoints/studiogan-{network}.safetensors"
+  config.convert_command = (
+    "python checkpoints_convert/convert.py --format=studiogan --source=CHECKPOINT.pth "
+    f"--config=CONFIG.json --output={config.generator}"
+  )
+  return config
