@@ -4,6 +4,10 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# pysodmetrics asks for opencv-python-headless below 5; the refinement needs its superset, which
+# fills the same folder. pip installs dependencies of dependencies first: the superset wins.
+BENCHMARKS = ["opencv-contrib-python-headless>=4.7,<5", "pysodmetrics>=1.6"]
+
 setup(
   name="unseg-jax",
   version="0.1.0",
@@ -29,6 +33,7 @@ setup(
     "dm-pix",
     "flax>=0.12",
     "grain",
+    "importlib_resources",  # TFDS imports it when a builder is made.
     "jax>=0.10",
     "ml-collections",
     "numpy",
@@ -46,10 +51,13 @@ setup(
     "tqdm",
   ],
   extras_require={
+    "benchmarks": BENCHMARKS,
     "convert": ["torch>=2.10"],
     "cuda": ["jax[cuda12]"],
     "tpu": ["jax[tpu]"],
     "test": [
+      *BENCHMARKS,
+      "dill",  # The builder tests of TFDS import it.
       "hypothesis",
       "pytest",
       "ruff==0.17.6",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unseg_jax.metrics import aggregate, image_scores
+from unseg_jax.metrics import ImageScores, aggregate, image_scores
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
 
@@ -62,6 +62,32 @@ def test_thresholds_equal_plain_comparisons(seed, density):
   expected = [plain_f_beta(probability > t, target) for t in thresholds]
   np.testing.assert_allclose(scores.f_at_thresholds, expected, rtol=0, atol=1e-12)
   assert scores.f_beta == pytest.approx(plain_f_beta(probability > 0.5, target), abs=1e-12)
+
+
+def test_bins_change_exactly_at_the_thresholds():
+  """Every float32 near a threshold, by counting comparisons; in between no bin can change."""
+  k = np.arange(0, 256)
+  steps = np.arange(-200, 201)
+  bits = (k / 255).astype(np.float32).view(np.int32)[:, None] + steps
+  values = np.clip(bits, 0, np.float32(1).view(np.int32)).astype(np.int32).view(np.float32)
+  thresholds = (np.arange(1, 255) / 255).astype(np.float32)
+  every = np.ones(values.shape, bool)
+  scores = image_scores(values, every)
+  # With a full target F is a strictly rising function of the pixels above a threshold.
+  above = [np.count_nonzero(values > t) / values.size for t in thresholds]
+  expected = [1.3 * recall / (0.3 + recall) for recall in above]
+  np.testing.assert_allclose(scores.f_at_thresholds, expected, rtol=0, atol=1e-12)
+  for row in values:
+    one = [
+      image_scores(np.array([[v]]), np.array([[True]])).f_at_thresholds.sum() for v in row[::50]
+    ]
+    assert one == [np.count_nonzero(v > thresholds) for v in row[::50]]
+
+
+def test_the_order_of_images_does_not_matter():
+  rng = np.random.default_rng(0)
+  scores = [ImageScores(*rng.random(3), rng.random(254)) for _ in range(50)]
+  assert aggregate(scores) == aggregate(scores[::-1]) == aggregate(scores[25:] + scores[:25])
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,20 @@ def test_logits_equal_the_originals(variables, size):
   np.testing.assert_allclose(logits[0], GOLDEN[f"logits_{size}"], atol=1e-4, rtol=0)
 
 
+def test_padded_pictures_of_several_sizes_get_the_logits_of_each_alone(variables):
+  sizes = ((64, 64), (33, 96), (57, 31), (16, 90))
+  random = np.random.default_rng(0)
+  batch = random.uniform(-1, 1, (len(sizes), 64, 96, 3)).astype(np.float32)  # The padding too.
+  with jax.default_matmul_precision("highest"):
+    apply = parallel.jit(unet.Unet().apply)
+    found = parallel.jit(
+      lambda variables, images, sizes: unet.Unet().apply(variables, images, sizes=sizes)
+    )(variables, batch, np.array(sizes))
+    for image, logits, (height, width) in zip(batch, found, sizes, strict=True):
+      alone = apply(variables, image[None, :height, :width])[0]
+      np.testing.assert_allclose(logits[:height, :width], alone, atol=1e-4, rtol=0)
+
+
 def test_max_pool_and_upsample_equal_pytorchs():
   x = np.random.default_rng(0).normal(size=(2, 7, 10, 3)).astype(np.float32)
   tensor = torch.from_numpy(x.transpose(0, 3, 1, 2))
@@ -85,16 +99,16 @@ def test_training_updates_the_running_statistics_by_a_tenth():
 
 @pytest.mark.parametrize("size", [(9, 14), (31, 5), (12, 17), (24, 34), (12, 40)])
 def test_resize_bilinear_equals_pytorchs(size):
-  values = np.random.default_rng(0).normal(size=(12, 17, 2)).astype(np.float32)
+  values = np.random.default_rng(0).normal(size=(12, 17)).astype(np.float32)
   expected = torch.nn.functional.interpolate(
-    torch.from_numpy(values.transpose(2, 0, 1))[None],
+    torch.from_numpy(values)[None, None],
     size=size,
     mode="bilinear",
     align_corners=False,
   )
   found = segmenter.resize_bilinear(values, size)
-  assert found.shape == (*size, 2)
-  np.testing.assert_allclose(found, expected[0].permute(1, 2, 0), atol=1e-5)
+  assert found.shape == size and found.dtype == np.float32
+  np.testing.assert_allclose(found, expected[0, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

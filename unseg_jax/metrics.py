@@ -5,12 +5,16 @@ that a large picture counts as much as a small one.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 BETA_SQUARED = 0.3
 THRESHOLDS = (np.arange(1, 255) / 255).astype(np.float32)
+
+# Threshold k at index k, for k = 0 ... 255: every probability exceeds the first, none the last.
+_THRESHOLD_OF_LEVEL = np.concatenate([[-1.0], THRESHOLDS, [np.inf]]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,59 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
     ValueError: if the shapes differ, are not [H, W] or hold no pixel, if `target` is not bool, or
       if a probability is not in [0, 1] (or is not a number).
   """
+  probability, target = checked(probability, target)
+  prediction = probability > 0.5
+  agreeing = np.count_nonzero(prediction == target)
+  hits = np.count_nonzero(prediction & target)
+  predicted = np.count_nonzero(prediction)
+  positives = np.count_nonzero(target)
+  union = predicted + positives - hits
+  hits_above, predicted_above = _counts_above_thresholds(probability, target)
+  return ImageScores(
+    accuracy=agreeing / target.size,
+    iou=hits / union if union else 0.0,
+    f_beta=float(_f_beta(hits, predicted, positives)),
+    f_at_thresholds=_f_beta(hits_above, predicted_above, positives),
+  )
+
+
+def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
+  """Averages the scores of a data set's images.
+
+  The sums are exact before they are rounded once, so the order of the images does not matter, nor
+  how batches, devices or processes shared them.
+
+  Args:
+    scores: one entry per image, in any order.
+
+  Returns:
+    `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at each threshold
+    averaged over images, then the maximum over thresholds.
+
+  Raises:
+    ValueError: if there is no image.
+  """
+  if not scores:
+    raise ValueError("aggregate needs the scores of at least one image, got none")
+  return {
+    "accuracy": exact_mean([s.accuracy for s in scores]),
+    "iou": exact_mean([s.iou for s in scores]),
+    "f_beta": exact_mean([s.f_beta for s in scores]),
+    "f_max": max(map(exact_mean, np.stack([s.f_at_thresholds for s in scores], axis=1).tolist())),
+  }
+
+
+def exact_mean(values: Sequence[float]) -> float:
+  """The mean of at least one value, the same to the last bit in whatever order they come."""
+  return math.fsum(values) / len(values)
+
+
+def checked(probability: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns both as arrays, the probability in float32, if `image_scores` can score them.
+
+  Raises:
+    ValueError: as `image_scores` does.
+  """
   probability = np.asarray(probability, np.float32)
   target = np.asarray(target)
   if probability.shape != target.shape:
@@ -60,55 +117,31 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
       f"probability must lie in [0, 1], got values from {probability.min()} to "
       f"{probability.max()}; pass the softmax of the logits"
     )
-  prediction = probability > 0.5
-  hits = np.count_nonzero(prediction & target)
-  predicted = np.count_nonzero(prediction)
-  positives = np.count_nonzero(target)
-  union = predicted + positives - hits
-  hits_above, predicted_above = _counts_above_thresholds(probability, target)
-  return ImageScores(
-    accuracy=float(np.mean(prediction == target)),
-    iou=hits / union if union else 0.0,
-    f_beta=float(_f_beta(hits, predicted, positives)),
-    f_at_thresholds=_f_beta(hits_above, predicted_above, positives),
-  )
-
-
-def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
-  """Averages the scores of a data set's images.
-
-  Args:
-    scores: one entry per image.
-
-  Returns:
-    `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at each threshold
-    averaged over images, then the maximum over thresholds.
-
-  Raises:
-    ValueError: if there is no image.
-  """
-  if not scores:
-    raise ValueError("aggregate needs the scores of at least one image, got none")
-  return {
-    "accuracy": float(np.mean([s.accuracy for s in scores])),
-    "iou": float(np.mean([s.iou for s in scores])),
-    "f_beta": float(np.mean([s.f_beta for s in scores])),
-    "f_max": float(np.max(np.mean([s.f_at_thresholds for s in scores], axis=0))),
-  }
+  return probability, target
 
 
 def _counts_above_thresholds(
   probability: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Counts target pixels and all pixels with `probability > THRESHOLDS[i]`, each as [254]."""
-  # side='left' gives the number of thresholds strictly below the value: those it exceeds.
-  exceeded = np.searchsorted(THRESHOLDS, probability.ravel(), side="left")
-  bins = len(THRESHOLDS) + 1
-  histogram_of_all = np.bincount(exceeded, minlength=bins)
-  histogram_of_target = np.bincount(exceeded[target.ravel()], minlength=bins)
+  # One histogram of pairs (is target, thresholds exceeded), the target in the high byte; 16 bits
+  # take a third of the time of 64.
+  pairs = np.left_shift(target, 8, dtype=np.uint16)
+  pairs |= _thresholds_exceeded(probability)
+  histogram = np.bincount(pairs.ravel(), minlength=512).reshape(2, 256)
+  of_rest, of_target = histogram[:, : len(THRESHOLDS) + 1]
   # Threshold i is exceeded by every pixel of the bins i + 1 and up.
-  at_least = [np.cumsum(h[::-1])[::-1][1:] for h in (histogram_of_target, histogram_of_all)]
+  at_least = [np.cumsum(h[::-1])[::-1][1:] for h in (of_target, of_target + of_rest)]
   return at_least[0], at_least[1]
+
+
+def _thresholds_exceeded(probability: np.ndarray) -> np.ndarray:
+  """Counts for each float32 probability in [0, 1] the THRESHOLDS strictly below it, as uint8."""
+  # With k the integer part of 255 p, p exceeds thresholds 1 ... k - 1 and not k + 1: rounding moves
+  # neither p * 255 nor a threshold by as much as the distance of two thresholds. Only k is open.
+  level = (probability * np.float32(255)).astype(np.uint8)
+  level -= probability <= _THRESHOLD_OF_LEVEL.take(level)
+  return level
 
 
 def _f_beta(hits, predicted, positives) -> np.ndarray:

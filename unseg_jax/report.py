@@ -18,9 +18,8 @@ import numpy as np
 from PIL import Image
 
 from unseg_jax import pictures, workdir
-
-METRIC_LABELS = {"accuracy": "Accuracy", "iou": "IoU", "f_beta": "F_beta", "f_max": "F_max"}
-NO_METRICS = "No data set was evaluated."
+from unseg_jax.tables import METRIC_LABELS, NO_METRICS, metric_rows
+from unseg_jax.tables import metrics_table as metrics_table
 
 # Pictures are shrunk to what a page can show: photographs as PNG would make it very large.
 LONGEST_SIDE = 512
@@ -118,32 +117,6 @@ def write(contents: ReportContents, path: Path) -> None:
   text = render(contents)
   with workdir.whole_file(path) as temporary:
     temporary.write_text(text, encoding="utf-8")
-
-
-def metrics_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
-  """Lays metrics out as plain text: a row per data set, aligned columns, 4 decimals.
-
-  A metric that a data set lacks is shown as "-".
-  """
-  if not metrics:
-    return NO_METRICS
-  header, *rows = _metric_rows(metrics)
-  widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-  lines = [header, ["-" * width for width in widths], *rows]
-  return "\n".join(
-    "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines
-  )
-
-
-def _metric_rows(metrics: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-  """Returns the table of metrics cell by cell, its header first."""
-  names = list(dict.fromkeys(name for values in metrics.values() for name in values))
-  header = ["Data set", *(METRIC_LABELS.get(name, name) for name in names)]
-  rows = [
-    [data_set, *(f"{values[name]:.4f}" if name in values else "-" for name in names)]
-    for data_set, values in metrics.items()
-  ]
-  return [header, *rows]
 
 
 # Sections, in the order of the page. Each returns HTML.
@@ -260,7 +233,7 @@ def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
   head = "".join(f'<th scope="col">{_metric_label(name)}</th>' for name in names)
   rows = (
     f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-    for name, *cells in _metric_rows(metrics)[1:]
+    for name, *cells in metric_rows(metrics)[1:]
   )
   lead = "Means over the pictures of each data set; 1 is perfect."
   return (

@@ -6,11 +6,12 @@ probability = segmenter("photograph.jpg")  # [H, W]
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
@@ -26,7 +27,9 @@ class Segmenter:
   Attributes:
     variables: the U-Net's `params` and `batch_stats`.
     image_size: pictures are resized so that their shorter side has so many pixels.
-    logits: compiled `(variables, images [N, H, W, 3] float32 in [-1, 1]) -> [N, H, W, 2]`.
+    logits: compiled `(variables, images [N, H, W, 3] uint8, sizes [N, 2]) -> [N, H, W]` float32,
+      the foreground's logit minus the background's; image n fills the first `sizes[n]` rows and
+      columns.
   """
 
   variables: dict[str, Any]
@@ -79,16 +82,57 @@ class Segmenter:
   def probability(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Segments `[H, W, 3]` uint8 and resizes the logits to `size` (height, width), bilinearly."""
     small = resize_shorter_side(image, self.image_size)
-    logits = self.logits(self.variables, small[None].astype(np.float32) / 127.5 - 1.0)
-    logits = resize_bilinear(np.asarray(logits[0]), size)
-    # The softmax of two logits, channel 1.
-    return (1.0 / (1.0 + np.exp(logits[..., 0] - logits[..., 1]))).astype(np.float32)
+    return foreground(self.small_logits([small])[0], size)
+
+  def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Runs the network on pictures of one `padded_size`.
+
+    Args:
+      images: `[h, w, 3]` uint8, as `resize_shorter_side` returns them.
+
+    Returns:
+      For each, the logits `[h, w]` float32.
+    """
+    sizes = np.array([image.shape[:2] for image in images], np.int32)
+    batch = np.zeros((len(images), *padded_size(images[0]), 3), np.uint8)
+    for row, image in zip(batch, images, strict=True):
+      row[: image.shape[0], : image.shape[1]] = image
+    logits = np.asarray(self.logits(self.variables, batch, sizes))
+    return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
+
+
+# A network is compiled for each shape that it sees. Pictures are therefore padded to multiples of
+# this; the network keeps to the part that they fill.
+PADDED_TO = 32
+
+
+def padded_size(image: np.ndarray) -> tuple[int, int]:
+  """The size to which a small picture `[h, w, 3]` is padded."""
+  return tuple(-(-side // PADDED_TO) * PADDED_TO for side in image.shape[:2])
 
 
 @functools.cache
 def _logits(widths: tuple[int, ...]) -> Callable[..., jax.Array]:
   """One compiled function for all segmenters of the same widths."""
-  return parallel.jit(Unet(widths).apply)
+  network = Unet(widths)
+  if PADDED_TO % 2 ** (len(widths) - 1):
+    raise ValueError(f"a U-Net of {len(widths)} levels: expected at most 6")
+
+  def logits(variables, images, sizes):
+    images = images.astype(jnp.float32) / 127.5 - 1.0
+    found = network.apply(variables, images, sizes=sizes)
+    return found[..., 1] - found[..., 0]
+
+  return parallel.jit(logits)
+
+
+def foreground(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes logits `[h, w]` to `size` and returns the probability of foreground, float32.
+
+  The softmax of two logits depends on their difference alone, and resizing is linear.
+  """
+  with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the right 0.
+    return 1 / (1 + np.exp(-resize_bilinear(logits, size)))
 
 
 def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
@@ -106,19 +150,16 @@ def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize_bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes `[H, W, C]` to `[*size, C]`: bilinear, half-pixel centres, not antialiased."""
-  if values.shape[:2] == tuple(size):
+  """Resizes `[H, W]` float32 to `size`: bilinear, half-pixel centres, not antialiased."""
+  if values.shape == tuple(size):
     return values
-  rows, columns = (_half_pixel(old, new) for old, new in zip(values.shape[:2], size, strict=True))
-  low, high, weight = rows
-  weight = weight[:, None, None]
-  values = values[low] * (1 - weight) + values[high] * weight
-  low, high, weight = columns
-  weight = weight[None, :, None]
-  return values[:, low] * (1 - weight) + values[:, high] * weight
+  rows, columns = (_half_pixel(old, new) for old, new in zip(values.shape, size, strict=True))
+  return rows @ values @ columns.T
 
 
-def _half_pixel(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=64)
+def _half_pixel(old: int, new: int) -> np.ndarray:
+  """The matrix `[new, old]` of the interpolation along one axis."""
   position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-  low = np.floor(position).astype(int)
-  return low, np.minimum(low + 1, old - 1), (position - low).astype(np.float32)
+  distance = np.abs(position[:, None] - np.arange(old))
+  return np.maximum(0, 1 - distance).astype(np.float32)

@@ -3,7 +3,6 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from unseg_jax import parallel
 
@@ -17,8 +16,9 @@ class Block(nn.Module):
   features: int
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array, train: bool, sizes: jax.Array | None = None) -> jax.Array:
     for i in (1, 2):
+      x = keep_within(x, sizes)
       x = nn.Conv(self.features, (3, 3), kernel_init=KERNEL_INIT, name=f"conv_{i}")(x)
       x = nn.BatchNorm(
         use_running_average=not train,
@@ -36,24 +36,44 @@ class Unet(nn.Module):
 
   H and W are any size from 2 ** (len(widths) - 1) on. In training it runs under `parallel.pmap`,
   over which the batch norms average.
+
+  Images of several sizes go through together with `sizes` `[N, 2]`: image n fills the first
+  `sizes[n]` rows and columns of its `[H, W]`, and its logits there are the same as those of the
+  image alone. H and W must then be multiples of 2 ** (len(widths) - 1).
   """
 
   widths: tuple[int, ...] = (64, 128, 256, 512, 512)
 
   @nn.compact
-  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-    x = Block(self.widths[0], name="inc")(images, train)
+  def __call__(
+    self, images: jax.Array, train: bool = False, sizes: jax.Array | None = None
+  ) -> jax.Array:
+    x = Block(self.widths[0], name="inc")(images, train, sizes)
     skips = []
     for i, features in enumerate(self.widths[1:], start=1):
-      skips.append(x)
-      x = Block(features, name=f"down_{i}")(max_pool(x), train)  # [N, H / 2^i, W / 2^i, features]
+      skips.append((x, sizes))
+      sizes = None if sizes is None else sizes // 2
+      # [N, H / 2^i, W / 2^i, features]
+      x = Block(features, name=f"down_{i}")(max_pool(x), train, sizes)
     # The way up: half of the channels of each level, the last level keeps its own.
     up_widths = (*self.widths[-3::-1], self.widths[0])
     for i, features in enumerate(up_widths, start=1):
-      skip = skips.pop()
-      x = jnp.concatenate([skip, pad_to(upsample(x), skip)], axis=-1)
-      x = Block(features, name=f"up_{i}")(x, train)
+      x = upsample(x, sizes)
+      # Where the skip's size is odd, its last row or column sees zeros from below.
+      x = keep_within(x, None if sizes is None else 2 * sizes)
+      skip, sizes = skips.pop()
+      x = jnp.concatenate([skip, pad_to(x, skip)], axis=-1)
+      x = Block(features, name=f"up_{i}")(x, train, sizes)
     return nn.Conv(2, (1, 1), kernel_init=KERNEL_INIT, name="out")(x)
+
+
+def keep_within(x: jax.Array, sizes: jax.Array | None) -> jax.Array:
+  """Sets to zero what lies outside of the first `sizes[n]` rows and columns; None keeps all."""
+  if sizes is None:
+    return x
+  rows = jnp.arange(x.shape[1])[None, :, None, None] < sizes[:, 0, None, None, None]
+  columns = jnp.arange(x.shape[2])[None, None, :, None] < sizes[:, 1, None, None, None]
+  return jnp.where(rows & columns, x, 0)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
@@ -68,26 +88,39 @@ def max_pool(x: jax.Array) -> jax.Array:
   return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
-def upsample(x: jax.Array) -> jax.Array:
-  """Doubles height and width by bilinear interpolation with aligned corners."""
-  return _double(_double(x, axis=1), axis=2)
+def upsample(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+  """Doubles height and width by bilinear interpolation with aligned corners.
+
+  Args:
+    x: `[N, H, W, C]`.
+    sizes: `[N, 2]`, how many rows and columns each image fills; None: all.
+  """
+  if sizes is None:
+    sizes = jnp.array([x.shape[1:3]])
+  return _double(_double(x, 1, sizes[:, 0]), 2, sizes[:, 1])
 
 
-def _double(x: jax.Array, axis: int) -> jax.Array:
+def _double(x: jax.Array, axis: int, filled: jax.Array) -> jax.Array:
   """Linear interpolation from n to 2n points along one axis, the ends kept in place.
 
   Point `p` of the result lies at `p (n - 1) / (2n - 1)`: point `2j` between the inputs `j - 1` and
   `j`, at the share `1 - j / (2n - 1)`; point `2j + 1` between `j` and `j + 1`, at the share
   `(n - 1 - j) / (2n - 1)`. Slices and sums alone: their gradient is fast everywhere.
+
+  Args:
+    x: `[N, H, W, C]`.
+    axis: 1 or 2.
+    filled: `[N]` or `[1]`, each image's n; what lies beyond counts for nothing.
   """
   size = x.shape[axis]
-  j = np.arange(size).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+  n = filled.reshape(-1, 1, 1, 1)
+  j = jnp.arange(size).reshape([-1 if i == axis else 1 for i in range(4)])
   first, without_first = jnp.split(x, [1], axis)
   without_last, last = jnp.split(x, [size - 1], axis)
   before = jnp.concatenate([first, without_last], axis)
   after = jnp.concatenate([without_first, last], axis)
-  even = before + (x - before) * jnp.asarray(1 - j / (2 * size - 1), x.dtype)
-  odd = x + (after - x) * jnp.asarray((size - 1 - j) / (2 * size - 1), x.dtype)
+  even = before + (x - before) * (1 - j / (2 * n - 1)).astype(x.dtype)
+  odd = x + (after - x) * ((n - 1 - j) / (2 * n - 1)).astype(x.dtype)
   doubled = jnp.stack([even, odd], axis + 1)
   return doubled.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 

@@ -33,7 +33,7 @@ def read_picture(path: str | Path) -> np.ndarray:
   Raises:
     ValueError: the file is missing, damaged or no picture; the message names it.
   """
-  return _decode(path, _rgb)
+  return _decode(path, to_rgb)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -51,7 +51,40 @@ def read_mask(path: str | Path) -> np.ndarray:
   Raises:
     ValueError: the file is missing, damaged or no picture; the message names it.
   """
-  return _decode(path, _foreground)
+  return _decode(path, to_mask)
+
+
+def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a picture and its mask, as `read_picture` and `read_mask` do.
+
+  Args:
+    image_path: the picture.
+    mask_path: its mask, of the same size.
+
+  Returns:
+    uint8 [H, W, 3] and bool [H, W].
+
+  Raises:
+    ValueError: a file is missing, damaged or no picture, or their sizes differ.
+  """
+  image, mask = read_picture(image_path), read_mask(mask_path)
+  check_same_size(image, mask, image_path, mask_path)
+  return image, mask
+
+
+def check_same_size(
+  image: np.ndarray, mask: np.ndarray, image_name: str | Path, mask_name: str | Path
+) -> None:
+  """Checks that a mask [H, W] covers its picture [H, W, 3].
+
+  Raises:
+    ValueError: it does not; the message names both.
+  """
+  if image.shape[:2] != mask.shape:
+    raise ValueError(
+      f"{mask_name} is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {image_name} is "
+      f"{image.shape[1]} x {image.shape[0]}; masks must have the size of their pictures"
+    )
 
 
 def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Path, Path]]:
@@ -131,8 +164,8 @@ def _decode(path: str | Path, convert: Callable[[Image.Image], np.ndarray]) -> n
     ) from error
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-  """Converts any picture to uint8 [H, W, 3]."""
+def to_rgb(image: Image.Image) -> np.ndarray:
+  """Converts any picture to uint8 [H, W, 3], as `read_picture` says."""
   deep = _deep(image)
   if deep is not None:
     return np.repeat(np.rint(deep * 255).astype(np.uint8)[..., None], 3, axis=2)
@@ -142,8 +175,8 @@ def _rgb(image: Image.Image) -> np.ndarray:
   return np.array(image.convert("RGB"))
 
 
-def _foreground(image: Image.Image) -> np.ndarray:
-  """Converts a mask to bool [H, W]."""
+def to_mask(image: Image.Image) -> np.ndarray:
+  """Converts a mask to bool [H, W], as `read_mask` says."""
   deep = _deep(image)
   if deep is not None:
     return deep > 0.5
