@@ -12,6 +12,10 @@ import numpy as np
 _NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
+class Mismatch(ValueError):
+  """The arrays are not those of the network."""
+
+
 class StateDict:
   """A state dict that remembers what was taken from it and what was wrong with that.
 
@@ -22,10 +26,10 @@ class StateDict:
     """Wraps arrays by upstream's key.
 
     Raises:
-      ValueError: `arrays` is no dict.
+      Mismatch: `arrays` is no dict.
     """
     if not isinstance(arrays, Mapping):
-      raise ValueError(f"expected a dict of arrays by name, found a {type(arrays).__name__}")
+      raise Mismatch(f"expected a dict of arrays by name, found a {type(arrays).__name__}")
     self._arrays = {str(key): array for key, array in arrays.items()}
     self._taken: set[str] = set()
     self._missing: list[str] = []
@@ -66,7 +70,7 @@ class StateDict:
     self._taken.update(key for key in self._arrays if key.endswith(suffixes))
 
   def finish(self) -> None:
-    """Raises a ValueError that names the first offenders, if there are any.
+    """Raises a Mismatch that names the first offenders, if there are any.
 
     `*.num_batches_tracked` may be there or not: batch norms count training steps in it and compute
     nothing from it in evaluation mode.
@@ -81,7 +85,7 @@ class StateDict:
     if not problems and self._wrong:
       problems.append(name_first(self._wrong))
     if problems:
-      raise ValueError("; ".join(problems))
+      raise Mismatch("; ".join(problems))
 
 
 def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
@@ -136,7 +140,7 @@ def torch_spectral_norm(state: StateDict, prefix: str, *shape: int) -> np.ndarra
   weight = state.take(f"{prefix}.weight_orig", *shape)
   u = state.take(f"{prefix}.weight_u", shape[0])
   v = state.take(f"{prefix}.weight_v", int(np.prod(shape[1:])))
-  sigma = u @ weight.reshape(shape[0], -1) @ v
+  sigma = u @ weight.reshape(len(u), len(v)) @ v
   return weight / sigma if sigma else weight  # Zero only if one of them is wrong or missing.
 
 

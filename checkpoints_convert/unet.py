@@ -1,6 +1,7 @@
 """The segmentation U-Net as the reference implementation stores it in PyTorch."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +13,36 @@ _BLOCKS = {
   **{f"down{i}.maxpool_conv.1": f"down_{i}" for i in (1, 2, 3, 4)},
   **{f"up{i}.conv": f"up_{i}" for i in (1, 2, 3, 4)},
 }
+
+
+_IMAGE_SIZE = 128  # of the published U-Nets
+
+VARIANTS = {}
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("inc.double_conv.0.weight", "outc.conv.weight")
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts a segmentation U-Net, whose class 1 is the foreground.
+
+  Args:
+    checkpoint: the state dict, as "Big GANs Are Watching You" (arXiv 2006.04988) publishes it; that
+      of the original implementation stands in a Lightning checkpoint under `net.`.
+    settings: `image_size`, the pixels of a picture's shorter side, 128 if it is not given.
+
+  Returns:
+    "unet", its config `{'widths', 'image_size'}`, and the variables of
+    `variables_from_state_dict`.
+
+  Raises:
+    ValueError: a setting is unknown, or the arrays are not those of the U-Net.
+  """
+  state_dict.check_settings(settings, ("image_size",))
+  variables = variables_from_state_dict(checkpoint)
+  levels = ["inc", *(f"down_{i}" for i in (1, 2, 3, 4))]
+  widths = [variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels]
+  config = {"widths": widths, "image_size": settings.get("image_size", _IMAGE_SIZE)}
+  return "unet", config, variables
 
 
 def variables_from_state_dict(arrays: Mapping[str, np.ndarray]) -> dict:

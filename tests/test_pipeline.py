@@ -32,7 +32,7 @@ SCORES = {"accuracy", "iou", "f_beta", "f_max"}
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory):
   output = tmp_path_factory.mktemp("generator") / "random.safetensors"
-  convert_file("dcgan", ROOT / "tests" / "golden" / "dcgan.pth", output)
+  convert_file(ROOT / "tests" / "golden" / "dcgan.pth", output, "dcgan")
   return output
 
 

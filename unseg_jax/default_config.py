@@ -15,6 +15,8 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator_options = ml_collections.ConfigDict()
   config.convert_command = ""  # Makes the generator's file; told to whoever lacks it.
   config.seed = 0
+  # A run's workdir, or a converted U-Net, to evaluate in place of training one.
+  config.segmenter = ""
 
   config.search = search = ml_collections.ConfigDict()
   search.steps = 300
@@ -55,9 +57,18 @@ def get_config() -> ml_collections.ConfigDict:
   train.log_every = 20
   train.checkpoint_every = 1_000
 
+  # What to evaluate on. Each picture's shorter side is resized as in training; masks keep theirs.
+  config.data_root = ""  # Holds the benchmarks, in the original folders or prepared by TFDS.
   config.evaluate = evaluate = ml_collections.ConfigDict()
+  evaluate.benchmarks = ()  # Of cub, flowers, dut_omron, duts, ecssd.
   # Real pictures: (name, folder of pictures, folder of masks, whether to crop the central square).
   evaluate.folders = ()
+  # Prepared TFDS data sets: (name, TFDS name, split, key of the image, key of the mask, crop).
+  evaluate.tfds = ()
+  evaluate.batch_size = 8
+  evaluate.saliency = False  # Also MAE, S-measure, E-measure and weighted F, by pysodmetrics.
+  evaluate.refine = "none"  # Or "guided": fit the masks to the pictures' edges, by OpenCV.
+  evaluate.reference = ml_collections.ConfigDict()  # Published numbers: {name: {metric: number}}.
 
   config.report = report = ml_collections.ConfigDict()
   report.samples = 24

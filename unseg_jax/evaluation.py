@@ -2,17 +2,20 @@
 
 import collections
 import concurrent.futures
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+import dataclasses
+import functools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import ml_collections
 import numpy as np
 
-from unseg_jax import metrics
-from unseg_jax.data import folder
+from unseg_jax import metrics, refinement, saliency
+from unseg_jax.data import benchmarks, tfds_source
 from unseg_jax.segmenter import Segmenter, foreground, padded_size, resize_shorter_side
 
 Pair = tuple[np.ndarray, np.ndarray]
+SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
 
 
 def synthetic_pairs(source: Sequence[Mapping[str, Any]]) -> Iterator[Pair]:
@@ -22,21 +25,47 @@ def synthetic_pairs(source: Sequence[Mapping[str, Any]]) -> Iterator[Pair]:
     yield record["image"], record["mask"][..., 0] > 127
 
 
-def folder_pairs(images: str, masks: str, crop: bool) -> Iterator[Pair]:
-  """The pictures of one folder beside the masks of another, paired by stem.
+def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
+  """Opens every real data set that an experiment's config lists, by name.
 
   Args:
-    images: folder of pictures.
-    masks: folder of masks of the same sizes.
-    crop: whether to evaluate the central square only, as the paper does for birds and flowers.
+    config: the experiment's; `config.evaluate.benchmarks`, `.folders` and `.tfds` list them.
 
   Raises:
-    FileNotFoundError, ValueError: a folder is missing, files are unpaired, unreadable, or of
-      different sizes.
+    FileNotFoundError: a data set is not there.
+    ValueError: a name is given twice or unknown, or files of a folder are unpaired.
   """
-  for image_path, mask_path in folder.paired(Path(images), Path(masks)):
-    image, mask = folder.read_pair(image_path, mask_path)
-    yield (central_square(image), central_square(mask)) if crop else (image, mask)
+  found = {}
+
+  def add(name: str, source: tfds_source.Source, crop: bool) -> None:
+    if name in found or name == SYNTHETIC:
+      raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
+    found[name] = _Pairs(source, crop)
+
+  for name in config.evaluate.benchmarks:
+    benchmark = benchmarks.get(name)
+    add(name, benchmarks.open_pairs(benchmark, config.data_root or "."), benchmark.crop)
+  for name, images, masks, crop in config.evaluate.folders:
+    add(name, benchmarks.open_folders(images, masks), crop)
+  for name, data_set, split, image, mask, crop in config.evaluate.tfds:
+    data_dir = config.data_root or None
+    add(name, tfds_source.open_pairs(data_set, split, image, mask, data_dir=data_dir), crop)
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+  """A data set's pairs without their names, each cropped to its central square if wanted."""
+
+  source: tfds_source.Source
+  crop: bool
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __iter__(self) -> Iterator[Pair]:
+    for _, image, mask in self.source:
+      yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
 
 
 def central_square(array: np.ndarray) -> np.ndarray:
@@ -47,7 +76,13 @@ def central_square(array: np.ndarray) -> np.ndarray:
   return array[top : top + side, left : left + side]
 
 
-def evaluate(segmenter: Segmenter, pairs: Iterable[Pair], batch_size: int = 8) -> dict[str, float]:
+def evaluate(
+  segmenter: Segmenter,
+  pairs: Iterable[Pair],
+  batch_size: int = 8,
+  refine: str = "none",
+  with_saliency: bool = False,
+) -> dict[str, float]:
   """Scores a segmenter at the masks' full resolution.
 
   Pictures are read and scored on other threads than the one that runs the network. Every picture
@@ -58,13 +93,16 @@ def evaluate(segmenter: Segmenter, pairs: Iterable[Pair], batch_size: int = 8) -
     segmenter: the segmenter.
     pairs: images `[H, W, 3]` uint8 with masks `[H, W]` bool.
     batch_size: how many pictures of one padded size go through the network together.
+    refine: one of `refinement.METHODS`.
+    with_saliency: whether to add the metrics of `saliency.NAMES`.
 
   Returns:
-    `accuracy`, `iou`, `f_beta` and `f_max`, as `metrics.aggregate` defines them.
+    `accuracy`, `iou`, `f_beta` and `f_max`, as `metrics.aggregate` defines them, and those added.
 
   Raises:
     ValueError: there is no pair.
   """
+  score = functools.partial(_score, refine=refine, with_saliency=with_saliency)
   waiting: dict[tuple[int, int], list[_Sample]] = {}
   scores: list[tuple[int, concurrent.futures.Future]] = []
   with (
@@ -74,35 +112,47 @@ def evaluate(segmenter: Segmenter, pairs: Iterable[Pair], batch_size: int = 8) -
 
     def run(samples: list[_Sample]) -> None:
       # Filled up with copies: another batch size would compile the network again.
-      images = [sample.image for sample in samples]
+      images = [sample.small for sample in samples]
       images += images[:1] * (batch_size - len(images))
       for sample, logits in zip(samples, segmenter.small_logits(images), strict=False):
-        scores.append((sample.number, scorer.submit(_score, logits, sample.mask)))
+        scores.append((sample.number, scorer.submit(score, logits, sample)))
 
-    for sample in _ahead(_samples(segmenter, pairs), reader, 2 * batch_size):
-      size = padded_size(sample.image)
+    for sample in _ahead(_samples(segmenter, pairs, refine != "none"), reader, 2 * batch_size):
+      size = padded_size(sample.small)
       waiting.setdefault(size, []).append(sample)
       if len(waiting[size]) == batch_size:
         run(waiting.pop(size))
     for samples in waiting.values():
       run(samples)
     scores.sort(key=lambda entry: entry[0])
-    return metrics.aggregate([future.result() for _, future in scores])
+    found = [future.result() for _, future in scores]
+  averages = metrics.aggregate([score for score, _ in found])
+  if with_saliency:
+    averages |= saliency.aggregate([score for _, score in found])
+  return averages
 
 
 class _Sample(NamedTuple):
   number: int
-  image: np.ndarray  # As small as the network takes it.
+  small: np.ndarray  # The image as the network takes it.
+  image: np.ndarray | None  # At full resolution, where a refinement needs it.
   mask: np.ndarray
 
 
-def _samples(segmenter: Segmenter, pairs: Iterable[Pair]) -> Iterator[_Sample]:
+def _samples(segmenter: Segmenter, pairs: Iterable[Pair], keep_images: bool) -> Iterator[_Sample]:
   for number, (image, mask) in enumerate(pairs):
-    yield _Sample(number, resize_shorter_side(image, segmenter.image_size), mask)
+    small = resize_shorter_side(image, segmenter.image_size)
+    yield _Sample(number, small, image if keep_images else None, mask)
 
 
-def _score(logits: np.ndarray, mask: np.ndarray) -> metrics.ImageScores:
-  return metrics.image_scores(foreground(logits, mask.shape), mask)
+def _score(
+  logits: np.ndarray, sample: _Sample, refine: str, with_saliency: bool
+) -> tuple[metrics.ImageScores, dict[str, float]]:
+  probability = foreground(logits, sample.mask.shape)
+  if sample.image is not None:
+    probability = refinement.refine(probability, sample.image, refine)
+  other = saliency.saliency_scores(probability, sample.mask) if with_saliency else {}
+  return metrics.image_scores(probability, sample.mask), other
 
 
 def _ahead(

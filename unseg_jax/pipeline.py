@@ -6,7 +6,7 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,26 @@ import jax
 import ml_collections
 import numpy as np
 
-from unseg_jax import evaluation, generators, pictures, report, search, synthesis, training, workdir
+from unseg_jax import (
+  evaluation,
+  generators,
+  pictures,
+  progress,
+  refinement,
+  report,
+  search,
+  synthesis,
+  tables,
+  training,
+  workdir,
+)
 from unseg_jax.data import folder as folder_data
 from unseg_jax.data import synthetic
 from unseg_jax.segmenter import Segmenter
 from unseg_jax.tracking import EventWriter
 
 EXAMPLE = "example:"
+Scores = dict[str, dict[str, float]]
 log = logging.getLogger(__name__)
 
 
@@ -47,9 +60,10 @@ class Run:
     names = list(STAGES)
     before = names[: names.index(stage) + 1]
     config = self.config.to_dict()
-    return {"generator": self.generator.identity, "seed": config["seed"]} | {
+    settings = {"generator": self.generator.identity, "seed": config["seed"]} | {
       name: config[name] for name in before
     }
+    return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
 
 
 def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str]) -> None:
@@ -70,6 +84,8 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
     raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(STAGES)}")
   if not stages:
     raise ValueError(f"no stages to run; expected some of {','.join(STAGES)}")
+  if config.segmenter:
+    return evaluate_segmenter(config, directory)
   check_inputs(config)
   generator = generators.resolve(config.generator, config.generator_options.to_dict())
   this = Run(config, generator, directory)
@@ -94,6 +110,27 @@ def _needed(stage: str) -> list[str]:
   return [name for name in names[: names.index(stage)] if name not in DERIVED]
 
 
+def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> None:
+  """Scores `config.segmenter` on the real data sets that the config lists, without any training.
+
+  Args:
+    config: the resolved config.
+    directory: receives `metrics.json`, `metrics.md` and `metrics.txt`.
+
+  Raises:
+    ValueError, FileNotFoundError: the segmenter or a data set is not there, or no data set is
+      listed.
+  """
+  refinement.check_method(config.evaluate.refine)
+  if not evaluation.data_sets(config):
+    raise ValueError(
+      "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
+      ".tfds"
+    )
+  segmenter = Segmenter.restore(config.segmenter)
+  _write_scores(_evaluate_real(config, segmenter), config, directory)
+
+
 def _run_stage(this: Run, stage: str) -> None:
   folder, settings = this.workdir / stage, this.settings(stage)
   if workdir.is_complete(folder, settings):
@@ -114,10 +151,8 @@ def check_inputs(config: ml_collections.ConfigDict) -> None:
     )
   synthesis.check_config(config.generate)
   training.schedule(config.train)
-  for name, images, masks, _ in config.evaluate.folders:
-    if name == "synthetic":
-      raise ValueError("config.evaluate.folders: the name 'synthetic' is taken; choose another")
-    folder_data.paired(Path(images), Path(masks))
+  evaluation.data_sets(config)
+  refinement.check_method(config.evaluate.refine)
   _report_pictures(config)
 
 
@@ -158,14 +193,41 @@ def _train(this: Run, folder: Path) -> None:
 def _evaluate(this: Run, folder: Path) -> None:
   segmenter = Segmenter.restore(this.workdir)
   held_out = synthetic.read(this.workdir / "generate", "test")
-  scores = {"synthetic": evaluation.evaluate(segmenter, evaluation.synthetic_pairs(held_out))}
-  for name, images, masks, crop in this.config.evaluate.folders:
-    scores[name] = evaluation.evaluate(segmenter, evaluation.folder_pairs(images, masks, crop))
-  workdir.write_json(this.workdir / "metrics.json", scores)
-  print(report.metrics_table(scores))
+  scores = {
+    evaluation.SYNTHETIC: _evaluate_on(this.config, segmenter, evaluation.synthetic_pairs(held_out))
+  }
+  scores |= _evaluate_real(this.config, segmenter)
+  _write_scores(scores, this.config, this.workdir)
   this.events.scalars(
     {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
   )
+
+
+def _evaluate_real(config: ml_collections.ConfigDict, segmenter: Segmenter) -> Scores:
+  return {
+    name: _evaluate_on(config, segmenter, progress.counted(f"evaluate {name}", pairs))
+    for name, pairs in evaluation.data_sets(config).items()
+  }
+
+
+def _evaluate_on(
+  config, segmenter: Segmenter, pairs: Iterable[evaluation.Pair]
+) -> dict[str, float]:
+  settings = config.evaluate
+  return evaluation.evaluate(
+    segmenter, pairs, settings.batch_size, settings.refine, settings.saliency
+  )
+
+
+def _write_scores(scores: Scores, config: ml_collections.ConfigDict, directory: Path) -> None:
+  """Prints the table of all data sets and saves it as JSON, Markdown and text."""
+  reference = config.evaluate.reference.to_dict()
+  workdir.write_json(directory / "metrics.json", scores)
+  for style, suffix in (("markdown", "md"), ("text", "txt")):
+    table = tables.metrics_table(scores, reference, style)
+    with workdir.whole_file(directory / f"metrics.{suffix}") as temporary:
+      temporary.write_text(table + "\n")
+  print(table)
 
 
 def _report(this: Run, folder: Path) -> None:

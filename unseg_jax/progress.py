@@ -1,7 +1,12 @@
 """Progress of long work: a bar with rate and time left, on process 0 only."""
 
+from collections.abc import Collection, Iterator
+from typing import TypeVar
+
 import jax
 import tqdm
+
+Item = TypeVar("Item")
 
 
 def bar(description: str, total: int, done: int = 0, unit: str = "step") -> tqdm.tqdm:
@@ -15,3 +20,11 @@ def bar(description: str, total: int, done: int = 0, unit: str = "step") -> tqdm
     dynamic_ncols=True,
     disable=jax.process_index() != 0,
   )
+
+
+def counted(description: str, items: Collection[Item], unit: str = "picture") -> Iterator[Item]:
+  """Yields the items while a progress bar counts them."""
+  with bar(description, len(items), unit=unit) as progress:
+    for item in items:
+      yield item
+      progress.update()

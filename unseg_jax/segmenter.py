@@ -43,19 +43,25 @@ class Segmenter:
 
   @classmethod
   def restore(cls, folder: str | Path) -> "Segmenter":
-    """Restores the best checkpoint of a run.
+    """Restores the best checkpoint of a run, or a U-Net that was converted.
 
     Args:
-      folder: the run's workdir.
+      folder: the run's workdir, or a file that `convert.py --format=unet` wrote.
 
     Raises:
-      FileNotFoundError: it is no workdir, or holds no trained segmenter.
+      FileNotFoundError: it is neither, or the run holds no trained segmenter.
+      ValueError: the file is damaged or holds a generator.
     """
     folder = Path(folder)
+    if folder.is_file():
+      file = checkpoints.read_generator(folder)
+      if file.architecture != "unet":
+        raise ValueError(f"{folder} holds a {file.architecture} generator, expected a segmenter")
+      return cls.create(file.variables, file.config["widths"], file.config["image_size"])
     if not (folder / "config.json").exists():
       raise FileNotFoundError(
         f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-        "`python -m unseg_jax.main`, by default runs/NAME."
+        "`python -m unseg_jax.main`, by default runs/NAME, or a converted U-Net, *.safetensors."
       )
     config = workdir.read_json(folder / "config.json")
     variables = checkpoints.restore_best(folder / "train" / "checkpoints")

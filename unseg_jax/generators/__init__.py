@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from unseg_jax import checkpoints
-from unseg_jax.generators import dcgan
+from unseg_jax.generators import biggan, biggan_deep, dcgan, selfcond, stylegan2
 from unseg_jax.generators.base import Generator, normal_latents, sample_at
 
 __all__ = ["ARCHITECTURES", "Generator", "load", "normal_latents", "resolve", "sample_at"]
@@ -22,7 +22,13 @@ PRETRAINED = "pretrained:"
 
 # Architecture -> the module that builds it: `build(config, variables, identity) -> Generator`, and
 # `OPTIONS`, the entries of its config that may be chosen anew whenever it is loaded.
-ARCHITECTURES: dict[str, ModuleType] = {"dcgan": dcgan}
+ARCHITECTURES: dict[str, ModuleType] = {
+  "biggan": biggan,
+  "biggan_deep": biggan_deep,
+  "dcgan": dcgan,
+  "selfcond": selfcond,
+  "stylegan2": stylegan2,
+}
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generator:

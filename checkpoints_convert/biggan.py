@@ -1,0 +1,283 @@
+"""BigGAN as ajbrock/BigGAN-PyTorch stores it, also with the weights of BigBiGAN.
+
+And what every upstream of the architecture "biggan" has in common: `convert_network`.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from checkpoints_convert import state_dict
+from checkpoints_convert.variants import Variant
+
+_SIDE = 4  # of the first picture
+_CHANNELS = 3  # pictures are RGB
+_OUTPUT_EPSILON = 1e-5  # of the last batch norm; upstream's BN_eps is only for those in the blocks
+
+VARIANTS = {
+  "bigbigan-128": Variant(
+    url="https://github.com/greeneggsandyaml/tmp/releases/download/0.0.1/BigBiGAN_x1.pth",
+    settings={"unconditional": True, "BN_eps": 1e-4, "SN_eps": 1e-4},
+  ),
+}
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("linear.u0", "blocks.0.0.conv_sc.u0", "output_layer.2.u0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Where a checkpoint of the architecture "biggan" keeps its arrays.
+
+  Attributes:
+    blocks: prefix of every residual block, from the smallest picture to the largest.
+    attention: number of a block, from 0 -> prefix of the self-attention that follows it.
+    is_shared: whether all batch norms share one embedding of the classes, `shared.weight`;
+      otherwise each has one of its own.
+    weight: last part of the key of a trained weight.
+    take_weight: `(state, prefix, *shape)` -> the weight that the network computes with.
+    epsilons: what the blocks' batch norms and the last one add to the variance.
+    project: prefix of the first layer.
+    convolutions: names of a block's layers, by ours: `conv_1`, `conv_2` and `shortcut`.
+    condition: names of the layers that give the scale and the offset of a conditional batch norm.
+    statistics: names of a conditional batch norm's mean and variance.
+    attention_layers: names by ours: `query`, `key`, `value` and `out`.
+    attention_weight: name of the learned weight of the attention's result, and its shape.
+    norm: keys of the last batch norm's scale, offset, mean and variance.
+    out: prefix of the last layer.
+  """
+
+  blocks: tuple[str, ...]
+  attention: Mapping[int, str]
+  is_shared: bool
+  weight: str
+  take_weight: Callable[..., np.ndarray]
+  epsilons: tuple[float, float]
+  project: str
+  convolutions: Mapping[str, str]
+  condition: tuple[str, str]
+  statistics: tuple[str, str]
+  attention_layers: Mapping[str, str]
+  attention_weight: tuple[str, tuple[int, ...]]
+  norm: tuple[str, str, str, str]
+  out: str
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts a BigGAN generator whose batch norms share an embedding of the classes.
+
+  Args:
+    checkpoint: the state dict of upstream's `G` or `G_ema`: `{'shared.weight': ...}`.
+    settings: `BN_eps` and `SN_eps`, upstream's options of these names; and `unconditional`, true
+      if the network is only ever called with label 0, as BigBiGAN is (default: false).
+
+  Returns:
+    The architecture's name; its config, the attributes of `unseg_jax.generators.biggan.BigGan` and
+    `latent_size`, all but `num_classes` read off the shapes; and its float32 variables.
+
+  Raises:
+    ValueError: a setting is missing, unknown or out of range, a key is missing or unexpected, or an
+      array is not what upstream stores.
+  """
+  state_dict.check_settings(settings, ("BN_eps", "SN_eps", "unconditional"))
+  norm_epsilon, spectral_epsilon = (_epsilon(settings, name) for name in ("BN_eps", "SN_eps"))
+  unconditional = settings.get("unconditional", False)
+  if not isinstance(unconditional, bool):
+    raise ValueError(f"setting unconditional is {unconditional!r}, expected true or false")
+
+  # Weights that come from TensorFlow may hold [1] for a scalar, which PyTorch loads just as well.
+  arrays = {
+    key: array.reshape(()) if str(key).endswith(".gamma") and np.shape(array) == (1,) else array
+    for key, array in checkpoint.items()
+  }
+  state = state_dict.StateDict(arrays)
+  state.ignore(".sv0")  # singular values, stored only to be looked at
+  blocks = find_blocks(state)
+  layout = Layout(
+    blocks=tuple(f"{block}.0" for block in blocks),
+    attention={
+      i: f"{block}.1"
+      for i, block in enumerate(blocks)
+      if any(key.startswith(f"{block}.1.") for key in state.keys())
+    },
+    is_shared=True,
+    weight="weight",
+    take_weight=lambda *args: spectral_norm(*args, epsilon=spectral_epsilon),
+    epsilons=(norm_epsilon, _OUTPUT_EPSILON),
+    project="linear",
+    convolutions={"conv_1": "conv1", "conv_2": "conv2", "shortcut": "conv_sc"},
+    condition=("gain", "bias"),
+    statistics=("stored_mean", "stored_var"),
+    attention_layers={"query": "theta", "key": "phi", "value": "g", "out": "o"},
+    attention_weight=("gamma", ()),
+    norm=tuple(f"output_layer.0.{name}" for name in ("gain", "bias", "stored_mean", "stored_var")),
+    out="output_layer.2",
+  )
+  config, variables = convert_network(state, layout, unconditional)
+  return "biggan", config, variables
+
+
+def _epsilon(settings: Mapping[str, Any], name: str) -> float:
+  if name not in settings:
+    raise ValueError(
+      f"the setting {name} is missing, and the checkpoint does not tell it: give "
+      f"--variant={' or --variant='.join(VARIANTS)} if it is that file, or the values that it was "
+      'trained with, --config=FILE of such JSON as {"BN_eps": 1e-5, "SN_eps": 1e-6}, which are '
+      "those of upstream's launch scripts"
+    )
+  value = settings[name]
+  if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
+    raise ValueError(f"setting {name} is {value!r}, expected a number between 0 and 1")
+  return float(value)
+
+
+def spectral_norm(
+  state: state_dict.StateDict, prefix: str, *shape: int, epsilon: float
+) -> np.ndarray:
+  """Takes a weight under BigGAN-PyTorch's own spectral norm (its layers.py: `power_iteration`).
+
+  Even in evaluation mode it makes one power iteration from the stored u, so the weight is
+  `W / (v W^T u')` with `v = normalised(u W)` and `u' = normalised(v W^T)`, W as a matrix.
+  """
+
+  def normalised(x):
+    return x / max(np.linalg.norm(x), epsilon)
+
+  weight = state.take(f"{prefix}.weight", *shape)
+  u = state.take(f"{prefix}.u0", 1, shape[0])[0]
+  matrix = weight.reshape(shape[0], -1)
+  v = normalised(u @ matrix)
+  sigma = (v @ matrix.T) @ normalised(v @ matrix.T)
+  return weight / sigma if sigma else weight  # Zero only if one of them is wrong or missing.
+
+
+def find_blocks(state: state_dict.StateDict) -> list[str]:
+  """Returns the prefixes `blocks.0`, `blocks.1`, ... that the keys of a network hold."""
+  found = {".".join(key.split(".")[:2]) for key in state.keys()}
+  numbered = (f"blocks.{i}" for i in itertools.count())
+  return list(itertools.takewhile(found.__contains__, numbered))
+
+
+def convert_network(
+  state: state_dict.StateDict, layout: Layout, unconditional: bool = False
+) -> tuple[dict, dict]:
+  """Converts a network of the architecture "biggan", and finishes its state dict.
+
+  Args:
+    state: the network's arrays.
+    layout: where they are.
+    unconditional: whether to make a network without classes, which is what this one is for label 0.
+
+  Returns:
+    Config and float32 variables, as `unseg_jax.generators.biggan.build` takes them.
+
+  Raises:
+    ValueError: a key is missing or unexpected, or an array is not what upstream stores; or no
+      input would be left for the batch norms.
+  """
+  latent_size = state.size(f"{layout.project}.{layout.weight}", 1)
+  # At least 1, so that the shapes of a wrong file make sense until its error is raised.
+  widths = [max(1, state.size(f"{layout.project}.bias") // _SIDE**2)]
+  widths += [state.size(f"{block}.{layout.convolutions['conv_1']}.bias") for block in layout.blocks]
+  condition_key = f"blocks.0.0.bn1.{layout.condition[0]}.{layout.weight}"
+  if layout.is_shared:
+    num_classes, shared_size = (state.size("shared.weight", axis) for axis in (0, 1))
+    shared = state.take("shared.weight", num_classes, shared_size)
+    hierarchical = state.size(condition_key, 1) > shared_size
+    condition_size = shared_size + (latent_size if hierarchical else 0)
+  else:
+    num_classes, shared_size, hierarchical = state.size(condition_key), None, False
+    condition_size = num_classes
+
+  def take_norm(prefix, channels):
+    scale, offset = (
+      layout.take_weight(state, f"{prefix}.{name}", channels, condition_size)
+      if layout.is_shared
+      else layout.take_weight(state, f"{prefix}.{name}", condition_size, channels).T
+      for name in layout.condition
+    )
+    mean, variance = (state.take(f"{prefix}.{name}", channels) for name in layout.statistics)
+    norm = state_dict.conditional_affine(scale, offset, mean, variance, layout.epsilons[0])
+    if unconditional:
+      norm = {name: _fix_first_inputs(layer, shared[0]) for name, layer in norm.items()}
+    return norm
+
+  def take_convolution(prefix, *shape):
+    weight = layout.take_weight(state, prefix, *shape)
+    return state_dict.convolution(weight, state.take(f"{prefix}.bias", shape[0]))
+
+  params = {"project": _take_project(state, layout, widths[0], latent_size)}
+  for i, (prefix, (size_in, size_out)) in enumerate(
+    zip(layout.blocks, itertools.pairwise(widths), strict=True)
+  ):
+    names = {ours: f"{prefix}.{name}" for ours, name in layout.convolutions.items()}
+    shortcut = take_convolution(names["shortcut"], size_out, size_in, 1, 1)
+    params[f"block_{i}"] = {
+      "norm_1": take_norm(f"{prefix}.bn1", size_in),
+      "conv_1": take_convolution(names["conv_1"], size_out, size_in, 3, 3),
+      "norm_2": take_norm(f"{prefix}.bn2", size_out),
+      "conv_2": take_convolution(names["conv_2"], size_out, size_out, 3, 3),
+      "shortcut": shortcut | {"kernel": shortcut["kernel"][0, 0]},
+    }
+    if i in layout.attention:
+      params[f"attention_{i}"] = _take_attention(state, layout, layout.attention[i], size_out)
+  norm = (state.take(key, widths[-1]) for key in layout.norm)
+  params["norm"] = state_dict.affine(*norm, layout.epsilons[1])
+  params["out"] = take_convolution(layout.out, _CHANNELS, widths[-1], 3, 3)
+  if layout.is_shared and not unconditional:
+    params["shared"] = {"embedding": shared}
+  state.finish()
+  if unconditional and not hierarchical:
+    raise ValueError(
+      "the setting unconditional is true, but nothing but the class reaches this network's batch "
+      "norms: expected a network with hierarchical latents, or the setting false"
+    )
+
+  config = {
+    "latent_size": latent_size * (len(widths) if hierarchical else 1),
+    "widths": widths,
+    "num_classes": None if unconditional else num_classes,
+    "shared_size": None if unconditional else shared_size,
+    "hierarchical": hierarchical,
+    "attention": sorted(layout.attention),
+  }
+  return config, {"params": state_dict.as_float32(params)}
+
+
+def _take_project(
+  state: state_dict.StateDict, layout: Layout, width: int, latent_size: int
+) -> dict[str, np.ndarray]:
+  """Takes the first layer, its outputs `[width, 4, 4]` put into the order `[4, 4, width]`."""
+  size = width * _SIDE**2
+  weight = layout.take_weight(state, layout.project, size, latent_size)
+  bias = state.take(f"{layout.project}.bias", size)
+  order = np.arange(size).reshape(width, _SIDE**2).T.ravel()
+  return state_dict.dense(weight[order], bias[order])
+
+
+def _take_attention(
+  state: state_dict.StateDict, layout: Layout, prefix: str, channels: int
+) -> dict[str, dict[str, np.ndarray]]:
+  """Takes a self-attention as the parameters of `layers.SelfAttention`."""
+  inner, half = max(1, channels // 8), max(1, channels // 2)  # 0 only if the file is wrong
+  shapes = {
+    "query": (inner, channels),
+    "key": (inner, channels),
+    "value": (half, channels),
+    "out": (channels, half),
+  }
+  taken = {}
+  for ours, shape in shapes.items():
+    name = f"{prefix}.{layout.attention_layers[ours]}"
+    taken[ours] = state_dict.dense(layout.take_weight(state, name, *shape, 1, 1)[:, :, 0, 0])
+  name, shape = layout.attention_weight
+  taken["out"]["kernel"] = taken["out"]["kernel"] * state.take(f"{prefix}.{name}", *shape)
+  return taken
+
+
+def _fix_first_inputs(layer: Mapping[str, np.ndarray], inputs: np.ndarray) -> dict[str, np.ndarray]:
+  """Turns the first inputs of a dense layer, which never change, into a part of its bias."""
+  varied, fixed = layer["kernel"][len(inputs) :], layer["kernel"][: len(inputs)]
+  return {"kernel": varied, "bias": layer["bias"] + inputs @ fixed}

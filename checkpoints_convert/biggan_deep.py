@@ -1,0 +1,368 @@
+"""BigGAN-deep as Hugging Face's `pytorch-pretrained-BigGAN` publishes it, and as StudioGAN has it.
+
+Both store the same network (arXiv 1809.11096, appendix B) under different names. They differ in the
+order of latent and class within the condition, in the layout of the first picture, and in the batch
+norms: Hugging Face's hold their statistics at 51 truncations, StudioGAN's one set of them.
+"""
+
+import functools
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from checkpoints_convert import state_dict
+from checkpoints_convert.state_dict import StateDict
+from checkpoints_convert.variants import Variant
+
+_TRUNCATION = 0.4  # unless another one is chosen when the generator is loaded
+_NUM_STATISTICS = 51  # at the truncations 0, 0.02, ... 1
+_STUDIOGAN_EPSILON = 1e-4  # of all batch norms of StudioGAN
+# Blocks at each resolution. Upstream's table of widths fits no other depth, but at 32 x 32 pixels.
+_STUDIOGAN_DEPTH = 2
+_NUM_PIXELS = 4 * 4  # of the first picture
+_CHANNELS = 3  # pictures are RGB
+_REDUCTION = 4  # a block's inner layers have a quarter of the channels of its input
+
+# Upstream's names. Blocks and attention are numbered together; so are a block's norms and
+# convolutions.
+_HUGGING_FACE = {
+  "layer": "generator.layers.{}",
+  "norms": ("bn_0", "bn_1", "bn_2", "bn_3"),
+  "convolutions": ("conv_0", "conv_1", "conv_2", "conv_3"),
+  "query": "snconv1x1_theta",
+  "key": "snconv1x1_phi",
+  "value": "snconv1x1_g",
+  "out": "snconv1x1_o_conv",
+  "out_weight": "gamma",
+}
+_STUDIOGAN = {
+  "layer": "blocks.{}.0",
+  "norms": ("bn1", "bn2", "bn3", "bn4"),
+  "convolutions": ("conv2d1", "conv2d2", "conv2d3", "conv2d4"),
+  "query": "conv1x1_theta",
+  "key": "conv1x1_phi",
+  "value": "conv1x1_g",
+  "out": "conv1x1_attn",
+  "out_weight": "sigma",
+}
+# What Hugging Face's config.json holds. No array tells the first two: which blocks double the
+# picture's side, and what is added to variances. The others may be given, and are checked.
+_NEEDED_SETTINGS = ("layers", "eps")
+_SETTINGS = (
+  *_NEEDED_SETTINGS,
+  "attention_layer_position",
+  "channel_width",
+  "class_embed_dim",
+  "n_stats",
+  "num_classes",
+  "output_dim",
+  "z_dim",
+)
+
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("embeddings.weight", "generator.gen_z.weight_orig", "generator.bn.running_means")
+
+
+def _published(size: int, *widths: int) -> Variant:
+  """A published network: two blocks at each resolution, the second goes up to the next width."""
+  layers = []
+  for width, next_width in itertools.pairwise(widths):
+    layers += [[False, width, width], [True, width, next_width]]
+  folder = "https://s3.amazonaws.com/models.huggingface.co/biggan"
+  return Variant(
+    url=f"{folder}/biggan-deep-{size}-pytorch_model.bin",
+    settings={"layers": layers, "eps": 1e-4},
+  )
+
+
+VARIANTS = {
+  "biggan-deep-128": _published(128, 16, 16, 8, 4, 2, 1),
+  "biggan-deep-256": _published(256, 16, 16, 8, 8, 4, 2, 1),
+  "biggan-deep-512": _published(512, 16, 16, 8, 8, 4, 2, 1, 1),
+}
+
+_GIVE_SETTINGS = (
+  f"give --variant={' or --variant='.join(VARIANTS)} for the files published there, or --config "
+  "with the config.json beside the checkpoint"
+)
+_GIVE_STUDIOGAN_SETTINGS = "pass the config that this checkpoint was trained with as --config=JSON"
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts Hugging Face's BigGAN-deep.
+
+  Args:
+    checkpoint: the state dict, `{'embeddings.weight': ...}`.
+    settings: `layers`, for each block `[whether it doubles the picture's side, channels in,
+      channels out]`, the channels as multiples of `channel_width`; and `eps`, which batch norms add
+      to variances. The rest of upstream's config.json may be given, and has to be true.
+
+  Returns:
+    The architecture's name; its config, see `unseg_jax.generators.biggan_deep.build`; and its
+    float32 variables `{'params': {'embed', 'project', 'layer_0', ... 'norm', 'to_rgb'}}`, where
+    every norm also holds its statistics, `mean` and `variance` `[51, channels]`.
+
+  Raises:
+    ValueError: a setting is missing, unknown, or does not fit the checkpoint; a key is missing or
+      unexpected, or an array is not what upstream stores.
+  """
+  _check_settings(settings)
+  state = StateDict(checkpoint)
+  latent_size, num_classes = (state.size("embeddings.weight", axis) for axis in (0, 1))
+  condition_size = 2 * latent_size  # the latent, then the class, of the same size
+  bottom = state.size("generator.gen_z.bias") // _NUM_PIXELS
+  kinds, widths = _find_layers(state, _HUGGING_FACE, bottom)
+  take_weight = functools.partial(state_dict.torch_spectral_norm, state)
+
+  def take_statistics(prefix, channels):
+    return {
+      "mean": state.take(f"{prefix}.running_means", _NUM_STATISTICS, channels),
+      "variance": state.take(f"{prefix}.running_vars", _NUM_STATISTICS, channels),
+    }
+
+  def take_norm(prefix, channels):
+    scale, offset = (
+      take_weight(f"{prefix}.{name}", channels, condition_size) for name in ("scale", "offset")
+    )
+    # Mean 0 and variance 1: the stored ones are folded once the truncation is known.
+    norm = state_dict.conditional_affine(scale, offset, np.zeros(channels), np.ones(channels), 0)
+    return norm | take_statistics(prefix, channels)
+
+  params = _take_layers(state, _HUGGING_FACE, kinds, widths, take_weight, take_norm)
+  params["embed"] = {"embedding": state.take("embeddings.weight", latent_size, num_classes).T}
+  params["project"] = state_dict.dense(
+    take_weight("generator.gen_z", _NUM_PIXELS * bottom, condition_size),
+    state.take("generator.gen_z.bias", _NUM_PIXELS * bottom),
+  )
+  width = widths[-1]
+  params["norm"] = {
+    "scale": state.take("generator.bn.weight", width),
+    "bias": state.take("generator.bn.bias", width),
+    **take_statistics("generator.bn", width),
+  }
+  # As many channels come out as go in, but upstream drops all but the first three.
+  params["to_rgb"] = state_dict.convolution(
+    take_weight("generator.conv_to_rgb", width, width, 3, 3)[:_CHANNELS],
+    state.take("generator.conv_to_rgb.bias", width)[:_CHANNELS],
+  )
+  state.finish()
+
+  ups = [up for up, _, _ in settings["layers"]]
+  ends = [[before // width, after // width] for before, after in _block_ends(kinds, widths)]
+  if [[before, after] for _, before, after in settings["layers"]] != ends:
+    raise ValueError(
+      f"setting layers is of a network with {len(ups)} blocks or other channels, expected "
+      f"{len(ends)} blocks with the channels {ends}: {_GIVE_SETTINGS}"
+    )
+  expected = {
+    "attention_layer_position": kinds.index("attention") if "attention" in kinds else None,
+    "channel_width": width,
+    "class_embed_dim": latent_size,
+    "n_stats": _NUM_STATISTICS,
+    "num_classes": num_classes,
+    "output_dim": 4 * 2 ** sum(ups),
+    "z_dim": latent_size,
+  }
+  _check_agreement(settings, expected, _GIVE_SETTINGS)
+  config = {
+    **_config(latent_size, num_classes, latent_size, kinds, widths, ups),
+    "truncation": _TRUNCATION,
+    "epsilon": settings["eps"],
+  }
+  return "biggan_deep", config, {"params": state_dict.as_float32(params)}
+
+
+def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[dict, dict]:
+  """Converts StudioGAN's `big_resnet_deep`, its batch norms folded, and finishes its state dict.
+
+  Args:
+    state: its arrays, `linear0.bias` and so on.
+    settings: the entries of upstream's JSON config, flat, or nothing. `G_depth` is the number of
+      blocks at each resolution, 2 unless given. What the others say about the network has to be
+      true; those that say nothing about it are ignored.
+
+  Returns:
+    Config, with `truncation` None, and variables, both as those of `convert`, but without
+    statistics.
+
+  Raises:
+    ValueError: a setting does not fit the network; a key is missing or unexpected, or an array is
+      not what upstream stores.
+  """
+  has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
+  num_classes, class_size = (state.size("shared.weight", axis) for axis in (0, 1))
+  condition_size = state.size(f"linear0.weight{'_orig' * has_spectral_norm}", 1)
+  bottom = state.size("linear0.bias") // _NUM_PIXELS
+  kinds, widths = _find_layers(state, _STUDIOGAN, bottom)
+
+  def take_weight(prefix, *shape):
+    if has_spectral_norm:
+      return state_dict.torch_spectral_norm(state, prefix, *shape)
+    return state.take(f"{prefix}.weight", *shape)
+
+  def take_of_condition(prefix, size):
+    # The class, then the latent, is what enters upstream's layers; ours get the latent first.
+    return np.roll(take_weight(prefix, size, condition_size), -class_size, axis=1)
+
+  def take_norm(prefix, channels):
+    scale, offset = (take_of_condition(f"{prefix}.{name}", channels) for name in ("gain", "bias"))
+    mean, variance = (
+      state.take(f"{prefix}.bn.{name}", channels) for name in ("running_mean", "running_var")
+    )
+    return state_dict.conditional_affine(scale, offset, mean, variance, _STUDIOGAN_EPSILON)
+
+  params = _take_layers(state, _STUDIOGAN, kinds, widths, take_weight, take_norm)
+  params["embed"] = {"embedding": state.take("shared.weight", num_classes, class_size)}
+  # The first picture is [C, 4, 4] upstream.
+  order = np.arange(_NUM_PIXELS * bottom).reshape(bottom, _NUM_PIXELS).T.ravel()
+  params["project"] = state_dict.dense(
+    take_of_condition("linear0", _NUM_PIXELS * bottom)[order],
+    state.take("linear0.bias", _NUM_PIXELS * bottom)[order],
+  )
+  params["norm"] = state_dict.take_affine(state, "bn4", widths[-1], _STUDIOGAN_EPSILON)
+  params["to_rgb"] = state_dict.convolution(
+    take_weight("conv2d5", _CHANNELS, widths[-1], 3, 3), state.take("conv2d5.bias", _CHANNELS)
+  )
+  state.finish()
+
+  num_blocks, depth = kinds.count("block"), settings.get("G_depth", _STUDIOGAN_DEPTH)
+  if depth not in range(1, num_blocks + 1) or num_blocks % depth:
+    raise ValueError(
+      f"setting G_depth is {depth!r}, expected a divisor of the number of blocks, {num_blocks}: "
+      f"{_GIVE_STUDIOGAN_SETTINGS}"
+    )
+  latent_size = condition_size - class_size
+  expected = {
+    "activation_fn": "ReLU",
+    "img_size": 4 * 2 ** (num_blocks // depth),
+    "num_classes": num_classes,
+    "shared_dim": class_size,
+    "z_dim": latent_size,
+  }
+  _check_agreement(settings, expected, _GIVE_STUDIOGAN_SETTINGS)
+  ups = [i % depth == depth - 1 for i in range(num_blocks)]
+  config = {
+    **_config(latent_size, num_classes, class_size, kinds, widths, ups),
+    "truncation": None,
+  }
+  return config, {"params": state_dict.as_float32(params)}
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+  """Raises a ValueError if Hugging Face's settings are incomplete or of the wrong types."""
+  state_dict.check_settings(settings, _SETTINGS)
+  for name in _NEEDED_SETTINGS:
+    if name not in settings:
+      raise ValueError(f"the setting {name} is missing, which no array tells: {_GIVE_SETTINGS}")
+  layers, epsilon = settings["layers"], settings["eps"]
+  if not isinstance(layers, list | tuple) or not all(map(_is_block, layers)):
+    raise ValueError(
+      f"setting layers is {layers!r}, expected a list of [true or false, channels in, channels "
+      f"out], one for each block: {_GIVE_SETTINGS}"
+    )
+  if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
+    raise ValueError(f"setting eps is {epsilon!r}, expected a number between 0 and 1")
+
+
+def _is_block(layer: Any) -> bool:
+  return isinstance(layer, list | tuple) and len(layer) == 3 and isinstance(layer[0], bool)
+
+
+def _check_agreement(settings: Mapping[str, Any], expected: Mapping[str, Any], hint: str) -> None:
+  for name, value in expected.items():
+    if settings.get(name, value) != value:
+      raise ValueError(f"setting {name} is {settings[name]!r}, expected {value!r}: {hint}")
+
+
+def _find_layers(
+  state: StateDict, names: Mapping[str, Any], bottom: int
+) -> tuple[list[str], list[int]]:
+  """The kind of each layer, "block" or "attention"; and the channels before, between and after."""
+  kinds, widths = [], [bottom]
+  for i in itertools.count():
+    prefix = names["layer"].format(i)
+    keys = [key for key in state.keys() if key.startswith(f"{prefix}.")]
+    if not keys:
+      return kinds, widths
+    if any(key.startswith(f"{prefix}.{names['query']}.") for key in keys):
+      kinds.append("attention")
+      widths.append(widths[-1])
+    else:
+      kinds.append("block")
+      widths.append(state.size(f"{prefix}.{names['convolutions'][-1]}.bias"))
+
+
+def _block_ends(kinds: Sequence[str], widths: Sequence[int]) -> list[tuple[int, int]]:
+  """Channels into and out of each block."""
+  ends = zip(kinds, itertools.pairwise(widths), strict=True)
+  return [pair for kind, pair in ends if kind == "block"]
+
+
+def _take_layers(
+  state: StateDict,
+  names: Mapping[str, Any],
+  kinds: Sequence[str],
+  widths: Sequence[int],
+  take_weight: Callable[..., np.ndarray],
+  take_norm: Callable[[str, int], dict],
+) -> dict[str, dict]:
+  """Takes all blocks and attention as the parameters of the layers that `BigGanDeep` has."""
+
+  def take_block(prefix, size_in, size_out):
+    sizes = (size_in, *[size_in // _REDUCTION] * 3, size_out)
+    params = {}
+    for i, side in enumerate((1, 3, 3, 1)):
+      params[f"norm_{i}"] = take_norm(f"{prefix}.{names['norms'][i]}", sizes[i])
+      name = f"{prefix}.{names['convolutions'][i]}"
+      weight = take_weight(name, sizes[i + 1], sizes[i], side, side)
+      bias = state.take(f"{name}.bias", sizes[i + 1])
+      params[f"conv_{i}"] = (
+        state_dict.dense(weight[:, :, 0, 0], bias)
+        if side == 1
+        else state_dict.convolution(weight, bias)
+      )
+    return params
+
+  def take_attention(prefix, size, _):
+    shapes = {
+      "query": (size // 8, size),
+      "key": (size // 8, size),
+      "value": (size // 2, size),
+      "out": (size, size // 2),
+    }
+    weights = {
+      name: take_weight(f"{prefix}.{names[name]}", *shape, 1, 1)[:, :, 0, 0]
+      for name, shape in shapes.items()
+    }
+    weights["out"] = weights["out"] * state.take(f"{prefix}.{names['out_weight']}", 1)
+    return {name: state_dict.dense(weight) for name, weight in weights.items()}
+
+  take = {"block": take_block, "attention": take_attention}
+  return {
+    f"layer_{i}": take[kind](names["layer"].format(i), *ends)
+    for i, (kind, ends) in enumerate(zip(kinds, itertools.pairwise(widths), strict=True))
+  }
+
+
+def _config(
+  latent_size: int,
+  num_classes: int,
+  class_size: int,
+  kinds: Sequence[str],
+  widths: Sequence[int],
+  ups: Sequence[bool],
+) -> dict[str, Any]:
+  """The attributes of `BigGanDeep`, and `latent_size`."""
+  block_kinds = iter("up" if up else "same" for up in ups)
+  return {
+    "latent_size": latent_size,
+    "num_classes": num_classes,
+    "class_size": class_size,
+    "bottom_features": widths[0],
+    "layers": [
+      [kind if kind == "attention" else next(block_kinds), features]
+      for kind, features in zip(kinds, widths[1:], strict=True)
+    ],
+  }

@@ -1,0 +1,49 @@
+"""A picture of what a converted generator makes, for people to check it by eye."""
+
+import math
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unseg_jax import generators, pictures, workdir
+
+_BATCH = 4  # keeps the largest generators within a small memory
+
+
+def sheet_path(generator_file: str | os.PathLike) -> pathlib.Path:
+  """Where a generator file's contact sheet lies: beside it, `*_samples.png`."""
+  path = pathlib.Path(generator_file)
+  return path.with_name(f"{path.stem}_samples.png")
+
+
+def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
+  """Restores a generator from its file and lays out its first samples as a PNG file beside it.
+
+  The same generator always gives the same samples. The sheet appears whole or not at all; one that
+  is there already is replaced.
+
+  Args:
+    generator_file: what `convert_file` wrote.
+    num_samples: how many, at least 1; they fill a grid that is about square.
+
+  Returns:
+    Where the sheet is.
+
+  Raises:
+    FileNotFoundError, ValueError: as `generators.load`; or the samples hold NaN.
+  """
+  generator = generators.load(generator_file)
+  generate, key = jax.jit(generator.generate), jax.random.key(0)
+  batch = min(num_samples, _BATCH)
+  batches = []
+  for start in range(0, num_samples, batch):
+    latents, labels = generators.sample_at(generator, key, jnp.arange(start, start + batch))
+    batches.append(np.asarray(generate(generator.variables, latents, labels)))
+  images = pictures.to_uint8(np.concatenate(batches)[:num_samples])
+  path = sheet_path(generator_file)
+  with workdir.whole_file(path) as temporary:
+    temporary.write_bytes(pictures.png_bytes(pictures.grid(images, math.isqrt(num_samples))))
+  return path

@@ -1,0 +1,118 @@
+"""Self-conditioned GANs and their unconditional baseline, as stevliu/self-conditioned-gan saves.
+
+The generator is upstream's `resnet2`: six stages of two residual blocks, `resnet_0_0` to
+`resnet_5_1`, between a dense layer `fc` and a convolution `conv_img`.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from checkpoints_convert import state_dict
+from checkpoints_convert.variants import Variant
+
+_WIDTHS = (16, 16, 8, 4, 2, 1)  # channels of each stage, in multiples of the last one's
+_RESIDUAL_SCALE = 0.1  # of every residual branch, in gan_training/models/blocks.py
+_EMBEDDING = "get_latent.embedding.weight"
+_WEIGHTS = "http://selfcondgan.csail.mit.edu/weights"
+
+VARIANTS = {
+  "selfcondgan-imagenet": Variant(
+    f"{_WEIGHTS}/selfcondgan_i_model.pt", {"z_dim": 256}, "ImageNet in 100 clusters, 128 x 128"
+  ),
+  "uncondgan-imagenet": Variant(
+    f"{_WEIGHTS}/uncondgan_i_model.pt", {"z_dim": 256}, "ImageNet, unconditional, 128 x 128"
+  ),
+}
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("resnet_0_0.conv_0.weight", "resnet_5_1.conv_1.weight")
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts a `resnet2` generator; it is conditional if there is a class embedding.
+
+  Of a training checkpoint this takes `generator`, as the paper does (arXiv 2105.08127), and not
+  its moving average `generator_test`. The class embeddings are scaled to unit length, and the
+  residual branches by 0.1, as upstream does whenever it computes an image.
+
+  Args:
+    checkpoint: `{'generator': {'fc.weight': ...}, 'it': ...}`, or that inner state dict alone;
+      every key may begin with `module.`, as `DataParallel` has it.
+    settings: `z_dim`, the length of a latent, where it is to be checked: without it, the shapes
+      tell everything.
+
+  Returns:
+    The architecture's name; its config `{'latent_size', 'size', 'widths', 'num_classes',
+    'embedding_size'}`, the last two None if it is unconditional; and its float32 variables
+    `{'params': {'embedding', 'project', 'block_0_0', ... 'block_5_1', 'image'}}`.
+
+  Raises:
+    ValueError: a key is missing or unexpected, or an array is not what upstream stores.
+  """
+  state_dict.check_settings(settings, ("z_dim",))
+  z_dim = settings.get("z_dim")
+  if z_dim is not None and (type(z_dim) is not int or z_dim < 1):
+    raise ValueError(f"the setting z_dim is {z_dim!r}, expected a whole number of at least 1")
+  arrays = checkpoint.get("generator", checkpoint)
+  if isinstance(arrays, Mapping) and all(str(key).startswith("module.") for key in arrays):
+    arrays = {key.removeprefix("module."): array for key, array in arrays.items()}
+  state = state_dict.StateDict(arrays)
+
+  params = {}
+  num_classes = embedding_size = None
+  if _EMBEDDING in state:
+    num_classes, embedding_size = state.size(_EMBEDDING), state.size(_EMBEDDING, 1)
+    embedding = state.take(_EMBEDDING, num_classes, embedding_size)
+    length = np.linalg.norm(embedding, axis=1, keepdims=True)
+    params["embedding"] = {"embedding": embedding / np.where(length > 0, length, 1)}
+
+  unit = state.size("conv_img.weight", 1)
+  widths = [multiple * unit for multiple in _WIDTHS]
+  size = max(1, math.isqrt(state.size("fc.weight") // widths[0]))
+  latent_size = z_dim or state.size("fc.weight", 1) - (embedding_size or 0)
+  params["project"] = _project(state, latent_size + (embedding_size or 0), size, widths[0])
+  channels = widths[0]
+  for i, width in enumerate(widths):
+    for j in range(2):
+      params[f"block_{i}_{j}"] = _residual_block(state, f"resnet_{i}_{j}", channels, width)
+      channels = width
+  params["image"] = _convolution(state, "conv_img", 3, channels)
+  state.finish()
+  config = {
+    "latent_size": latent_size,
+    "size": size,
+    "widths": widths,
+    "num_classes": num_classes,
+    "embedding_size": embedding_size,
+  }
+  return "selfcond", config, {"params": state_dict.as_float32(params)}
+
+
+def _project(state: state_dict.StateDict, inputs: int, size: int, width: int) -> dict:
+  """The dense layer, whose outputs upstream orders as `[C, H, W]`, in the order `[H, W, C]`."""
+  weight = state.take("fc.weight", width * size**2, inputs)
+  bias = state.take("fc.bias", width * size**2)
+  weight = weight.reshape(width, size, size, inputs).transpose(1, 2, 0, 3).reshape(-1, inputs)
+  bias = bias.reshape(width, size, size).transpose(1, 2, 0).reshape(-1)
+  return state_dict.dense(weight, bias)
+
+
+def _residual_block(state: state_dict.StateDict, name: str, channels: int, width: int) -> dict:
+  hidden = min(channels, width)
+  block = {
+    "conv_0": _convolution(state, f"{name}.conv_0", hidden, channels),
+    "conv_1": _convolution(state, f"{name}.conv_1", width, hidden, _RESIDUAL_SCALE),
+  }
+  if channels != width:
+    shortcut = state.take(f"{name}.conv_s.weight", width, channels, 1, 1)
+    block["shortcut"] = state_dict.dense(shortcut[:, :, 0, 0])
+  return block
+
+
+def _convolution(
+  state: state_dict.StateDict, name: str, width: int, channels: int, scale: float = 1.0
+) -> dict:
+  weight = state.take(f"{name}.weight", width, channels, 3, 3)
+  return state_dict.convolution(scale * weight, scale * state.take(f"{name}.bias", width))

@@ -1,0 +1,113 @@
+"""Class-conditional generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
+
+Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from checkpoints_convert import biggan, state_dict
+
+_EPSILON = 1e-4  # of all batch norms upstream
+
+# Its checkpoints are to be fetched by hand, from the links in its README.
+VARIANTS = {}
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts a generator with any of the three ResNet backbones, which its keys tell.
+
+  Args:
+    checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
+    settings: upstream's JSON config, nested or flat, or nothing: the shapes tell all that is
+      needed, but for the activation function, which is ReLU. What it says about the network must
+      be true; all else in it is ignored.
+
+  Returns:
+    The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.
+
+  Raises:
+    ValueError: the settings are of another network, a key is missing or unexpected, or an array is
+      not what upstream stores.
+  """
+  state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
+  settings = flatten(settings)
+  if any(".conv2d3." in key for key in state.keys()):
+    from checkpoints_convert import biggan_deep
+
+    _check("architecture", "big_resnet_deep", settings)
+    return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
+
+  is_shared = "shared.weight" in state
+  config, variables = biggan.convert_network(state, _layout(state, is_shared))
+  expected = {
+    "architecture": "big_resnet" if is_shared else "resnet",
+    "activation_fn": "ReLU",
+    "img_size": 4 * 2 ** (len(config["widths"]) - 1),
+    "z_dim": config["latent_size"],
+    "num_classes": config["num_classes"],
+  }
+  if is_shared:
+    expected["shared_dim"] = config["shared_size"]
+  for name, value in expected.items():
+    _check(name, value, settings)
+  return "biggan", config, variables
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns the entries of nested dicts in one, without those that upstream marks as unused."""
+  flat = {}
+  for name, value in settings.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value)
+    elif value is not None and value != "N/A":
+      flat[name] = value
+  return flat
+
+
+def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
+  if settings.get(name, expected) != expected:
+    raise ValueError(
+      f"setting {name} is {settings[name]!r}, expected {expected!r}: pass the config that this "
+      "checkpoint was trained with as --config=FILE"
+    )
+
+
+def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
+  # Self-attention is numbered like a block.
+  blocks, attention = [], {}
+  for prefix in (f"{block}.0" for block in biggan.find_blocks(state)):
+    if any(key.startswith(f"{prefix}.conv1x1_") for key in state.keys()):
+      attention[len(blocks) - 1] = prefix
+    else:
+      blocks.append(prefix)
+  has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
+  return biggan.Layout(
+    blocks=tuple(blocks),
+    attention=attention,
+    is_shared=is_shared,
+    weight="weight_orig" if has_spectral_norm else "weight",
+    take_weight=state_dict.torch_spectral_norm if has_spectral_norm else _take_weight,
+    epsilons=(_EPSILON, _EPSILON),
+    project="linear0",
+    convolutions={"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"},
+    condition=("gain", "bias") if is_shared else ("embed0", "embed1"),
+    statistics=("bn.running_mean", "bn.running_var"),
+    attention_layers={
+      "query": "conv1x1_theta",
+      "key": "conv1x1_phi",
+      "value": "conv1x1_g",
+      "out": "conv1x1_attn",
+    },
+    attention_weight=("sigma", (1,)),
+    norm=tuple(f"bn4.{name}" for name in ("weight", "bias", "running_mean", "running_var")),
+    out="conv2d5",
+  )
+
+
+def _take_weight(state: state_dict.StateDict, prefix: str, *shape: int) -> np.ndarray:
+  return state.take(f"{prefix}.weight", *shape)

@@ -1,0 +1,175 @@
+"""StyleGAN2-ADA generators, as NVIDIA's PyTorch implementation (`training/networks.py`) saves them.
+
+Upstream multiplies every weight by a constant gain when it is used (equalised learning rate, arXiv
+1710.10196, section 4.1); the gains are folded into the weights here.
+"""
+
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from checkpoints_convert import state_dict
+from checkpoints_convert.variants import Variant
+
+_URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
+_NAMES = ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")
+_EPSILON = 1e-8  # of upstream's normalisation of class embeddings
+_FILTER = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64
+# What shapes do not tell, as in the published networks. A .pkl tells it itself.
+_LR_MULTIPLIER = 0.01
+_CLAMP = 256
+
+VARIANTS = {f"stylegan2-{name}": Variant(f"{_URL}/{name}.pkl", {}) for name in _NAMES}
+# Keys that only checkpoints of this format hold.
+SIGNATURE = ("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
+
+
+def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
+  """Converts a StyleGAN2 generator of architecture `skip` that makes RGB images.
+
+  Args:
+    checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.b4.const': ...},
+      'attributes': {...}}`, or the state dict of `G_ema` alone.
+    settings: `conv_clamp`, the bound of every layer's absolute values or None; by default what the
+      checkpoint's attributes tell, and 256 for a state dict alone.
+
+  Returns:
+    The architecture's name; its config (see `generators.stylegan2.build`), read off the shapes;
+    and its float32 variables `{'params': {'mapping', 'synthesis'}}`.
+
+  Raises:
+    ValueError: a key is missing or unexpected, an array is not what upstream stores, the network
+      is of a kind that is not supported, or a setting is wrong.
+  """
+  state_dict.check_settings(settings, ("conv_clamp",))
+  attributes = checkpoint.get("attributes", {})
+  clamp = _find_clamp(attributes, settings)
+  lr_multiplier = _find_lr_multiplier(attributes)
+  state = state_dict.StateDict(checkpoint.get("G_ema", checkpoint))
+
+  w_dim = state.size("mapping.w_avg")
+  mapping, z_dim, class_shape = _take_mapping(state, w_dim, lr_multiplier)
+  sizes = [4]
+  while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
+    sizes.append(2 * sizes[-1])
+  channels = [state.size(f"synthesis.b{size}.conv1.weight") for size in sizes]
+  synthesis = {"constant": state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)}
+  filters = {}
+  for i, size in enumerate(sizes):
+    prefix = f"synthesis.b{size}"
+    block, layers = {}, [("conv1", channels[i])]
+    if i:
+      layers.insert(0, ("conv0", channels[i - 1]))
+    for name, size_in in layers:
+      layer = f"{prefix}.{name}"
+      block[f"conv_{name[-1]}"] = _take_layer(state, layer, size_in, channels[i], w_dim, size)
+      filters[f"{layer}.resample_filter"] = state.take(f"{layer}.resample_filter", 4, 4)
+    filters[f"{prefix}.resample_filter"] = state.take(f"{prefix}.resample_filter", 4, 4)
+    block["colours"] = _take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
+    synthesis[f"block_{size}"] = block
+  state.finish()
+
+  if z_dim < 1:
+    raise ValueError(
+      f"mapping.fc0.weight takes {z_dim + class_shape[1]} features, expected more than the "
+      f"{class_shape[1]} of mapping.embed.weight"
+    )
+  for key, found in filters.items():
+    if not np.allclose(found, _FILTER, atol=1e-6):
+      raise ValueError(f"{key} is not the filter [1, 3, 3, 1], the only one that is supported")
+  config = {
+    "z_dim": z_dim,
+    "mapping_widths": [len(layer["bias"]) for name, layer in mapping.items() if "dense" in name],
+    "num_classes": class_shape[0],
+    "class_features": class_shape[1],
+    "channels": channels,
+    "clamp": clamp,
+    "truncation_psi": 0.5,
+    "truncation_cutoff": 8,
+    "noise": "const",
+  }
+  params = {"mapping": mapping, "synthesis": synthesis}
+  return "stylegan2", config, {"params": state_dict.as_float32(params)}
+
+
+def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
+  clamps = {value for name, value in attributes.items() if name.endswith(".conv_clamp")}
+  if len(clamps) > 1:
+    raise ValueError(f"the layers have different conv_clamp {clamps}, expected the same for all")
+  clamp = settings.get("conv_clamp", clamps.pop() if clamps else _CLAMP)
+  is_number = isinstance(clamp, numbers.Real) and not isinstance(clamp, bool)
+  if clamp is not None and not (is_number and 0 < clamp < np.inf):
+    raise ValueError(
+      f'conv_clamp is {clamp!r}, expected a positive number or null: --config=\'{{"conv_clamp": '
+      "256}'"
+    )
+  return clamp
+
+
+def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float:
+  """The mapping network's; checks the activation functions on the way."""
+  for name, value in attributes.items():
+    activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
+    if name.endswith(".activation") and value != activation:
+      raise ValueError(f"{name} is {value!r}, expected {activation!r}: no other is supported")
+  # A layer's bias is multiplied by the multiplier alone.
+  return attributes.get("mapping.fc0.bias_gain", _LR_MULTIPLIER)
+
+
+def _take_mapping(
+  state: state_dict.StateDict, w_dim: int, lr_multiplier: float
+) -> tuple[dict, int, tuple[int, int]]:
+  """Returns the parameters, the noise's length, and (number of classes, embedding's length)."""
+  params, class_shape = {"average": state.take("mapping.w_avg", w_dim)}, (0, 0)
+  if "mapping.embed.weight" in state:
+    features, num_classes = (state.size("mapping.embed.weight", axis) for axis in (0, 1))
+    weight = state.take("mapping.embed.weight", features, num_classes) / np.sqrt(num_classes)
+    embedding = weight.T + state.take("mapping.embed.bias", features)
+    mean_square = np.mean(embedding**2, axis=1, keepdims=True)
+    params["classes"] = {"embedding": embedding / np.sqrt(mean_square + _EPSILON)}
+    class_shape = (num_classes, features)
+  size_in = state.size("mapping.fc0.weight", 1)
+  z_dim = size_in - class_shape[1]
+  i = 0
+  while i == 0 or f"mapping.fc{i}.weight" in state:
+    is_last = f"mapping.fc{i + 1}.weight" not in state
+    size_out = w_dim if is_last else state.size(f"mapping.fc{i}.weight")
+    layer = _take_dense(state, f"mapping.fc{i}", size_in, size_out, lr_multiplier)
+    params[f"dense_{i}"] = layer
+    size_in = size_out
+    i += 1
+  return params, z_dim, class_shape
+
+
+def _take_dense(
+  state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float = 1.0
+) -> dict[str, np.ndarray]:
+  """Takes a `FullyConnectedLayer`; `gain` is its learning rate's multiplier."""
+  weight = state.take(f"{prefix}.weight", size_out, size_in) / np.sqrt(size_in)
+  return state_dict.dense(gain * weight, gain * state.take(f"{prefix}.bias", size_out))
+
+
+def _take_layer(
+  state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, w_dim: int, size: int
+) -> dict[str, Any]:
+  """Takes a `SynthesisLayer`, whose own weight has no gain as it is normalised anyway."""
+  weight = state.take(f"{prefix}.weight", size_out, size_in, 3, 3)
+  noise = state.take(f"{prefix}.noise_const", size, size)
+  return {
+    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    **state_dict.convolution(weight, state.take(f"{prefix}.bias", size_out)),
+    "noise": noise * state.take(f"{prefix}.noise_strength"),
+  }
+
+
+def _take_colours(
+  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int
+) -> dict[str, Any]:
+  """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
+  weight = state.take(f"{prefix}.weight", 3, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
+  return {
+    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    **state_dict.dense(weight, state.take(f"{prefix}.bias", 3)),
+  }

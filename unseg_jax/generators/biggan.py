@@ -1,0 +1,115 @@
+"""BigGAN (Brock, Donahue, Simonyan, arXiv 1809.11096) and the networks that are like it.
+
+As in ajbrock/BigGAN-PyTorch, also with the weights of BigBiGAN (Donahue, Simonyan, arXiv
+1907.02544), and as the `resnet` (SNGAN, arXiv 1802.05957; SAGAN, arXiv 1805.08318) and
+`big_resnet` (BigGAN; ContraGAN, arXiv 2006.12681) of PyTorch-StudioGAN.
+
+Spectral norms and the statistics of batch norms are folded into the weights when a checkpoint is
+converted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unseg_jax.generators import layers
+from unseg_jax.generators.base import Generator, Variables, normal_latents
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ()
+
+
+class Block(nn.Module):
+  """A residual block that doubles the resolution: `[N, H, W, C] -> [N, 2H, 2W, features]`.
+
+  Its batch norms are conditioned on `[N, D]`.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    h = nn.relu(layers.ConditionalAffine(name="norm_1")(x, condition))
+    h = nn.Conv(self.features, (3, 3), name="conv_1")(layers.upsample_nearest(h))
+    h = nn.relu(layers.ConditionalAffine(name="norm_2")(h, condition))
+    h = nn.Conv(self.features, (3, 3), name="conv_2")(h)
+    # Upstream doubles before this 1 x 1 convolution: the same numbers, four times the work.
+    return h + layers.upsample_nearest(nn.Dense(self.features, name="shortcut")(x))
+
+
+class BigGan(nn.Module):
+  """Maps latents `[N, L]` and labels `[N]` to images `[N, S, S, 3]` in [-1, 1].
+
+  The side S is `4 * 2 ** (number of blocks)`.
+
+  Attributes:
+    widths: channels of the first 4 x 4 picture, then of every block's output.
+    num_classes: number of classes, or None without classes; labels are ignored then.
+    shared_size: size of the classes' embedding that all batch norms share; None where each batch
+      norm has an embedding of its own.
+    hierarchical: whether latents are split into one piece for the first picture and one for the
+      condition of each block.
+    attention: numbers of the blocks, from 0, that self-attention follows.
+  """
+
+  widths: tuple[int, ...]
+  num_classes: int | None
+  shared_size: int | None = None
+  hierarchical: bool = False
+  attention: tuple[int, ...] = ()
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array:
+    first, *rest = self.widths
+    classes = self._embed(labels, latents.dtype)
+    conditions = [classes] * len(rest)
+    if self.hierarchical:
+      latents, *pieces = jnp.split(latents, len(rest) + 1, axis=-1)
+      conditions = [(*classes, piece) for piece in pieces]
+
+    x = nn.Dense(4 * 4 * first, name="project")(latents).reshape(-1, 4, 4, first)
+    for i, (features, parts) in enumerate(zip(rest, conditions, strict=True)):
+      condition = jnp.concatenate(parts, axis=-1)
+      x = Block(features, name=f"block_{i}")(x, condition)  # [N, 8 * 2^i, 8 * 2^i, features]
+      if i in self.attention:
+        x = layers.SelfAttention(name=f"attention_{i}")(x)
+    x = nn.relu(layers.Affine(name="norm")(x))
+    return jnp.tanh(nn.Conv(3, (3, 3), name="out")(x))
+
+  def _embed(self, labels: jax.Array | None, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+    """What all conditions have in common: one array `[N, D]`, or none without classes."""
+    if self.num_classes is None:
+      return ()
+    if self.shared_size is None:
+      # The embeddings are the kernels of the batch norms.
+      return (jax.nn.one_hot(labels, self.num_classes, dtype=dtype),)
+    return (nn.Embed(self.num_classes, self.shared_size, name="shared")(labels),)
+
+
+def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file.
+
+  Its config is `latent_size` and the attributes of `BigGan`.
+  """
+  hyper_parameters = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in config.items()
+    if name != "latent_size"
+  }
+  module = BigGan(**hyper_parameters)
+
+  def generate(variables, latents, labels):
+    return module.apply(variables, latents, labels).astype(jnp.float32)
+
+  return Generator(
+    variables=variables,
+    image_size=4 * 2 ** (len(config["widths"]) - 1),
+    latent_shape=(config["latent_size"],),
+    num_classes=config["num_classes"],
+    sample_latents=normal_latents((config["latent_size"],)),
+    generate=generate,
+    identity=identity,
+  )

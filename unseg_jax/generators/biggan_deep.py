@@ -1,0 +1,169 @@
+"""BigGAN-deep (Brock, Donahue, Simonyan, arXiv 1809.11096, appendix B).
+
+One network for the weights that Hugging Face's `pytorch-pretrained-BigGAN` publishes and for those
+that StudioGAN's `big_resnet_deep` trains. Spectral norms are divided out when a checkpoint is
+converted. Hugging Face's batch norms hold statistics for several truncations; they are in the
+generator file as they are, and folded here for the truncation that is asked for.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unseg_jax.generators import layers
+from unseg_jax.generators.base import Generator, Variables, normal_latents
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ("truncation",)
+
+_REDUCTION = 4  # a block's inner layers have a quarter of the channels of its input
+_TRUNCATION_BOUND = 2.0  # latents are drawn from N(0, 1) within [-2, 2] and then scaled
+
+
+class Block(nn.Module):
+  """A residual block `[N, H, W, C] -> [N, H, W, features]`, or `[N, 2H, 2W, features]` going up.
+
+  The shortcut has no weights: it keeps the first `features` channels.
+  """
+
+  features: int
+  up: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+    inner = x.shape[-1] // _REDUCTION
+
+    def activate(i, y):
+      return nn.relu(layers.ConditionalAffine(name=f"norm_{i}")(y, condition))
+
+    y = nn.Dense(inner, name="conv_0")(activate(0, x))
+    y = activate(1, y)
+    shortcut = x[..., : self.features]
+    if self.up:
+      y, shortcut = layers.upsample_nearest(y), layers.upsample_nearest(shortcut)
+    y = nn.Conv(inner, (3, 3), name="conv_1")(y)
+    y = nn.Conv(inner, (3, 3), name="conv_2")(activate(2, y))
+    y = nn.Dense(self.features, name="conv_3")(activate(3, y))
+    return y + shortcut
+
+
+class BigGanDeep(nn.Module):
+  """Maps latents `[N, L]` and labels `[N]` int32 to images `[N, S, S, 3]` in [-1, 1].
+
+  Attributes:
+    num_classes: number of classes.
+    class_size: size of a class's embedding, which is appended to the latent.
+    bottom_features: channels of the first picture, 4 x 4 pixels.
+    layers: `(kind, features)` of each layer. The kind is "same" or "up" for a residual block that
+      keeps or doubles the picture's side, or "attention".
+  """
+
+  num_classes: int
+  class_size: int
+  bottom_features: int
+  layers: tuple[tuple[str, int], ...]
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, labels: jax.Array) -> jax.Array:
+    classes = nn.Embed(self.num_classes, self.class_size, name="embed")(labels)
+    condition = jnp.concatenate([latents, classes.astype(latents.dtype)], axis=-1)
+    x = nn.Dense(4 * 4 * self.bottom_features, name="project")(condition)
+    x = x.reshape(-1, 4, 4, self.bottom_features)  # [N, 4, 4, C]
+    # A gradient computes what is inside of the layers again: at 256 x 256 pixels and batch 32 it
+    # would have to keep 14 GB of it, and keeps 4 GB of what is between them.
+    attention, block = nn.remat(layers.SelfAttention), nn.remat(Block)
+    for i, (kind, features) in enumerate(self.layers):
+      if kind == "attention":
+        x = attention(name=f"layer_{i}")(x)
+      else:
+        x = block(features, kind == "up", name=f"layer_{i}")(x, condition)
+    x = nn.relu(layers.Affine(name="norm")(x))
+    return jnp.tanh(nn.Conv(3, (3, 3), name="to_rgb")(x))
+
+
+def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file.
+
+  Args:
+    config: `latent_size, num_classes, class_size, bottom_features, layers`, see `BigGanDeep`; and
+      `truncation` in (0, 1] with the batch norms' `epsilon`, or `truncation` None if the batch
+      norms have one set of statistics, which is folded already.
+    variables: `{'params': ...}`; where there are statistics to choose from, each norm holds its
+      `mean` and `variance` `[n, channels]` at n truncations, evenly spaced over [0, 1].
+    identity: names the weights.
+
+  Raises:
+    ValueError: the truncation is not in (0, 1], or the network has nothing to choose from.
+  """
+  truncation, latent_size = config["truncation"], config["latent_size"]
+  if "mean" in variables["params"]["norm"]:
+    is_number = isinstance(truncation, int | float) and not isinstance(truncation, bool)
+    if not is_number or not 0 < truncation <= 1:
+      raise ValueError(f"truncation is {truncation!r}, expected a number above 0 and at most 1")
+    variables = {"params": _fold_statistics(variables["params"], truncation, config["epsilon"])}
+    sample_latents = _truncated_latents(latent_size, truncation)
+  elif truncation is not None:
+    raise ValueError(
+      f"truncation is {truncation!r}, expected none, for this network has one set of statistics: "
+      "leave the option out"
+    )
+  else:
+    sample_latents = normal_latents((latent_size,))
+  module = BigGanDeep(
+    num_classes=config["num_classes"],
+    class_size=config["class_size"],
+    bottom_features=config["bottom_features"],
+    layers=tuple((kind, features) for kind, features in config["layers"]),
+  )
+
+  def generate(variables, latents, labels):
+    return module.apply(variables, latents, labels).astype(jnp.float32)
+
+  return Generator(
+    variables=variables,
+    image_size=4 * 2 ** sum(kind == "up" for kind, _ in module.layers),
+    latent_shape=(latent_size,),
+    num_classes=config["num_classes"],
+    sample_latents=sample_latents,
+    generate=generate,
+    identity=identity,
+  )
+
+
+def _truncated_latents(size: int, truncation: float) -> Callable[[jax.Array, int], jax.Array]:
+  bound = _TRUNCATION_BOUND
+  return lambda key, n: truncation * jax.random.truncated_normal(key, -bound, bound, (n, size))
+
+
+def _fold_statistics(params: Mapping[str, Any], truncation: float, epsilon: float) -> dict:
+  """Folds every norm's statistics at a truncation into its scale and bias."""
+  if "mean" not in params:
+    return {
+      name: _fold_statistics(item, truncation, epsilon) if isinstance(item, Mapping) else item
+      for name, item in params.items()
+    }
+  mean, variance = (_interpolate(params[name], truncation) for name in ("mean", "variance"))
+  gain = 1 / np.sqrt(variance + epsilon)
+  # Of a ConditionalAffine these are kernels and biases, of an Affine arrays: channels come last.
+  scale = jax.tree.map(lambda scale: scale * gain, params["scale"])
+  bias = jax.tree.map(lambda bias, scale: bias - mean * scale, params["bias"], scale)
+  return jax.tree.map(np.float32, {"scale": scale, "bias": bias})
+
+
+def _interpolate(statistics: np.ndarray, truncation: float) -> np.ndarray:
+  """Statistics `[channels]`, float64, at a truncation in (0, 1], of `[n, channels]` over [0, 1].
+
+  It has to be what `BigGANBatchNorm` of `pytorch-pretrained-BigGAN` computes, with its two
+  oddities. Between two neighbours, each gets the weight that linear interpolation would give to
+  the other. And nothing is rounded: 0.58 is just below the 29th of 50 steps, so it gets the 28th.
+  """
+  fraction, index = math.modf(truncation / (1 / (len(statistics) - 1)))
+  lower = statistics[int(index)].astype(np.float64)
+  if not fraction:
+    return lower
+  return fraction * lower + (1 - fraction) * statistics[int(index) + 1]

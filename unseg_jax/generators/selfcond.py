@@ -1,0 +1,96 @@
+"""The residual generator of self-conditioned GANs (Liu et al., CVPR 2020, arXiv 2006.10728).
+
+Upstream's `gan_training/models/resnet2.py`, built on GAN-stability (Mescheder et al., arXiv
+1801.04406): no normalisation, and residual branches scaled by 0.1. The scaling, and the projection
+of the class embeddings onto the unit sphere, are folded into the weights when a checkpoint is
+converted.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unseg_jax.generators import layers
+from unseg_jax.generators.base import Generator, Variables, normal_latents
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ()
+
+
+def _activate(x: jax.Array) -> jax.Array:
+  return nn.leaky_relu(x, 0.2)
+
+
+class ResidualBlock(nn.Module):
+  """Two 3 x 3 convolutions, each behind its activation: `[N, H, W, C] -> [N, H, W, features]`."""
+
+  features: int
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels = x.shape[-1]
+    y = nn.Conv(min(channels, self.features), (3, 3), name="conv_0")(_activate(x))
+    y = nn.Conv(self.features, (3, 3), name="conv_1")(_activate(y))
+    if channels != self.features:
+      x = nn.Dense(self.features, use_bias=False, name="shortcut")(x)
+    return x + y
+
+
+class SelfConditionedGenerator(nn.Module):
+  """Maps latents `[N, L]` and labels `[N]` to images `[N, S, S, 3]` in [-1, 1].
+
+  The side S is `size * 2 ** (len(widths) - 1)`.
+
+  Attributes:
+    widths: channels of each stage of two residual blocks; the resolution doubles between stages.
+    size: side of the first stage, in pixels.
+    num_classes: number of classes, or None if the generator is unconditional.
+    embedding_size: length of a class embedding, which is appended to the latent.
+  """
+
+  widths: tuple[int, ...] = (1024, 1024, 512, 256, 128, 64)
+  size: int = 4
+  num_classes: int | None = None
+  embedding_size: int | None = None
+
+  @nn.compact
+  def __call__(self, latents: jax.Array, labels: jax.Array) -> jax.Array:
+    x = latents
+    if self.num_classes is not None:
+      embedding = nn.Embed(self.num_classes, self.embedding_size, name="embedding")(labels)
+      x = jnp.concatenate([x, embedding.astype(x.dtype)], axis=-1)  # [N, L + embedding_size]
+    x = nn.Dense(self.size**2 * self.widths[0], name="project")(x)
+    x = x.reshape(-1, self.size, self.size, self.widths[0])
+    for i, features in enumerate(self.widths):
+      if i > 0:
+        x = layers.upsample_nearest(x)
+      # [N, size * 2^i, size * 2^i, features]
+      x = ResidualBlock(features, name=f"block_{i}_0")(x)
+      x = ResidualBlock(features, name=f"block_{i}_1")(x)
+    return jnp.tanh(nn.Conv(3, (3, 3), name="image")(_activate(x)))
+
+
+def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file.
+
+  Its config is `latent_size`, and by name the attributes of `SelfConditionedGenerator`; both
+  `num_classes` and `embedding_size` are null for an unconditional generator.
+  """
+  widths = tuple(config["widths"])
+  module = SelfConditionedGenerator(
+    widths, config["size"], config["num_classes"], config["embedding_size"]
+  )
+  return Generator(
+    variables=variables,
+    image_size=config["size"] * 2 ** (len(widths) - 1),
+    latent_shape=(config["latent_size"],),
+    num_classes=config["num_classes"],
+    sample_latents=normal_latents((config["latent_size"],)),
+    generate=lambda variables, latents, labels: module.apply(variables, latents, labels).astype(
+      jnp.float32
+    ),
+    identity=identity,
+  )

@@ -1,0 +1,314 @@
+"""StyleGAN2 (Karras et al., arXiv 1912.04958) as in StyleGAN2-ADA (arXiv 2006.06676).
+
+The latent that is searched and shifted is `w` `[num_ws, w_dim]`: the mapping network's result for
+N(0, 1) noise, one row for each layer of the synthesis network, pulled towards its average
+(truncated). The gains of the equalised learning rate and the strengths of the noise are folded
+into the weights when a checkpoint is converted.
+"""
+
+import math
+import numbers
+from collections.abc import Mapping as MappingType
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unseg_jax.generators.base import Generator, Variables
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ("truncation_psi", "truncation_cutoff", "noise")
+NOISES = ("const", "none")
+
+_EPSILON = 1e-8  # added to the mean or sum of squares that something is divided by the root of
+# The low-pass filter [1, 3, 3, 1] of upsampling along one axis, its sum 2 because every second
+# sample that it meets is a zero: its outer and inner taps.
+_OUTER, _INNER = 0.25, 0.75
+
+
+class Mapping(nn.Module):
+  """Maps noise `[N, z_dim]` and classes `[N]` to truncated latents `[N, num_ws, w_dim]`.
+
+  Attributes:
+    widths: features of every layer; the last is `w_dim`.
+    num_ws: how many rows a latent has.
+    num_classes: number of classes, or 0 if the network is unconditional.
+    class_features: length of a class's embedding, normalised when a checkpoint is converted.
+    truncation_psi: how far from the average latent a latent may go: 1 leaves it where it is, 0
+      moves all to the average.
+    truncation_cutoff: how many rows are truncated, from the first; None for all.
+  """
+
+  widths: tuple[int, ...]
+  num_ws: int
+  num_classes: int = 0
+  class_features: int = 0
+  truncation_psi: float = 0.5
+  truncation_cutoff: int | None = 8
+
+  @nn.compact
+  def __call__(self, noise: jax.Array, labels: jax.Array) -> jax.Array:
+    x = noise * jax.lax.rsqrt(jnp.mean(jnp.square(noise), axis=-1, keepdims=True) + _EPSILON)
+    if self.num_classes:
+      classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
+      x = jnp.concatenate((x, classes), axis=-1)
+    for i, width in enumerate(self.widths):
+      x = _leaky_relu(nn.Dense(width, name=f"dense_{i}")(x))
+    average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
+    truncated = average + self.truncation_psi * (x - average)
+    rows = jnp.arange(self.num_ws)[:, None]
+    is_truncated = rows < (
+      self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
+    )
+    return jnp.where(is_truncated, truncated[:, None], x[:, None])
+
+
+class Synthesis(nn.Module):
+  """Maps latents `[N, 2 * len(channels), w_dim]` to images `[N, S, S, 3]` of side S, float32.
+
+  S is `2 * 2^len(channels)`: 1024 for nine blocks. The images are trained to lie in [-1, 1], and
+  as upstream's they may go a little beyond it.
+
+  Attributes:
+    channels: features of every block, from 4 x 4 pixels on; each next one doubles the side.
+    clamp: bound of every layer's absolute values, or None.
+    noise: whether to add each layer's stored noise.
+  """
+
+  channels: tuple[int, ...]
+  clamp: float | None = 256
+  noise: bool = True
+
+  @nn.compact
+  def __call__(self, latents: jax.Array) -> jax.Array:
+    shape = (4, 4, self.channels[0])
+    constant = self.param("constant", nn.initializers.normal(1.0), shape, jnp.float32)
+    x = jnp.broadcast_to(constant.astype(latents.dtype), (len(latents), *shape))
+    image = jnp.zeros((len(latents), 2, 2, 3), jnp.float32)
+    for i, features in enumerate(self.channels):
+      # Computed again for a gradient, as the activations of large images do not fit otherwise.
+      block = nn.remat(Block)(features, i > 0, self.clamp, self.noise, name=f"block_{4 * 2**i}")
+      # A block's last row, that of its colours, is also the first of the next block.
+      rows = latents[:, max(2 * i - 1, 0) : 2 * i + 2]
+      # [N, 2 * 2^i, 2 * 2^i, channels[i - 1]] -> [N, 4 * 2^i, 4 * 2^i, channels[i]]
+      x, image = block(x, image, rows)
+    return image
+
+
+class Block(nn.Module):
+  """All layers of one resolution: maps activations and the image so far to the next ones.
+
+  Its latents are `[N, 3, w_dim]`, or `[N, 2, w_dim]` where it does not double the resolution.
+  """
+
+  features: int
+  doubles: bool
+  clamp: float | None
+  noise: bool
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, image: jax.Array, latents: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    if self.doubles:
+      x = Layer(self.features, True, self.clamp, self.noise, name="conv_0")(x, latents[:, 0])
+    x = Layer(self.features, False, self.clamp, self.noise, name="conv_1")(x, latents[:, -2])
+    colours = Colours(self.clamp, name="colours")(x, latents[:, -1])
+    # The image is summed in float32, as upstream does it beside half precision.
+    return x, _upsample(image) + colours.astype(jnp.float32)
+
+
+class Layer(nn.Module):
+  """A modulated 3 x 3 convolution, which may double the side, noise, bias and leaky ReLU.
+
+  Upstream scales the kernel for every image: by the style along its inputs, then to unit norm
+  along its outputs ("demodulation", arXiv 1912.04958, section 2.2). To scale the inputs and the
+  outputs instead is the same, and leaves one convolution for the whole batch.
+  """
+
+  features: int
+  doubles: bool
+  clamp: float | None
+  noise: bool
+
+  @nn.compact
+  def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
+    channels = x.shape[-1]
+    style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
+    shape = (3, 3, channels, self.features)
+    kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
+    kernel = kernel.astype(x.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    convolve = _doubling_convolution if self.doubles else _convolution
+    x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
+    if self.noise:
+      noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
+      x = x + noise[..., None].astype(x.dtype)
+    return _clamp(_leaky_relu(x + bias.astype(x.dtype)), self.clamp)
+
+
+class Colours(nn.Module):
+  """Turns activations `[N, H, W, C]` into a picture `[N, H, W, 3]`: a modulated 1 x 1 convolution.
+
+  Not demodulated. Its kernel is so small that it is cheaper to scale than the activations.
+  """
+
+  clamp: float | None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
+    channels = x.shape[-1]
+    style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)
+    kernel = self.param("kernel", nn.initializers.normal(1.0), (channels, 3), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (3,), jnp.float32)
+    kernels = style[:, :, None] * kernel.astype(x.dtype)  # [N, channels, 3]
+    x = jnp.einsum("nhwc,ncf->nhwf", x, kernels) + bias.astype(x.dtype)
+    return _clamp(x, self.clamp)
+
+
+def _leaky_relu(x: jax.Array) -> jax.Array:
+  return math.sqrt(2) * nn.leaky_relu(x, 0.2)
+
+
+def _clamp(x: jax.Array, bound: float | None) -> jax.Array:
+  return x if bound is None else jnp.clip(x, -bound, bound)
+
+
+def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
+  """One over the norm of each output's kernel once scaled by the style: `[N, features]`.
+
+  Computed in float32: sums of thousands of squares are too coarse in bfloat16.
+  """
+  style, scaled = style.astype(jnp.float32), kernel.astype(jnp.float32)
+  squares = jnp.square(style) @ jnp.sum(jnp.square(scaled), axis=(0, 1))
+  return jax.lax.rsqrt(squares + _EPSILON).astype(kernel.dtype)
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, padding: Any = "SAME") -> jax.Array:
+  dimensions = ("NHWC", "HWIO", "NHWC")
+  return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
+
+
+def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Transposed 3 x 3 convolution with stride 2, then the low-pass filter: `[N, 2H, 2W, F]`.
+
+  The transposed convolution has `2H + 1` rows: pixel i adds to row `2i + k` what kernel row k
+  makes of it. So its even rows see kernel rows 2 and 0 of pixels i - 1 and i, its odd ones kernel
+  row 1 of pixel i. Columns likewise: four small convolutions without any of the zeros that stand
+  between the pixels. The filter takes even and odd rows apart, too, and they are interleaved last.
+  """
+  batch, height, width, _ = x.shape
+  # By the parity of the row, then of the column.
+  taps = (kernel[::-2], kernel[1:2])
+  padding = ((1, 1), (0, 0))
+  parts = [
+    [
+      _convolution(x, taps[p][:, (slice(None, None, -2), slice(1, 2))[q]], (padding[p], padding[q]))
+      for q in (0, 1)
+    ]
+    for p in (0, 1)
+  ]
+  by_column = [_filter_parities(parts[0][q], parts[1][q], axis=1) for q in (0, 1)]
+  rows = [_filter_parities(by_column[0][p], by_column[1][p], axis=2) for p in (0, 1)]
+  x = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # [N, H, p, W, q, F]
+  return x.reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _filter_parities(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """Filters samples given as even ones, n + 1, and odd ones, n; returns n even and n odd ones.
+
+  Sample m of the result sees those from m - 1 to m + 2, and zeros beyond the ends.
+  """
+  size = odd.shape[axis]
+  before, after = _neighbours(odd, axis)
+  first = jax.lax.slice_in_dim(even, 0, size, axis=axis)
+  second = jax.lax.slice_in_dim(even, 1, size + 1, axis=axis)
+  return (
+    _OUTER * (before + second) + _INNER * (first + odd),
+    _OUTER * (first + after) + _INNER * (odd + second),
+  )
+
+
+def _upsample(image: jax.Array) -> jax.Array:
+  """Doubles the sides of `[N, H, W, C]` with the low-pass filter, and zeros beyond the border."""
+  for axis in (1, 2):
+    before, after = _neighbours(image, axis)
+    pairs = (_OUTER * before + _INNER * image, _INNER * image + _OUTER * after)
+    shape = (*image.shape[:axis], 2 * image.shape[axis], *image.shape[axis + 1 :])
+    image = jnp.stack(pairs, axis=axis + 1).reshape(shape)
+  return image
+
+
+def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
+  """The sample before each one along an axis and the one after it, zero beyond the ends."""
+  size = x.shape[axis]
+  padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
+  return tuple(jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
+
+
+def build(config: MappingType[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file.
+
+  A conditional network needs the class only to map noise to `w`. So `sample_latents` draws it,
+  uniformly, and the generator has no labels of its own.
+
+  Args:
+    config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`, and
+      the options: `truncation_psi`, `truncation_cutoff` (see `Mapping`) and `noise`, which is
+      "const" for each layer's stored noise or "none".
+    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
+      only the synthesis network's become the generator's variables.
+    identity: names the weights.
+
+  Raises:
+    ValueError: an option is not what it should be.
+  """
+  _check_options(config)
+  mapping = Mapping(
+    widths=tuple(config["mapping_widths"]),
+    num_ws=2 * len(config["channels"]),
+    num_classes=config["num_classes"],
+    class_features=config["class_features"],
+    truncation_psi=config["truncation_psi"],
+    truncation_cutoff=config["truncation_cutoff"],
+  )
+  synthesis = Synthesis(
+    channels=tuple(config["channels"]), clamp=config["clamp"], noise=config["noise"] == "const"
+  )
+  mapping_params = variables["params"]["mapping"]
+
+  def sample_latents(key, n):
+    noise_key, label_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
+    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
+    return mapping.apply({"params": mapping_params}, noise, labels)
+
+  return Generator(
+    variables={"params": variables["params"]["synthesis"]},
+    image_size=2 * 2 ** len(config["channels"]),
+    latent_shape=(mapping.num_ws, mapping.widths[-1]),
+    num_classes=None,
+    sample_latents=sample_latents,
+    generate=lambda variables, latents, labels: synthesis.apply(variables, latents),
+    identity=identity,
+  )
+
+
+def _check_options(config: MappingType[str, Any]) -> None:
+  psi, cutoff, noise = (config[name] for name in OPTIONS)
+  is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
+  if not is_number or not math.isfinite(psi):
+    problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
+  elif cutoff is not None and (
+    not isinstance(cutoff, numbers.Integral) or isinstance(cutoff, bool) or cutoff < 0
+  ):
+    problem = (
+      f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
+      "for all"
+    )
+  elif noise not in NOISES:
+    problem = f"noise={noise!r}: expected one of {', '.join(NOISES)}"
+  else:
+    return
+  raise ValueError(f"config.generator_options.{problem}")
