@@ -60,6 +60,7 @@ setup(
       "dill",  # The builder tests of TFDS import it.
       "hypothesis",
       "pytest",
+      "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",
       "scikit-image",
       "setuptools>=70.1",  # Builds the wheel that a test installs from.

@@ -56,11 +56,12 @@ class Mapping(nn.Module):
     for i, width in enumerate(self.widths):
       x = _leaky_relu(nn.Dense(width, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    truncated = average + self.truncation_psi * (x - average)
-    rows = jnp.arange(self.num_ws)[:, None]
-    is_truncated = rows < (
-      self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
-    )
+    if self.truncation_psi != 1:
+      truncated = average + self.truncation_psi * (x - average)
+    else:
+      truncated = x  # without rounding
+    cutoff = self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
+    is_truncated = jnp.arange(self.num_ws)[:, None] < cutoff
     return jnp.where(is_truncated, truncated[:, None], x[:, None])
 
 
@@ -87,8 +88,7 @@ class Synthesis(nn.Module):
     x = jnp.broadcast_to(constant.astype(latents.dtype), (len(latents), *shape))
     image = jnp.zeros((len(latents), 2, 2, 3), jnp.float32)
     for i, features in enumerate(self.channels):
-      # Computed again for a gradient, as the activations of large images do not fit otherwise.
-      block = nn.remat(Block)(features, i > 0, self.clamp, self.noise, name=f"block_{4 * 2**i}")
+      block = Block(features, i > 0, self.clamp, self.noise, name=f"block_{4 * 2**i}")
       # A block's last row, that of its colours, is also the first of the next block.
       rows = latents[:, max(2 * i - 1, 0) : 2 * i + 2]
       # [N, 2 * 2^i, 2 * 2^i, channels[i - 1]] -> [N, 4 * 2^i, 4 * 2^i, channels[i]]
@@ -199,17 +199,12 @@ def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   between the pixels. The filter takes even and odd rows apart, too, and they are interleaved last.
   """
   batch, height, width, _ = x.shape
-  # By the parity of the row, then of the column.
-  taps = (kernel[::-2], kernel[1:2])
-  padding = ((1, 1), (0, 0))
-  parts = [
-    [
-      _convolution(x, taps[p][:, (slice(None, None, -2), slice(1, 2))[q]], (padding[p], padding[q]))
-      for q in (0, 1)
-    ]
-    for p in (0, 1)
-  ]
-  by_column = [_filter_parities(parts[0][q], parts[1][q], axis=1) for q in (0, 1)]
+  taps, padding = (slice(None, None, -2), slice(1, 2)), ((1, 1), (0, 0))  # of even, of odd ones
+
+  def part(p, q):  # the rows of parity p in the columns of parity q
+    return _convolution(x, kernel[taps[p], taps[q]], (padding[p], padding[q]))
+
+  by_column = [_filter_parities(part(0, q), part(1, q), axis=1) for q in (0, 1)]
   rows = [_filter_parities(by_column[0][p], by_column[1][p], axis=2) for p in (0, 1)]
   x = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # [N, H, p, W, q, F]
   return x.reshape(batch, 2 * height, 2 * width, -1)
