@@ -1,0 +1,128 @@
+"""Times a whole evaluation on synthetic photographs, and its share outside the network.
+
+python benchmarks/evaluate.py [--pictures 5000] [--format jpg]
+
+The pictures, 400 x 300 pixels with a mask each, are made in a temporary folder, in the layout of
+ECSSD. They go through the evaluation as `configs/evaluate.py` runs it: reading, resizing, the
+network, resizing to the mask, scoring. Then the network runs alone, on as many batches of the same
+shape. What the whole takes longer counts as outside the network. All of it is given in seconds on
+the clock and in seconds of the processor, over all threads; the latter tell more where the machine
+does other work besides. The two runs alternate in parts, so that this work hits both. The metrics
+of the field, and the refinement, run on fewer pictures.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from unseg_jax import evaluation  # noqa: E402
+from unseg_jax.data import benchmarks  # noqa: E402
+from unseg_jax.segmenter import Segmenter, resize_shorter_side  # noqa: E402
+from unseg_jax.unet import Unet  # noqa: E402
+
+WIDTH, HEIGHT = 400, 300
+WIDTHS, IMAGE_SIZE, BATCH = (16, 32, 64, 128, 128), 128, 8
+PART = 500  # Pictures between two turns of the network alone.
+FEWER = 200  # Pictures for what is slow by itself.
+
+
+def make_folders(root: Path, count: int, suffix: str) -> evaluation.tfds_source.Source:
+  """Writes pictures and masks of ellipses on gradients with noise, and opens them."""
+  ecssd = benchmarks.get("ecssd")
+  images, masks = root / ecssd.images, root / ecssd.masks
+  images.mkdir(parents=True)
+  masks.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+  # Noise as coarse as a photograph's texture, or PNG would compress nothing.
+  noise = rng.normal(0, 6, (HEIGHT + 64, WIDTH + 64, 3)).astype(np.float32)
+  for number in range(count):
+    y, x = rng.uniform(0.3, 0.7, 2) * (HEIGHT, WIDTH)
+    height, width = rng.uniform(0.1, 0.4, 2) * HEIGHT
+    mask = ((rows - y) / height) ** 2 + ((columns - x) / width) ** 2 < 1
+    slope = (rng.uniform(-60, 60, 3) * axis[..., None] for axis in (rows / HEIGHT, columns / WIDTH))
+    top, left = rng.integers(0, 64, 2)
+    image = rng.uniform(80, 170, 3) + sum(slope) + noise[top:, left:][:HEIGHT, :WIDTH]
+    image += mask[..., None] * rng.uniform(-70, 70, 3)
+    picture = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    picture.save(images / f"{number:05}.{suffix}", **({"compress_level": 1} * (suffix == "png")))
+    Image.fromarray(mask.astype(np.uint8) * 255).save(masks / f"{number:05}.png", compress_level=1)
+  return benchmarks.open_pairs(ecssd, root)
+
+
+def make_segmenter() -> Segmenter:
+  """A U-Net of random weights."""
+  network = Unet(WIDTHS)
+  variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+  return Segmenter.create(jax.device_get(variables), WIDTHS, IMAGE_SIZE)
+
+
+class Clock:
+  """Sums up the seconds of several runs, on the clock and of the processor."""
+
+  def __init__(self):
+    self.wall = self.processor = 0.0
+
+  def __call__(self, run: Callable[[], Any]) -> Any:
+    wall, processor = time.perf_counter(), time.process_time()
+    result = run()
+    self.wall += time.perf_counter() - wall
+    self.processor += time.process_time() - processor
+    return result
+
+
+def parts(pairs: Iterable[evaluation.Pair], size: int) -> Iterator[list[evaluation.Pair]]:
+  """Cuts a data set into generators of `size` pairs each, the last perhaps of fewer."""
+  iterator = iter(pairs)
+  for first in iterator:
+
+    def part(first=first):
+      yield first
+      for _, pair in zip(range(size - 1), iterator, strict=False):
+        yield pair
+
+    yield part()
+
+
+def counted(pairs: Iterable[evaluation.Pair], counts: list[int]) -> Iterator[evaluation.Pair]:
+  """Adds to `counts` how many pairs went by."""
+  counts.append(0)
+  for pair in pairs:
+    counts[-1] += 1
+    yield pair
+
+
+def main() -> None:
+  """Makes the pictures, runs the evaluations and prints what they take."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--pictures", type=int, default=5000, help="how many, at least 1")
+  parser.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures")
+  arguments = parser.parse_args()
+  if arguments.pictures < 1:
+    parser.error(f"--pictures={arguments.pictures}: expected at least 1")
+  print(
+    f"JAX {jax.__version__} on {jax.default_backend()}, {len(os.sched_getaffinity(0))} cores; "
+    f"{arguments.pictures} {arguments.format} pictures of {WIDTH} x {HEIGHT}, U-Net {WIDTHS} at "
+    f"{IMAGE_SIZE}, batches of {BATCH}",
+    flush=True,
+  )
+  segmenter = make_segmenter()
+  with tempfile.TemporaryDirectory() as folder:
+    source = make_folders(Path(folder), arguments.pictures, arguments.format)
+    measure(segmenter, source)
+
+
+if __name__ == "__main__":
+  main()
