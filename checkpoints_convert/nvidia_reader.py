@@ -46,7 +46,7 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     raise FileNotFoundError(
       f"no checkpoint file at {path}: expected a .pkl that NVIDIA published; check the path"
     )
-  torch = torch_reader._import_torch()
+  torch = torch_reader.import_torch()
   arrays, attributes = {}, {}
   try:
     with open(path, "rb") as file:

@@ -102,8 +102,8 @@ def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> f
   is_number = isinstance(clamp, numbers.Real) and not isinstance(clamp, bool)
   if clamp is not None and not (is_number and 0 < clamp < np.inf):
     raise ValueError(
-      f'conv_clamp is {clamp!r}, expected a positive number or null: --config=\'{{"conv_clamp": '
-      "256}'"
+      f"conv_clamp is {clamp!r}, expected a positive number or null: --config=FILE of such JSON as "
+      '{"conv_clamp": 256}'
     )
   return clamp
 

@@ -29,7 +29,7 @@ def read(path: str | os.PathLike) -> dict:
     raise FileNotFoundError(
       f"no checkpoint file at {path}: expected a file that torch.save wrote; check the path"
     )
-  torch = _import_torch()
+  torch = import_torch()
   try:
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     # Inside, because lazily damaged tensors (no storage, unknown layout) fail only here.
@@ -56,7 +56,8 @@ def read(path: str | os.PathLike) -> dict:
   return plain
 
 
-def _import_torch() -> Any:
+def import_torch() -> Any:
+  """Imports PyTorch if it is new enough to read files from strangers; else an ImportError."""
   try:
     import torch
   except ImportError as error:
