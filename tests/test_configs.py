@@ -1,0 +1,60 @@
+"""The configs that ship: each loads, and says how to get the generator that it needs."""
+
+import importlib
+import re
+import sys
+
+import pytest
+
+from checkpoints_convert.convert import FORMATS, VARIANT_FORMATS
+from unseg_jax import default_config, pipeline
+
+PUBLISHED = [
+  ("biggan", ("128", "256", "512")),
+  ("bigbigan", (None,)),
+  ("stylegan2", ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")),
+  ("studiogan", ("sagan", "sngan", "biggan", "contragan", "biggan_deep")),
+  ("selfcond", ("selfcondgan", "uncondgan")),
+]
+EVERY = [(name, argument) for name, arguments in PUBLISHED for argument in arguments]
+
+
+def get_config(name, argument=None):
+  module = importlib.import_module(f"configs.{name}")
+  return module.get_config(*([] if argument is None else [argument]))
+
+
+@pytest.mark.parametrize(("name", "argument"), EVERY)
+def test_who_lacks_the_generator_is_told_the_very_command_that_makes_it(name, argument, tmp_path):
+  config = get_config(name, argument)
+  with pytest.raises(FileNotFoundError) as caught:
+    pipeline.run(config, tmp_path / "run", pipeline.STAGES)
+  command = str(caught.value).splitlines()[-1].strip()
+  assert command == config.convert_command
+  assert command.startswith("python checkpoints_convert/convert.py ")
+  assert command.endswith(f"--output={config.generator}")
+  if variant := re.search(r"--variant=(\S+)", command):
+    assert variant[1] in VARIANT_FORMATS
+  else:
+    assert re.search(r"--format=(\S+)", command)[1] in FORMATS
+  assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("name", "arguments"), PUBLISHED)
+def test_a_config_begins_with_how_to_run_it_and_needs_no_argument(name, arguments):
+  config = get_config(name)
+  documentation = sys.modules[f"configs.{name}"].__doc__.replace("\\\n  ", "")
+  assert f"python -m unseg_jax.main --config=configs/{name}.py" in documentation
+  if "--variant" in config.convert_command:
+    assert config.convert_command in documentation
+
+
+def test_a_variant_that_there_is_not_is_refused_with_those_known():
+  with pytest.raises(ValueError, match=r"'1024'.*128, 256, 512"):
+    get_config("biggan", "1024")
+
+
+def test_every_setting_of_every_config_is_one_of_the_default_ones():
+  known = set(default_config.get_config().to_dict())
+  for name, argument in [*EVERY, ("dcgan_faces", None), ("evaluate", None)]:
+    assert set(get_config(name, argument).to_dict()) == known
