@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from absl import app, flags
+from absl import logging as absl_logging
 
 if not __package__:  # run as a script: Python looks in the script's folder, not in the checkout
   sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
@@ -266,4 +267,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   _define_flags()
+  absl_logging.set_verbosity(absl_logging.ERROR)  # The libraries' own chatter stays out of the way.
   app.run(main)
