@@ -16,6 +16,7 @@ _BLOCKS = {
 
 
 _IMAGE_SIZE = 128  # of the published U-Nets
+_LEAST_SIZE = 16  # which four times halved leave one pixel
 
 VARIANTS = {}
 # Keys that only checkpoints of this format hold.
@@ -35,13 +36,18 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     `variables_from_state_dict`.
 
   Raises:
-    ValueError: a setting is unknown, or the arrays are not those of the U-Net.
+    ValueError: a setting is unknown or wrong, or the arrays are not those of the U-Net.
   """
   state_dict.check_settings(settings, ("image_size",))
+  image_size = settings.get("image_size", _IMAGE_SIZE)
+  if type(image_size) is not int or image_size < _LEAST_SIZE:
+    raise ValueError(
+      f"image_size={image_size!r}: expected a whole number of pixels, at least {_LEAST_SIZE}"
+    )
   variables = variables_from_state_dict(checkpoint)
   levels = ["inc", *(f"down_{i}" for i in (1, 2, 3, 4))]
   widths = [variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels]
-  config = {"widths": widths, "image_size": settings.get("image_size", _IMAGE_SIZE)}
+  config = {"widths": widths, "image_size": image_size}
   return "unet", config, variables
 
 

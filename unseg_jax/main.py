@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
   except (
     ValueError,
     OSError,
+    ImportError,
     FloatingPointError,
     workdir.StageMismatch,
     synthesis.TooFewAccepted,

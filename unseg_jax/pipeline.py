@@ -6,7 +6,7 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from unseg_jax import (
   progress,
   refinement,
   report,
+  saliency,
   search,
   synthesis,
   tables,
@@ -121,8 +122,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
     ValueError, FileNotFoundError: the segmenter or a data set is not there, or no data set is
       listed.
   """
-  refinement.check_method(config.evaluate.refine)
-  if not evaluation.data_sets(config):
+  if not _check_evaluation(config):
     raise ValueError(
       "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
       ".tfds"
@@ -151,9 +151,21 @@ def check_inputs(config: ml_collections.ConfigDict) -> None:
     )
   synthesis.check_config(config.generate)
   training.schedule(config.train)
-  evaluation.data_sets(config)
-  refinement.check_method(config.evaluate.refine)
+  _check_evaluation(config)
   _report_pictures(config)
+
+
+def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluation.Pair]]:
+  """Raises for settings of the evaluation that would fail late; returns the data sets."""
+  settings = config.evaluate
+  if settings.batch_size < 1:
+    raise ValueError(
+      f"config.evaluate.batch_size={settings.batch_size}: expected at least 1 picture"
+    )
+  refinement.check_method(settings.refine)
+  if settings.saliency:
+    saliency.check_installed()
+  return evaluation.data_sets(config)
 
 
 def _search(this: Run, folder: Path) -> None:

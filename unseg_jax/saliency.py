@@ -82,6 +82,11 @@ def aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 @functools.cache
+def check_installed() -> None:
+  """Raises an ImportError, with the way out, if these metrics cannot be computed here."""
+  _library()
+
+
 def _library() -> types.ModuleType:
   try:
     import py_sod_metrics
