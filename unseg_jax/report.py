@@ -235,7 +235,7 @@ def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
     f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
     for name, *cells in metric_rows(metrics)[1:]
   )
-  lead = "Means over the pictures of each data set; 1 is perfect."
+  lead = "Means over the pictures of each data set; 1 is perfect, 0 for MAE."
   return (
     f'{_lead(lead)}<div class="card scrolls"><table class="metrics">'
     f'<thead><tr><th scope="col">Data set</th>{head}</tr></thead>'
