@@ -81,12 +81,12 @@ def aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
   return {name: metrics.exact_mean([s[name] for s in scores]) for name in NAMES}
 
 
-@functools.cache
 def check_installed() -> None:
   """Raises an ImportError, with the way out, if these metrics cannot be computed here."""
   _library()
 
 
+@functools.cache
 def _library() -> types.ModuleType:
   try:
     import py_sod_metrics
