@@ -9,7 +9,7 @@ import pytest
 from absl.testing import flagsaver
 from PIL import Image
 
-from unseg_jax import pictures, predict
+from unseg_jax import pictures, predict, refinement
 
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
 KINDS = ("mask", "cutout", "overlay")
@@ -59,7 +59,8 @@ def command(segmenter, photos, output, capsys):
   """Calls the command with these defaults; returns its exit status and stderr."""
 
   def call(*positional, **flags):
-    defaults = {"segmenter": segmenter, "input": photos, "output": output, "overwrite": "false"}
+    defaults = {"segmenter": segmenter, "input": photos, "output": output}
+    defaults |= {"overwrite": "false", "refine": "none"}
     values = {name: str(value) for name, value in (defaults | flags).items()}
     with flagsaver.as_parsed(**values):
       status = predict.main(["predict", *positional])
@@ -204,6 +205,22 @@ def test_inputs_are_never_replaced(photos, command):
   assert status == 1
   assert f"would replace the input {photos / 'a_mask.png'}" in stderr
   assert (photos / "a_mask.png").read_bytes() == before
+
+
+def test_refined_masks_follow_the_pictures_edges(photos, output, command):
+  image = noise(photos / "a.png", 30, 41)
+  assert command(refine="guided")[0] == 0
+  plain = image.mean(axis=2, dtype=np.float32) / 255
+  refined = refinement.refine(plain, image, "guided")
+  assert np.abs(refined - plain).max() > 0.01
+  with Image.open(output / "a_cutout.png") as cutout:
+    np.testing.assert_array_equal(cutout, pictures.cutout(image, refined))
+
+
+def test_an_unknown_refinement_is_refused_before_any_work(photos, output, command):
+  noise(photos / "a.png")
+  status, stderr = command(refine="blur")
+  assert status == 1 and "refine='blur' is not offered" in stderr and not output.exists()
 
 
 @pytest.mark.parametrize(

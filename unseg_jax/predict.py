@@ -18,13 +18,16 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 
-from unseg_jax import pictures, progress, workdir
+from unseg_jax import pictures, progress, refinement, workdir
 from unseg_jax.data import folder
 from unseg_jax.segmenter import Segmenter
 
-SEGMENTER = flags.DEFINE_string("segmenter", None, "Workdir of the run that trained the segmenter.")
+SEGMENTER = flags.DEFINE_string("segmenter", None, "Workdir of a run, or a converted U-Net.")
 INPUT = flags.DEFINE_string("input", None, "A picture, a folder of pictures, or a quoted glob.")
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write to, made if it is missing.")
+REFINE = flags.DEFINE_string(
+  "refine", "none", "Or 'guided': fit the masks to the pictures' edges, by OpenCV."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
 
 KINDS = ("mask", "cutout", "overlay")
@@ -38,20 +41,23 @@ def main(argv: Sequence[str]) -> int:
         f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
         "--input='photos/*.jpg', so that the shell does not expand it."
       )
-    return predict(SEGMENTER.value, INPUT.value, OUTPUT.value, OVERWRITE.value)
-  except (OSError, ValueError) as error:
+    return predict(SEGMENTER.value, INPUT.value, OUTPUT.value, OVERWRITE.value, refine=REFINE.value)
+  except (ImportError, OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
 
 
-def predict(segmenter_folder: str, pattern: str, output: str, overwrite: bool) -> int:
+def predict(
+  segmenter_folder: str, pattern: str, output: str, overwrite: bool, refine: str = "none"
+) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each.
 
   Args:
-    segmenter_folder: the workdir of the run that trained the segmenter.
+    segmenter_folder: the workdir of the run that trained the segmenter, or a converted U-Net.
     pattern: the pictures, as in `folder.find_pictures`.
     output: the folder to write to, made if it is missing.
     overwrite: whether to replace files that are there already.
+    refine: one of `refinement.METHODS`, for the masks.
 
   Returns:
     The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs are
@@ -59,12 +65,15 @@ def predict(segmenter_folder: str, pattern: str, output: str, overwrite: bool) -
 
   Raises:
     FileNotFoundError: there are no pictures, or there is no segmenter.
-    ValueError: two pictures have the same stem, or an output would replace a picture.
+    ImportError: what the refinement needs is not installed.
+    ValueError: two pictures have the same stem, an output would replace a picture, or there is no
+      such refinement.
     OSError: the outputs cannot be written.
   """
   segmenter_folder, output = (Path(os.path.expanduser(path)) for path in (segmenter_folder, output))
   if output.exists() and not output.is_dir():
     raise NotADirectoryError(f"--output={output} is a file; expected a folder, or a new name.")
+  refinement.check_method(refine)
   found = folder.find_pictures(pattern)
   plan = _plan(found, output)
   segmenter = Segmenter.restore(segmenter_folder)
@@ -72,7 +81,7 @@ def predict(segmenter_folder: str, pattern: str, output: str, overwrite: bool) -
   skipped = 0
   with progress.bar("predict", len(found), unit="picture") as bar:
     for picture, outputs in plan.items():
-      problem = _segment(segmenter, picture, outputs, overwrite)
+      problem = _segment(segmenter, picture, outputs, overwrite, refine)
       if problem:
         skipped += 1
         bar.write(f"skipped: {problem}", file=sys.stderr)
@@ -108,6 +117,7 @@ def _segment(
   picture: Path,
   outputs: Sequence[Path],
   overwrite: bool,
+  refine: str,
 ) -> str | None:
   """Segments one picture; returns why it was skipped, if it was."""
   there = [path for path in outputs if path.exists()]
@@ -118,7 +128,7 @@ def _segment(
     image = folder.read_picture(picture)
   except ValueError as error:
     return str(error)
-  probability = segmenter(image)
+  probability = refinement.refine(segmenter(image), image, refine)
   arrays = (
     probability > 0.5,
     pictures.cutout(image, probability),
