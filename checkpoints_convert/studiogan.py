@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from checkpoints_convert import biggan, state_dict
+from checkpoints_convert import biggan, biggan_deep, state_dict
 
 _EPSILON = 1e-4  # of all batch norms upstream
 
@@ -37,8 +37,6 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
   settings = flatten(settings)
   if any(".conv2d3." in key for key in state.keys()):
-    from checkpoints_convert import biggan_deep
-
     _check("architecture", "big_resnet_deep", settings)
     return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
 

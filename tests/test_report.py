@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unseg_jax import pictures, report
+from unseg_jax import pictures, report, tables
 
 SECTIONS = [
   "results",
@@ -156,7 +156,7 @@ def test_bad_pictures_are_named(call, message):
 
 
 def test_metrics_table_is_aligned():
-  table = report.metrics_table({"ECSSD": METRICS, "A longer name": {"accuracy": 1, "iou": np.nan}})
+  table = tables.metrics_table({"ECSSD": METRICS, "A longer name": {"accuracy": 1, "iou": np.nan}})
   assert table.splitlines() == [
     "Data set       Accuracy     IoU  F_beta   F_max",
     "-------------  --------  ------  ------  ------",
@@ -166,7 +166,7 @@ def test_metrics_table_is_aligned():
 
 
 def test_metrics_table_without_data_sets_says_so():
-  assert report.metrics_table({}) == "No data set was evaluated."
+  assert tables.metrics_table({}) == "No data set was evaluated."
 
 
 def test_page_holds_what_it_was_given(full):

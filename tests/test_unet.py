@@ -1,42 +1,19 @@
 """The U-Net equals the original's, and pictures are resized as PyTorch and Pillow do."""
 
-import pathlib
-import zlib
-
 import jax
 import numpy as np
 import pytest
 import torch
+from golden_unet import GOLDEN, make_state_dict
 from PIL import Image
 
 from checkpoints_convert import unet as convert
 from unseg_jax import parallel, segmenter, unet
 
-GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "unet.npz")
-
-
-def value(key, shape):
-  """The weights behind the golden logits: random, but a function of their name alone."""
-  draw = np.random.RandomState(zlib.crc32(key.encode()) & 0x7FFFFFFF)
-  if key.endswith("num_batches_tracked"):
-    return np.zeros(shape, np.int64)
-  x = draw.standard_normal(shape).astype(np.float32)
-  if key.endswith("running_var"):
-    return 0.5 + np.abs(x)
-  if key.endswith(("running_mean", "bias")):
-    return 0.1 * x
-  if len(shape) == 1:
-    return 1 + 0.1 * x
-  return x * np.sqrt(2 / np.prod(shape[1:])).astype(np.float32)
-
 
 @pytest.fixture(scope="module")
 def variables():
-  state_dict = {}
-  for entry in GOLDEN["keys"]:
-    key, _, shape = str(entry).partition(":")
-    state_dict[key] = value(key, tuple(int(size) for size in shape.split(",") if size))
-  return convert.variables_from_state_dict(state_dict)
+  return convert.variables_from_state_dict(make_state_dict())
 
 
 @pytest.mark.parametrize("size", ["64x64", "128x171", "100x75"])

@@ -3,45 +3,25 @@
 import pathlib
 import subprocess
 import sys
-import zlib
 
+import golden_unet
 import jax
 import numpy as np
 import pytest
 import torch
+from golden_unet import GOLDEN
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import checkpoints
 from unseg_jax.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parents[1]
-GOLDEN = np.load(ROOT / "tests" / "golden" / "unet.npz")
-
-
-def value(key, shape):
-  """The weights behind the golden logits: random, but a function of their name alone."""
-  draw = np.random.RandomState(zlib.crc32(key.encode()) & 0x7FFFFFFF)
-  if key.endswith("num_batches_tracked"):
-    return np.zeros(shape, np.int64)
-  x = draw.standard_normal(shape).astype(np.float32)
-  if key.endswith("running_var"):
-    return 0.5 + np.abs(x)
-  if key.endswith(("running_mean", "bias")):
-    return 0.1 * x
-  if len(shape) == 1:
-    return 1 + 0.1 * x
-  return x * np.sqrt(2 / np.prod(shape[1:])).astype(np.float32)
 
 
 def make_state_dict(divisor=1):
-  """Upstream's state dict, its channels divided."""
-  state_dict = {}
-  for entry in GOLDEN["keys"]:
-    key, _, shape = str(entry).partition(":")
-    shape = [int(size) for size in shape.split(",") if size]
-    shape = tuple(size // divisor if size >= 64 else size for size in shape)
-    state_dict[key] = torch.as_tensor(value(key, shape))
-  return state_dict
+  """Upstream's state dict as tensors, its channels divided."""
+  arrays = golden_unet.make_state_dict(divisor)
+  return {key: torch.as_tensor(array) for key, array in arrays.items()}
 
 
 @pytest.fixture(scope="module")

@@ -122,13 +122,14 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
     ValueError, FileNotFoundError: the segmenter or a data set is not there, or no data set is
       listed.
   """
-  if not _check_evaluation(config):
+  data_sets = _check_evaluation(config)
+  if not data_sets:
     raise ValueError(
       "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
       ".tfds"
     )
   segmenter = Segmenter.restore(config.segmenter)
-  _write_scores(_evaluate_real(config, segmenter), config, directory)
+  _write_scores(_evaluate_real(config, segmenter, data_sets), config, directory)
 
 
 def _run_stage(this: Run, stage: str) -> None:
@@ -208,17 +209,21 @@ def _evaluate(this: Run, folder: Path) -> None:
   scores = {
     evaluation.SYNTHETIC: _evaluate_on(this.config, segmenter, evaluation.synthetic_pairs(held_out))
   }
-  scores |= _evaluate_real(this.config, segmenter)
+  scores |= _evaluate_real(this.config, segmenter, evaluation.data_sets(this.config))
   _write_scores(scores, this.config, this.workdir)
   this.events.scalars(
     {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
   )
 
 
-def _evaluate_real(config: ml_collections.ConfigDict, segmenter: Segmenter) -> Scores:
+def _evaluate_real(
+  config: ml_collections.ConfigDict,
+  segmenter: Segmenter,
+  data_sets: dict[str, Collection[evaluation.Pair]],
+) -> Scores:
   return {
     name: _evaluate_on(config, segmenter, progress.counted(f"evaluate {name}", pairs))
-    for name, pairs in evaluation.data_sets(config).items()
+    for name, pairs in data_sets.items()
   }
 
 

@@ -19,7 +19,6 @@ from PIL import Image
 
 from unseg_jax import pictures, workdir
 from unseg_jax.tables import METRIC_LABELS, NO_METRICS, metric_rows
-from unseg_jax.tables import metrics_table as metrics_table
 
 # Pictures are shrunk to what a page can show: photographs as PNG would make it very large.
 LONGEST_SIDE = 512
