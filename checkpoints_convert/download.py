@@ -13,16 +13,10 @@ from typing import BinaryIO
 
 import tqdm
 
-from unseg_jax import checkpoints
+from unseg_jax import checkpoints, workdir
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
-
-
-def cache_folder() -> pathlib.Path:
-  """Where downloads are kept: `unseg_jax` in `$XDG_CACHE_HOME`, or else in `~/.cache`."""
-  cache = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-  return pathlib.Path(cache) / "unseg_jax"
 
 
 def fetch(
@@ -35,8 +29,8 @@ def fetch(
 
   Args:
     url: http or https.
-    folder: where the copy is kept; `cache_folder()` if None. Its name begins with digits of the
-      URL's hash, since many projects publish under the same file name.
+    folder: where the copy is kept; `workdir.cache_folder()` if None. Its name begins with digits of
+      the URL's hash, since many projects publish under the same file name.
     sha256: the file's SHA-256 in hexadecimal, or None to check only that it is complete.
 
   Raises:
@@ -49,7 +43,7 @@ def fetch(
       f"cannot download {url}: expected a URL that begins with http:// or https://; for a file on "
       "this machine give its path"
     )
-  folder = cache_folder() if folder is None else pathlib.Path(folder)
+  folder = workdir.cache_folder() if folder is None else pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path).rpartition("/")[2])
   target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name[-100:]}"

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from checkpoints_convert import download
+from unseg_jax import workdir
 
 DATA = random.Random(0).randbytes(3_000_000)
 
@@ -96,7 +97,7 @@ def test_downloads_are_kept_in_the_users_cache(server, tmp_path, monkeypatch):
   assert download.fetch(server.url).parent == tmp_path / "unseg_jax"
   monkeypatch.delenv("XDG_CACHE_HOME")
   monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "home")
-  assert download.cache_folder() == tmp_path / "home" / ".cache" / "unseg_jax"
+  assert workdir.cache_folder() == tmp_path / "home" / ".cache" / "unseg_jax"
 
 
 def test_a_broken_download_says_so_and_is_resumed(server, tmp_path):

@@ -1,124 +1,26 @@
 """Whole runs: what they leave, that they go on after a kill, and what they refuse."""
 
-import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import tensorflow_datasets as tfds
-import tiny_config
-from array_record.python import array_record_module
 from PIL import Image
+from whole_runs import ROOT, contents, last_state, make_config, records, run_main
 
-from checkpoints_convert.convert import convert_file
-from unseg_jax import checkpoints, pipeline, predict, progress, synthesis, training, workdir
+from unseg_jax import pipeline, predict, progress, synthesis, training, workdir
 from unseg_jax.data import synthetic
 from unseg_jax.segmenter import Segmenter
 
-ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "unseg_jax" / "pretrained" / "example"
+pytestmark = pytest.mark.usefixtures("compile_quickly")
 STAGES = tuple(pipeline.STAGES)
 SIZES = {"train": 40, "validation": 8, "test": 8}
 SCORES = {"accuracy", "iou", "f_beta", "f_max"}
-
-
-@pytest.fixture(scope="session")
-def generator(tmp_path_factory):
-  output = tmp_path_factory.mktemp("generator") / "random.safetensors"
-  convert_file(ROOT / "tests" / "golden" / "dcgan.pth", output, "dcgan")
-  return output
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compile_once(tmp_path_factory):
-  """Lets all runs, those in processes of their own included, share what they compile."""
-  settings = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-  }
-  with pytest.MonkeyPatch.context() as patch:
-    for name, value in settings.items():
-      patch.setenv(name.upper(), str(value))
-      jax.config.update(name, value)
-    yield
-    jax.config.update("jax_compilation_cache_dir", None)
-
-
-@pytest.fixture
-def config(generator):
-  return make_config(generator)
-
-
-@pytest.fixture(scope="session")
-def finished(generator, tmp_path_factory):
-  """A workdir after a whole run that nothing disturbed; tests must not change it."""
-  folder = tmp_path_factory.mktemp("finished")
-  pipeline.run(make_config(generator), folder, STAGES)
-  return folder
-
-
-@pytest.fixture
-def copied(finished, tmp_path):
-  """A finished workdir of the test's own."""
-  return Path(shutil.copytree(finished, tmp_path / "copied"))
-
-
-def make_config(generator):
-  config = tiny_config.get_config()
-  config.generator = str(generator)
-  return config
-
-
-def contents(folder):
-  """Every file and its state, to tell that nothing was touched."""
-  return {
-    path.relative_to(folder): (path.stat().st_mtime_ns, path.stat().st_size)
-    for path in folder.rglob("*")
-    if path.is_file()
-  }
-
-
-def records(folder, split):
-  """The serialised records of a split, in order."""
-  found = []
-  for path in sorted((folder / "generate").glob(f"synthetic-{split}.array_record-*")):
-    reader = array_record_module.ArrayRecordReader(str(path))
-    found += reader.read_all()
-    reader.close()
-  return found
-
-
-def last_state(folder):
-  with checkpoints.training_manager(folder / "train" / "checkpoints", read_only=True) as manager:
-    step = manager.latest_step()
-    args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
-    return step, manager.restore(step, args=args)["state"]
-
-
-def run_python(code, *arguments, **environment):
-  """Runs code in a process of its own, in the repository's root."""
-  path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-  return subprocess.run(
-    [sys.executable, "-c", code, *map(str, arguments)],
-    cwd=ROOT,
-    env={**os.environ, "PYTHONPATH": path, **environment},
-    capture_output=True,
-    text=True,
-    timeout=120,
-  )
-
-
-def run_main(*arguments, before=""):
-  """Runs `python -m unseg_jax.main` on the tiny config, after some code of the test's."""
-  code = f"{before}\nimport runpy\nrunpy.run_module('unseg_jax.main', run_name='__main__')"
-  return run_python(code, "--config=tests/tiny_config.py", *arguments)
 
 
 class TestWholeRun:
@@ -175,6 +77,14 @@ class TestWholeRun:
     before.pop(Path("config.json")), after.pop(Path("config.json"))
     assert after == before
 
+  def test_less_memory_is_no_other_result(self, copied, config):
+    config.search.microbatch = 2
+    config.generate.chunk = 4
+    pipeline.run(config, str(copied), STAGES)
+    config.generate.shard_candidates = 32
+    with pytest.raises(workdir.StageMismatch, match="shard_candidates"):
+      pipeline.run(config, copied, STAGES)
+
   def test_evaluates_folders_of_real_pictures(self, copied, config, tmp_path):
     for kind, name in (("images", "astronaut_head.png"), ("masks", "astronaut_head_mask.png")):
       (tmp_path / kind).mkdir()
@@ -191,6 +101,41 @@ class TestWholeRun:
     assert "heads" in (copied / "report.html").read_text()
     after = contents(copied)
     assert all(after[path] == state for path, state in before.items())
+
+
+class TestTwoDirectionsAndRestarts:
+  @pytest.fixture(scope="class")
+  def searched(self, generator, tmp_path_factory):
+    """A workdir after a search of two directions from two starts, and its data set."""
+    folder = tmp_path_factory.mktemp("restarts")
+    config = make_config(generator)
+    config.search.update({"directions": 2, "restarts": 2})
+    config.generate.agreement = 0.01
+    pipeline.run(config, folder, ("search", "generate"))
+    return folder
+
+  def test_leaves_every_restart_in_a_table_with_a_picture(self, searched):
+    rows = workdir.read_json(searched / "search" / "restarts.json")
+    assert [row["restart"] for row in rows] == [0, 1]
+    assert sum(row["chosen"] for row in rows) == 1
+    for row in rows:
+      assert {"loss", "acceptance", "agreement"} <= row.keys()
+      assert (searched / "search" / f"restart-{row['restart']}.png").exists()
+
+  def test_leaves_two_directions_and_an_animation(self, searched):
+    assert np.load(searched / "search" / "direction.npy").shape == (2, 20)
+    with Image.open(searched / "search" / "direction.webp") as animation:
+      assert animation.n_frames > 8
+
+  def test_the_agreement_of_light_and_dark_is_one_of_the_filters(self, searched):
+    rates = workdir.read_json(searched / "generate" / "filters.json")["rates"]
+    assert rates.keys() == {"area", "agreement", "all"}
+
+  def test_another_filter_is_another_ranking(self, searched, config):
+    config.search.update({"directions": 2, "restarts": 2})
+    config.generate.agreement = 0.02
+    with pytest.raises(workdir.StageMismatch, match=r"generate\.agreement: 0\.01 there, 0\.02 now"):
+      pipeline.run(config, searched, ("search",))
 
 
 class TestRefusal:
@@ -234,7 +179,13 @@ class TestRefusal:
 
   @pytest.mark.parametrize(
     ("name", "value"),
-    [("area", (0.5, 0.2)), ("rule", "colour"), ("shard_candidates", 12)],
+    [
+      ("area", (0.5, 0.2)),
+      ("rule", "colour"),
+      ("shard_candidates", 12),
+      ("agreement", 0.5),
+      ("dtype", "float64"),
+    ],
   )
   def test_impossible_settings(self, config, tmp_path, name, value):
     config.generate[name] = value
@@ -285,11 +236,11 @@ search._save = save_and_die
 """,
   "generate": """
 write = synthetic.write_shard
-def write_half_and_die(path, records):
+def write_half_and_die(path, records, counts):
   if path.name.endswith("train.array_record-00001"):
     path.with_name(path.name + ".incomplete").write_bytes(records[0])
     kill()
-  write(path, records)
+  write(path, records, counts)
 synthetic.write_shard = write_half_and_die
 """,
   "train": """
@@ -379,70 +330,23 @@ class TestKilled:
     )
 
 
-FOUR_DEVICES = """
-import pathlib, sys
-import jax, tiny_config
-from unseg_jax import pipeline
-assert jax.device_count() == 4
-config = tiny_config.get_config()
-config.generator, search, generate = sys.argv[1:]
-pipeline.run(config, pathlib.Path(search), ["search"])
-pipeline.run(config, pathlib.Path(generate), ["generate"])
-"""
-
-
-class TestFourDevices:
-  @pytest.fixture(scope="class")
-  def four(self, finished, generator, tmp_path_factory):
-    """Workdirs of four devices' search, and of four devices' data set by one device's direction."""
-    folder = tmp_path_factory.mktemp("four")
-    shutil.copytree(finished / "search", folder / "generate" / "search")
-    process = run_python(
-      FOUR_DEVICES,
-      generator,
-      folder / "search",
-      folder / "generate",
-      XLA_FLAGS="--xla_force_host_platform_device_count=4",
-    )
-    assert process.returncode == 0, process.stderr
-    return folder
-
-  def test_find_the_same_direction(self, four, finished):
-    direction = np.load(four / "search" / "search" / "direction.npy")
-    expected = np.load(finished / "search" / "direction.npy")
-    print("direction: largest difference", np.abs(direction - expected).max())
-    np.testing.assert_allclose(direction, expected, atol=1e-4)
-
-  @pytest.mark.parametrize("split", SIZES)
-  def test_make_the_same_data_set(self, four, finished, split):
-    pairs, expected = (
-      list(synthetic.read(run / "generate", split)) for run in (four / "generate", finished)
-    )
-    assert [pair["candidate"] for pair in pairs] == [pair["candidate"] for pair in expected]
-    for name in ("image", "mask"):
-      arrays = [np.stack([pair[name] for pair in run]).astype(int) for run in (pairs, expected)]
-      difference = np.abs(arrays[0] - arrays[1])
-      print(split, name, "largest", difference.max(), "pixels", (difference > 0).sum())
-      assert difference.max() == 0
-
-
 class TestFailure:
   def test_full_disk(self, finished, tmp_path):
     whole = synthetic.shard_path(tmp_path, "train", 0)
     failed = synthetic.shard_path(tmp_path, "train", 1)
     some = records(finished, "train")[:16]
     assert sum(map(len, some)) > 40_000
-    synthetic.write_shard(whole, some)
+    synthetic.write_shard(whole, some, {})
     before = whole.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Files may not grow beyond this: the nearest to a full disk that a test can have.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
       with pytest.raises(OSError, match=r"train\.array_record-00001.*disk space"):
-        synthetic.write_shard(failed, some)
+        synthetic.write_shard(failed, some, {})
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(tmp_path.iterdir()) == [whole]
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == [whole]
     assert whole.read_bytes() == before
 
   def test_filters_that_reject_everything(self, finished, config, tmp_path):

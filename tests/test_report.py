@@ -1,5 +1,6 @@
 """The report: its pictures, its text, and how it looks in a browser."""
 
+import base64
 import dataclasses
 import html
 import io
@@ -8,12 +9,14 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from unseg_jax import pictures, report, tables
+from unseg_jax import pictures, report, tables, workdir
 
 SECTIONS = [
   "results",
@@ -25,6 +28,7 @@ SECTIONS = [
   "predictions",
   "config",
 ]
+ROOT = Path(__file__).parents[1]
 METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
 CHROMIUM = next(filter(shutil.which, ["chromium", "chromium-browser", "google-chrome"]), None)
 
@@ -176,12 +180,60 @@ def test_page_holds_what_it_was_given(full):
     assert text in page
   # The direction, six pairs, four views of one prediction.
   assert page.count("<img") == 1 + 2 * 6 + 4
+  # Curves of very different range do not share a chart.
+  assert page.count("<svg") == 3
 
 
 def test_page_of_one_data_set_leads_with_its_metrics(full):
   page = report.render(dataclasses.replace(full, metrics={"ECSSD": METRICS}))
   results = page[page.index('id="results"') : page.index('id="direction"')]
   assert re.findall(r"<dd>([\d.]+)", results) == ["0.9500", "0.8000", "0.9000", "0.9123"]
+
+
+def test_published_metrics_stand_below_those_of_the_run(full):
+  reference = {"ECSSD": {"iou": 0.7, "mae": 0.125}, "Never evaluated": {"iou": 0.3}}
+  page = report.render(dataclasses.replace(full, reference=reference))
+  rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page[page.index('id="metrics"') :])
+  cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
+  assert [row[0] for row in cells[:4]] == ["Data set", "ECSSD", "Published", "DUTS-TE"]
+  assert cells[1][1:] == ["0.9500", "0.8000", "0.9000", "0.9123", "-"]
+  assert cells[2][1:] == ["-", "0.7000", "-", "-", "0.1250"]
+  assert "Never evaluated" not in page
+
+
+def test_searches_from_several_starts_are_shown_and_the_chosen_one_is_marked(full):
+  restarts = [
+    report.Restart(f"<{i}>", i == 1, {"loss": -0.25 * i, "acceptance": 0.75}, picture(seed=i))
+    for i in range(3)
+  ]
+  page = report.render(dataclasses.replace(full, restarts=restarts))
+  section = page[page.index('id="direction"') : page.index('id="synthetic-set"')]
+  rows = re.findall(r"<tr>(.*?)</tr>", section)
+  assert [">chosen<" in row for row in rows] == [False, False, True, False]
+  assert "Loss" in rows[0] and "−0.25" in rows[2] and "0.75" in rows[2] and "&lt;1&gt;" in rows[2]
+  for restart in restarts:
+    assert pictures.data_uri(restart.picture) in section
+  assert "chosen" not in report.render(full)
+
+
+def webp():
+  frames = [Image.fromarray(picture(32, 96, seed)) for seed in range(3)]
+  buffer = io.BytesIO()
+  frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=100)
+  return buffer.getvalue()
+
+
+def test_the_animation_stands_beside_the_picture(full):
+  animation = webp()
+  page = report.render(dataclasses.replace(full, animation=animation))
+  (data,) = re.findall(r'src="data:image/webp;base64,([^"]*)" .*?width="96" height="32"', page)
+  assert base64.b64decode(data) == animation
+  assert page.count("<img") == 2 + 2 * 6 + 4
+
+
+def test_an_animation_that_is_no_webp_is_named(full):
+  with pytest.raises(ValueError, match="animation, 4 bytes, is not a WebP"):
+    report.render(dataclasses.replace(full, animation=b"RIFF"))
 
 
 def test_same_contents_give_the_same_page(full):
@@ -233,52 +285,6 @@ def test_numbers_that_are_not_finite_are_shown_as_such(full):
   )
   assert "2 values that are not finite are left out" in page
   assert "Its probability is not finite" in page
-  (path,) = re.findall(r'<path class="curve[^>]* d="([^"]*)"', page)
-  # One lonely point, a gap, and a line of two points.
-  assert re.fullmatch(r"M[\d. ]+h0M[\d. ]+h0L[\d. ]+", path)
-
-
-@pytest.mark.parametrize("value", [0.0, 3.0, -3.0, np.nan])
-def test_a_constant_curve_is_drawn_in_range(full, value):
-  page = report.render(
-    dataclasses.replace(full, curves={"Search": {"step": [5, 6], "loss": [value, value]}})
-  )
-  heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", page)]
-  assert all(report.TOP < y < report.BOTTOM for y in heights)
-  assert len(heights) == (0 if np.isnan(value) else 2)
-
-
-def curve_charts(contents, **curves):
-  steps = np.arange(len(next(iter(curves.values()))))
-  page = report.render(dataclasses.replace(contents, curves={"Any": {"step": steps, **curves}}))
-  return re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL), page
-
-
-def test_curves_share_a_chart_only_if_both_can_be_read(full):
-  falling = np.linspace(1, 0.5, 50)
-  charts, _ = curve_charts(full, loss=falling, held_out=falling + 0.1, tiny=falling / 100)
-  assert [chart.count("<path") for chart in charts] == [2, 1]
-
-
-def test_curves_over_decades_are_drawn_logarithmically(full):
-  charts, page = curve_charts(full, loss=np.geomspace(1, 1e-3, 4))
-  heights = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", charts[0].split('d="')[1])]
-  np.testing.assert_allclose(np.diff(heights), (report.BOTTOM - report.TOP) / 3, atol=0.2)
-  assert "logarithmic" in page
-  assert "logarithmic" not in curve_charts(full, loss=np.linspace(1, 0.5, 4))[1]
-
-
-@pytest.mark.parametrize(
-  ("low", "high", "within", "around"),
-  [
-    (0, 100, [0, 20, 40, 60, 80, 100], [0, 20, 40, 60, 80, 100]),
-    (-0.53, 0.13, [-0.4, -0.2, 0], [-0.6, -0.4, -0.2, 0, 0.2]),
-    (0, 18000, [0, 5000, 10000, 15000], [0, 5000, 10000, 15000, 20000]),
-  ],
-)
-def test_ticks_are_round_numbers(low, high, within, around):
-  np.testing.assert_allclose(report._ticks(low, high, 5), within, atol=1e-12)
-  np.testing.assert_allclose(report._ticks(low, high, 5, around=True), around, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -316,10 +322,142 @@ def test_write_replaces_the_report_whole_or_not_at_all(full, tmp_path, monkeypat
   assert path.read_text("utf-8") == report.render(full)
 
 
+# From a workdir.
+
+
+def write_config(folder, **changes):
+  config = {
+    "name": "faces",
+    "seed": 0,
+    "evaluate": {"reference": {"ECSSD": {"iou": 0.7}}},
+    "report": {"pictures": [], "samples": 2},
+  }
+  workdir.write_json(folder / "config.json", config | changes)
+
+
+@pytest.fixture
+def searched(tmp_path):
+  """The workdir of a run that stopped after its search."""
+  folder = tmp_path / "searched"
+  write_config(folder)
+  workdir.write_json(folder / "search" / "history.json", {"step": [0, 1], "loss": [2.0, 1.0]})
+  Image.fromarray(picture(32, 80)).save(folder / "search" / "direction.png")
+  return folder
+
+
+def test_collects_what_an_unfinished_run_left(searched):
+  found = report.collect(searched, report.find_pictures(["example:astronaut_head.png"]), 2)
+  assert found.title == "faces" and found.reference == {"ECSSD": {"iou": 0.7}}
+  np.testing.assert_array_equal(found.direction_picture, picture(32, 80))
+  assert list(found.curves) == ["Search"] and found.curves["Search"]["loss"] == [2.0, 1.0]
+  assert not (found.samples or found.filters or found.metrics or found.predictions)
+  assert not (found.restarts or found.animation)
+  assert "No synthetic pairs were kept" in report.render(found)
+
+
+def test_collects_nothing_but_the_config_of_a_run_that_has_just_begun(tmp_path):
+  write_config(tmp_path)
+  page = report.render(report.collect(tmp_path, [], 2))
+  assert page.count('<p class="empty">') == len(SECTIONS) - 1
+
+
+def test_collects_the_results_of_every_stage(searched, monkeypatch):
+  records = [{"image": picture(seed=i), "mask": disc()[..., None] * 255} for i in range(3)]
+  monkeypatch.setattr(report.synthetic, "read", lambda folder, split: records)
+  monkeypatch.setattr(report.Segmenter, "restore", lambda folder: lambda image: image[..., 0] / 255)
+  workdir.write_json(searched / "generate" / "filters.json", {"rates": {"all": 0.5}})
+  workdir.write_json(searched / "train" / "history.json", {"Training": {"step": [1], "loss": [3]}})
+  workdir.write_json(searched / "metrics.json", {"ECSSD": METRICS})
+  restarts = [{"restart": i, "chosen": i == 1, "loss": -0.5} for i in range(2)]
+  workdir.write_json(searched / "search" / "restarts.json", restarts)
+  Image.fromarray(picture(32, 80, 1)).save(searched / "search" / "restart-1.png")
+  (searched / "search" / "direction.webp").write_bytes(webp())
+  paths = [searched.parent / name for name in ("one/head.png", "two/head.png", "two/cat.png")]
+  for i, path in enumerate(paths):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(picture(seed=i)).save(path)
+
+  found = report.collect(searched, paths, 2)
+  assert len(found.samples) == 2
+  np.testing.assert_array_equal(found.samples[1][0], picture(seed=1))
+  np.testing.assert_array_equal(found.samples[1][1], disc())
+  assert found.filters == {"all": 0.5} and list(found.curves) == ["Search", "Training"]
+  assert found.metrics == {"ECSSD": METRICS} and found.animation == webp()
+  assert [(r.name, r.chosen, r.scores) for r in found.restarts] == [
+    ("0", False, {"loss": -0.5}),
+    ("1", True, {"loss": -0.5}),
+  ]
+  assert not found.restarts[0].picture.size
+  np.testing.assert_array_equal(found.restarts[1].picture, picture(32, 80, 1))
+  # Pictures of the same stem are told apart.
+  names = [prediction.name for prediction in found.predictions]
+  assert names == [str(paths[0]), str(paths[1]), "cat"]
+  np.testing.assert_array_equal(found.predictions[2].probability, picture(seed=2)[..., 0] / 255)
+
+
+# The command.
+
+
+def test_the_report_of_one_run_goes_to_its_workdir_or_where_one_says(searched, tmp_path):
+  assert report.make([str(searched)], None) == searched / "report.html"
+  assert report.make([str(searched)], str(tmp_path / "other.html")) == tmp_path / "other.html"
+  text = (searched / "report.html").read_text("utf-8")
+  assert "faces" in text and text == (tmp_path / "other.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "output", "message"),
+  [
+    ([], None, "no run given.*RUN"),
+    (["searched", "nowhere"], None, "nowhere is not the workdir.*no config.json"),
+    (["nowhere"], None, "nowhere is not the workdir.*no config.json"),
+    (["searched", "damaged"], None, "damaged.*config.json is damaged"),
+    (["searched", "foreign"], None, "foreign.*does not hold the settings of a run"),
+    (["searched", "./searched"], None, "searched is given twice"),
+    (["searched", "lost"], None, "report.pictures of lost.*nothing.png is no file.*current folder"),
+    (["searched"], "searched/config.json", "--output=searched/config.json: expected.*a page"),
+  ],
+)
+def test_what_the_command_refuses_is_named_and_nothing_is_written(
+  searched, monkeypatch, arguments, output, message
+):
+  root = searched.parent
+  monkeypatch.chdir(root)
+  write_config(root / "damaged")
+  (root / "damaged" / "config.json").write_text("{")
+  workdir.write_json(root / "foreign" / "config.json", {"name": "other"})
+  write_config(root / "lost", report={"pictures": ["nothing.png"], "samples": 2})
+  before = sorted(root.rglob("*"))
+  monkeypatch.setattr(report, "collect", lambda *_: pytest.fail("work was done before the check"))
+  with pytest.raises((OSError, ValueError), match=message):
+    report.make(arguments, output)
+  assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+  ("other", "status", "said"),
+  [("begun", 0, "report: comparison.html"), ("nowhere", 1, "error: nowhere is not the workdir")],
+)
+def test_the_command(searched, other, status, said):
+  write_config(searched.parent / "begun", seed=1)
+  done = subprocess.run(
+    [sys.executable, "-m", "unseg_jax.report", "searched", other],
+    cwd=searched.parent,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == status, done.stderr
+  assert said in (done.stderr if status else done.stdout)
+  assert "Traceback" not in done.stderr
+  assert (searched.parent / "comparison.html").exists() == (status == 0)
+
+
 # In a browser.
 
 
-def browse(page, width, folder):
+def browse(page, width, folder, *more_flags):
   """Opens a page in a frame of the given width; returns what the browser says, and a picture.
 
   A frame, because a browser's own window cannot be made as narrow as a phone.
@@ -331,6 +469,7 @@ def browse(page, width, folder):
     document.getElementById('result').textContent = JSON.stringify({
       sections: [...page.querySelectorAll('section')].filter(visible).map(e => e.id),
       images: page.images.length,
+      shown: [...page.images].filter(visible).length,
       decoded: [...page.images].filter(e => e.complete && e.naturalWidth > 0).length,
       charts: [...page.querySelectorAll('svg')].filter(visible).length,
       width: view.innerWidth,
@@ -355,6 +494,7 @@ def browse(page, width, folder):
     [
       CHROMIUM,
       *flags.split(),
+      *more_flags,
       f"--user-data-dir={folder / 'profile'}",
       f"--window-size={max(width, 500)},{height}",
       f"--screenshot={screenshot}",
@@ -401,3 +541,13 @@ def test_empty_page_in_a_browser(empty, tmp_path):
   assert seen["sections"] == SECTIONS
   assert seen["content_width"] <= 390
   assert screenshot.std() > 5
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium or Chrome")
+@pytest.mark.parametrize(
+  ("motion_flags", "shown"), [([], 2), (["--force-prefers-reduced-motion"], 1)]
+)
+def test_nothing_moves_for_those_who_ask_for_it(empty, motion_flags, shown, tmp_path):
+  contents = dataclasses.replace(empty, direction_picture=picture(), animation=webp())
+  seen, _ = browse(report.render(contents), 390, tmp_path, *motion_flags)
+  assert seen["decoded"] == 2 and seen["shown"] == shown

@@ -1,11 +1,10 @@
 """The table of results reads well as text and Markdown, and as JSON says the same."""
 
-import json
 import math
 
 import pytest
 
-from unseg_jax.tables import metrics_json, metrics_table
+from unseg_jax.tables import metrics_table, restarts_table
 
 METRICS = {
   "ECSSD": {"accuracy": 0.95, "iou": 0.8, "f_max": 0.91234},
@@ -50,11 +49,15 @@ def test_metrics_of_the_field_have_their_names():
   assert names == ["Data set", "MAE", "S-measure", "E-measure", "Weighted F", "other"]
 
 
-def test_json_keeps_every_digit():
-  assert json.loads(json.dumps(metrics_json({"ECSSD": METRICS["ECSSD"], "x": {}}, PAPER))) == [
-    {"data_set": "ECSSD", "metrics": METRICS["ECSSD"], "reference": PAPER["ECSSD"]},
-    {"data_set": "x", "metrics": {}},
+def test_restarts_are_listed_and_the_chosen_one_is_marked():
+  rows = [
+    {"restart": 0, "chosen": False, "loss": -0.25, "agreement": 0.5},
+    {"restart": 1, "chosen": True, "loss": -0.5, "agreement": 0.75},
   ]
+  header, _, first, second = restarts_table(rows).splitlines()
+  assert header.split() == ["Restart", "Loss", "Agreement"]
+  assert first.split() == ["0", "-0.2500", "0.5000"]
+  assert second.split() == ["1", "-0.5000", "0.7500", "chosen"]
 
 
 @pytest.mark.parametrize("style", ["text", "markdown"])

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import flax.traverse_util
@@ -21,10 +22,11 @@ import orbax.checkpoint as ocp
 import safetensors
 import safetensors.numpy
 
-from unseg_jax import workdir
+from unseg_jax import parallel, workdir
 
 _FORMAT_VERSION = "1"
 _METADATA_KEYS = ("architecture", "config", "format_version", "source_sha256")
+NOT_SCORED = -1.0
 _CONVERT_AGAIN = (
   "convert the original checkpoint again with checkpoints_convert/convert.py, or fetch it anew"
 )
@@ -162,18 +164,23 @@ def _sort_header(data: bytes) -> bytes:
 
 
 def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.CheckpointManager:
-  """Opens a run's checkpoints; those with the best validation IoU and the last are kept."""
+  """Opens a run's checkpoints; those with the best validation IoU and the last are kept.
+
+  All processes of a run open them together to write, and each for itself to read.
+  """
   policies = ocp.checkpoint_managers.preservation_policy
+  every_process = ocp.options.MultiprocessingOptions()
   options = ocp.CheckpointManagerOptions(
     preservation_policy=policies.AnyPreservationPolicy(
       [
         policies.LatestN(1),
-        policies.BestN(get_metric_fn=lambda metrics: metrics["iou"], n=1),
+        policies.BestN(get_metric_fn=_score, n=1),
       ]
     ),
-    best_fn=lambda metrics: metrics["iou"],
+    best_fn=_score,
     best_mode="max",
     read_only=read_only,
+    multiprocessing_options=_this_process_alone() if read_only else every_process,
   )
   # Orbax wants absolute paths.
   return ocp.CheckpointManager(
@@ -181,6 +188,35 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     options=options,
     item_handlers={"state": ocp.PyTreeCheckpointHandler()},
   )
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+  index = parallel.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+  )
+
+
+def save_state(
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: Any,
+  scores: Mapping[str, float] | None = None,
+) -> None:
+  """Saves a training state of NumPy arrays, once, whichever process asks first.
+
+  Args:
+    manager: the run's checkpoints.
+    step: how many steps were taken.
+    state: a pytree.
+    scores: on the validation split; without them the checkpoint is to go on from, never the best.
+  """
+  arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(state))
+  manager.save(step, args=arguments, metrics=dict(scores or {"iou": NOT_SCORED}))
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+  return metrics["iou"]
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
@@ -201,7 +237,7 @@ def restore_best(folder: pathlib.Path) -> dict[str, Any]:
     raise FileNotFoundError(f"{folder} holds no checkpoint; run the stage train first")
   with training_manager(folder, read_only=True) as manager:
     step = manager.best_step()
-    if step is None:
+    if step is None or manager.metrics(step)["iou"] == NOT_SCORED:
       raise FileNotFoundError(f"{folder} holds no checkpoint; run the stage train first")
     state = restore_state(manager, step, manager.item_metadata(step)["state"].tree)
   return {name: state[name] for name in ("params", "batch_stats")}

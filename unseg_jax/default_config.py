@@ -23,13 +23,16 @@ def get_config() -> ml_collections.ConfigDict:
   search.batch_size = 32
   search.microbatch = 0  # Images that a device computes at once, to save memory; 0: its share.
   search.learning_rate = 5e-3
-  search.circle_weight = 2.0  # 2: light middle, dark surround; -2: the opposite.
+  search.directions = 1  # 1: light; 2: light and dark, whose pictures are then compared.
+  search.restarts = 1  # Searches from different starts at once; the one of the lowest loss is kept.
+  search.circle_weight = 2.0  # Of `light`: light middle, dark surround; negative: the opposite.
   search.sobel_weight = 10.0
   search.save_every = 50
+  search.dtype = "float32"  # What the generator computes in; or "bfloat16".
 
   config.generate = generate = ml_collections.ConfigDict()
   generate.num_images = ml_collections.ConfigDict()
-  generate.num_images.train = 1_000_000
+  generate.num_images.train = 1_000_000  # 0: made on the fly while the segmenter trains.
   generate.num_images.validation = 1_000
   generate.num_images.test = 1_000
   generate.shift = 5.0
@@ -40,6 +43,10 @@ def get_config() -> ml_collections.ConfigDict:
   generate.histogram_bins = 12
   generate.histogram_maxima = 2  # Fewest local maxima of the histogram; 0: no such filter.
   generate.roundness = 0.0  # Least area / perimeter^2 of the largest component; 0: no such filter.
+  generate.agreement = 0.0  # Least share of pixels on which `light` and `dark` agree; 0: no filter.
+  generate.latents = ""  # A .npy file [n, dim] to take the latents from; "": the generator's prior.
+  generate.latent_noise = 0.0  # Standard deviation of the noise added to them.
+  generate.dtype = "float32"  # What the generator computes in; or "bfloat16".
   generate.minimum_acceptance = 0.01  # Below this share of accepted candidates, stop.
   generate.chunk = 64  # Candidates that a device computes at a time.
   generate.shard_candidates = 16_384
@@ -54,6 +61,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.decay = 0.2
   train.decay_every = 8_000
   train.augment = False
+  train.dtype = "float32"  # What the U-Net computes in; or "bfloat16".
   train.log_every = 20
   train.checkpoint_every = 1_000
 

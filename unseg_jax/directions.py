@@ -3,19 +3,23 @@
 import jax
 import jax.numpy as jnp
 
+# What a run searches: `light` lightens the middle and darkens the surround, `dark` the opposite.
+NAMES = ("light", "dark")
+SIGNS = (1.0, -1.0)  # Of the weight of the loss `outside_circle`.
 
-def initial(key: jax.Array, latent_shape: tuple[int, ...]) -> jax.Array:
-  """Draws a direction `[1, *latent_shape]` from N(0, 0.1^2)."""
-  return 0.1 * jax.random.normal(key, (1, *latent_shape))
+
+def initial(key: jax.Array, count: int, latent_shape: tuple[int, ...]) -> jax.Array:
+  """Draws directions `[count, *latent_shape]` from N(0, 0.1^2)."""
+  return 0.1 * jax.random.normal(key, (count, *latent_shape))
 
 
-def normalise(direction: jax.Array) -> jax.Array:
-  """Scales a direction to unit L2 norm along axis 1.
+def normalise(directions: jax.Array) -> jax.Array:
+  """Scales directions `[K, *latent_shape]` to unit L2 norm along axis 1.
 
-  For a latent vector, axis 1 is the vector. For StyleGAN2's `[1, num_ws, w_dim]` it is the layer
+  For a latent vector, axis 1 is the vector. For StyleGAN2's `[K, num_ws, w_dim]` it is the layer
   axis: every component of `w` has unit norm over the layers, as in the reference implementation.
   """
-  return direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
+  return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def sample_radii(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -1,6 +1,7 @@
 """Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`."""
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,13 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<config 
 _STAGES = flags.DEFINE_list(
   "stages", None, "Which of search,generate,train,evaluate,report to run; all if unset."
 )
+_REPAIR = flags.DEFINE_bool(
+  "repair", False, "Look for damaged shards of the data set, and make exactly these anew."
+)
+# For a run of several processes; TPU pods, SLURM and Open MPI need none of these.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
@@ -22,12 +30,28 @@ def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
   # Imported here so that --help and a misspelt flag answer at once.
-  from unseg_jax import pipeline, synthesis
+  import jax
+
+  from unseg_jax import parallel, pipeline, preemption, synthesis, training
 
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or Path("runs") / config.name)
+  stages = pipeline.STAGES if _STAGES.value is None else _STAGES.value
   try:
-    pipeline.run(config, directory, pipeline.STAGES if _STAGES.value is None else _STAGES.value)
+    parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    parallel.keep_compiled()
+    if not parallel.is_primary():
+      logging.getLogger("unseg_jax").setLevel(logging.WARNING)
+    with preemption.watch():
+      pipeline.run(config, directory, stages, _REPAIR.value)
+  except preemption.Preempted as stop:
+    print(stop, file=sys.stderr)
+    sys.exit(preemption.EXIT_STATUS)
+  except jax.errors.JaxRuntimeError as error:
+    if parallel.process_count() == 1:
+      raise
+    print(f"error: {error}", file=sys.stderr)
+    parallel.leave_at_once(1)
   except (
     ValueError,
     OSError,
@@ -35,6 +59,7 @@ def main(argv: list[str]) -> None:
     FloatingPointError,
     workdir.StageMismatch,
     synthesis.TooFewAccepted,
+    training.TooFewPairs,
   ) as error:
     sys.exit(f"error: {error}")
 
@@ -44,4 +69,7 @@ if __name__ == "__main__":
   # The libraries' own chatter stays out of the way; this package's few lines are shown.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.INFO)
+  # TensorFlow, which writes files here, would say how it computes.
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   app.run(main)

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,17 @@ import ml_collections
 import numpy as np
 
 from unseg_jax import (
+  candidates,
+  direction_pictures,
   evaluation,
   generators,
+  parallel,
   pictures,
+  preemption,
   progress,
   refinement,
   report,
+  restarts,
   saliency,
   search,
   synthesis,
@@ -29,13 +33,12 @@ from unseg_jax import (
   training,
   workdir,
 )
-from unseg_jax.data import folder as folder_data
 from unseg_jax.data import synthetic
 from unseg_jax.segmenter import Segmenter
 from unseg_jax.tracking import EventWriter
 
-EXAMPLE = "example:"
 Scores = dict[str, dict[str, float]]
+FRAME_SECONDS = 0.08  # Of the animated direction.
 log = logging.getLogger(__name__)
 
 
@@ -61,26 +64,43 @@ class Run:
     names = list(STAGES)
     before = names[: names.index(stage) + 1]
     config = self.config.to_dict()
+    # How much is computed at once changes nothing, but where a rule looks at the whole chunk.
+    del config["search"]["microbatch"]
+    if config["generate"]["rule"] != "std":
+      del config["generate"]["chunk"]
     settings = {"generator": self.generator.identity, "seed": config["seed"]} | {
       name: config[name] for name in before
     }
+    if stage == "search" and self.config.search.restarts > 1:
+      # The restarts are ranked by the candidates that they make.
+      settings["generate"] = {
+        name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
+      }
     return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
 
 
-def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str]) -> None:
+def run(
+  config: ml_collections.ConfigDict,
+  directory: Path | str,
+  stages: Sequence[str],
+  repair: bool = False,
+) -> None:
   """Runs the stages of an experiment.
 
   Args:
     config: the resolved config (`default_config.py` describes it).
     directory: the workdir; made if it is missing, continued if it is not.
     stages: names of `STAGES`, run in their own order.
+    repair: whether to look for damaged shards of the data set first, and make these anew.
 
   Raises:
+    preemption.Preempted: the run was asked to leave; what it had done is saved.
     workdir.StageMismatch: the workdir holds results of other settings, of these stages or of those
       that they build on.
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are found before any work is done.
   """
+  directory = Path(directory)
   if unknown := set(stages) - set(STAGES):
     raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(STAGES)}")
   if not stages:
@@ -90,19 +110,36 @@ def run(config: ml_collections.ConfigDict, directory: Path, stages: Sequence[str
   check_inputs(config)
   generator = generators.resolve(config.generator, config.generator_options.to_dict())
   this = Run(config, generator, directory)
-  # All refusals come before any work.
+  # All refusals come before any work, and before any process changes anything.
   for stage in STAGES:
-    if stage in DERIVED:
-      workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
-    workdir.is_complete(directory / stage, this.settings(stage))
+    if stage not in DERIVED:
+      workdir.is_complete(directory / stage, this.settings(stage))
   for stage in stages:
     for needed in _needed(stage):
       if needed not in stages:
         workdir.require_stage(directory / needed, needed)
-  workdir.write_json(directory / "config.json", config.to_dict())
+  parallel.barrier("inputs are checked")
+  if parallel.is_primary():
+    if repair:
+      _remove_damaged_shards(directory / "generate")
+    for stage in DERIVED:
+      workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
+    workdir.write_json(directory / "config.json", config.to_dict())
+  parallel.barrier("the workdir is ready")
   for stage in STAGES:
     if stage in stages:
       _run_stage(this, stage)
+
+
+def _remove_damaged_shards(folder: Path) -> None:
+  """Removes the shards that are not as they were written, so that the stage makes them anew."""
+  damaged = synthetic.damaged_shards(folder)
+  for path in damaged:
+    log.info("damaged, to be made anew: %s", path)
+    path.unlink(missing_ok=True)
+  if damaged and (folder / workdir.RECORD).exists():
+    workdir.reopen_stage(folder)
+  log.info("%d damaged shards in %s", len(damaged), folder)
 
 
 def _needed(stage: str) -> list[str]:
@@ -137,10 +174,19 @@ def _run_stage(this: Run, stage: str) -> None:
   if workdir.is_complete(folder, settings):
     log.info("stage %s: complete, skipped (%s)", stage, folder)
     return
+  preemption.leave_if_requested(f"the stages before {stage} are complete")
   log.info("stage %s: %s", stage, folder)
-  workdir.begin_stage(folder, settings)
-  STAGES[stage](this, folder)
-  workdir.finish_stage(folder)
+  parallel.barrier(f"{stage} begins")
+  if parallel.is_primary():
+    workdir.begin_stage(folder, settings)
+  parallel.barrier(f"{stage} is begun")
+  # The last stages take little time: one process does them, and the others wait.
+  if parallel.is_primary() or stage not in DERIVED:
+    STAGES[stage](this, folder)
+  parallel.barrier(f"{stage} ends")
+  if parallel.is_primary():
+    workdir.finish_stage(folder)
+  parallel.barrier(f"{stage} is complete")
 
 
 def check_inputs(config: ml_collections.ConfigDict) -> None:
@@ -150,8 +196,9 @@ def check_inputs(config: ml_collections.ConfigDict) -> None:
       f"no generator at config.generator={config.generator}; make it with\n"
       f"  {config.convert_command}"
     )
-  synthesis.check_config(config.generate)
-  training.schedule(config.train)
+  search.check_config(config.search)
+  synthesis.check_config(config.generate, config.search.directions)
+  training.check_config(config.train)
   _check_evaluation(config)
   _report_pictures(config)
 
@@ -170,37 +217,72 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection
 
 
 def _search(this: Run, folder: Path) -> None:
-  direction = search.search(this.generator, this.config.search, this.key("search"), folder)
+  settings, key = this.config.generate, this.key("search")
+  found = search.search(this.generator, this.config.search, key, folder)
+  if not parallel.is_primary():
+    return
   # Latents that the search has not seen.
-  picture = search.direction_picture(
-    this.generator,
-    direction,
-    jax.random.fold_in(this.key("search"), 1),
-    this.config.generate.shift,
-  )
-  with workdir.whole_file(folder / "direction.png") as temporary:
-    temporary.write_bytes(pictures.png_bytes(picture))
-  this.events.curves("search", workdir.read_json(folder / "history.json"))
+  picture_key, ranking_key = (jax.random.fold_in(key, number) for number in (1, 2))
+
+  drawing = direction_pictures.prepare(this.generator, picture_key, settings)
+
+  def draw(directions, name):
+    picture = direction_pictures.still(drawing, directions)
+    workdir.write_bytes(folder / name, pictures.png_bytes(picture))
+    return picture
+
+  chosen = 0
+  if len(found.directions) > 1:
+    scores = restarts.scores(this.generator, settings, found, ranking_key)
+    chosen = restarts.best(scores)
+    for number, directions in enumerate(found.directions):
+      draw(directions, f"restart-{number}.png")
+    rows = [
+      {"restart": number, "chosen": number == chosen, **dataclasses.asdict(score)}
+      for number, score in enumerate(scores)
+    ]
+    workdir.write_json(folder / "restarts.json", rows)
+    print(tables.restarts_table(rows))
+  directions, history = found.directions[chosen], found.history(chosen)
+  picture = draw(directions, "direction.png")
+  frames = direction_pictures.moving(drawing, directions)
+  animation = pictures.animation_bytes(pictures.there_and_back(frames), FRAME_SECONDS)
+  workdir.write_bytes(folder / "direction.webp", animation)
+  workdir.write_json(folder / "history.json", history)
+  workdir.write_array(folder / "direction.npy", directions)
+  this.events.curves("search", history)
   this.events.picture("search/direction", picture)
 
 
+def _directions(this: Run) -> np.ndarray:
+  """What the search found: `[K, *latent_shape]`."""
+  return np.load(this.workdir / "search" / "direction.npy", allow_pickle=False)
+
+
 def _generate(this: Run, folder: Path) -> None:
-  direction = np.load(this.workdir / "search" / "direction.npy", allow_pickle=False)
   acceptance = synthesis.generate(
-    this.generator, this.config.generate, direction, this.key("generate"), folder
+    this.generator, this.config.generate, _directions(this), this.key("generate"), folder
   )
+  if not parallel.is_primary():
+    return
   rates = acceptance.rates()
   workdir.write_json(folder / "filters.json", {"candidates": acceptance.candidates, "rates": rates})
   this.events.scalars({f"generate/accepted_{name}": rate for name, rate in rates.items()})
 
 
 def _train(this: Run, folder: Path) -> None:
-  sources = {
-    split: synthetic.read(this.workdir / "generate", split) for split in ("train", "validation")
-  }
-  training.train(this.config.train, sources, this.key("train"), folder)
-  for name, history in workdir.read_json(folder / "history.json").items():
-    this.events.curves(f"train/{name.lower()}", history)
+  config, key = this.config, this.key("train")
+  data_set = this.workdir / "generate"
+  if synthesis.on_the_fly(config.generate):
+    stream = synthesis.split_key(this.key("generate"), "train")
+    begin = training.from_generator(config, this.generator, _directions(this), stream)
+  else:
+    begin = training.from_disk(config.train, synthetic.read(data_set, "train"), key)
+  validation = synthetic.read(data_set, "validation")
+  training.train(config.train, begin, validation, key, folder)
+  if parallel.is_primary():
+    for name, history in workdir.read_json(folder / "history.json").items():
+      this.events.curves(f"train/{name.lower()}", history)
 
 
 def _evaluate(this: Run, folder: Path) -> None:
@@ -248,41 +330,13 @@ def _write_scores(scores: Scores, config: ml_collections.ConfigDict, directory: 
 
 
 def _report(this: Run, folder: Path) -> None:
-  segmenter = Segmenter.restore(this.workdir)
-  held_out = synthetic.read(this.workdir / "generate", "test")
-  samples = [held_out[i] for i in range(min(len(held_out), this.config.report.samples))]
-  photographs = {
-    path.stem: folder_data.read_picture(path) for path in _report_pictures(this.config)
-  }
-  metrics_path = this.workdir / "metrics.json"
-  contents = report.ReportContents(
-    title=this.config.name,
-    config=this.config.to_dict(),
-    direction_picture=folder_data.read_picture(this.workdir / "search" / "direction.png"),
-    samples=[(record["image"], record["mask"][..., 0] > 127) for record in samples],
-    filters=workdir.read_json(this.workdir / "generate" / "filters.json")["rates"],
-    curves={
-      "Search": workdir.read_json(this.workdir / "search" / "history.json"),
-      **workdir.read_json(this.workdir / "train" / "history.json"),
-    },
-    metrics=workdir.read_json(metrics_path) if metrics_path.exists() else {},
-    predictions=[
-      report.Prediction(name, image, segmenter(image)) for name, image in photographs.items()
-    ],
-  )
-  report.write(contents, this.workdir / "report.html")
+  found = report.collect(this.workdir, _report_pictures(this.config), this.config.report.samples)
+  report.write(found, this.workdir / "report.html")
   print(f"report: {this.workdir / 'report.html'}")
 
 
 def _report_pictures(config: ml_collections.ConfigDict) -> list[Path]:
-  """The pictures to segment in the report; `example:NAME` ships with the package."""
-  examples = resources.files("unseg_jax") / "pretrained" / "example"
-  found = []
-  for name in config.report.pictures:
-    if name.startswith(EXAMPLE):
-      name = str(examples / name.removeprefix(EXAMPLE))
-    found += folder_data.find_pictures(name)
-  return found
+  return report.find_pictures(config.report.pictures)
 
 
 STAGES: dict[str, Callable[[Run, Path], None]] = {

@@ -1,32 +1,59 @@
-"""Stage 5: one HTML page to look at.
+r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
-`render` turns what a run found into a page that stands alone: it asks no host for anything, needs
-no script, follows the reader's light or dark theme, and fits a phone. The styles are in
-`report_template.html`; this file holds what the page says.
+  python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
+  python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
+
+The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
+page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
+theme, and fits a phone. A page that is there already is replaced, whole or not at all.
+
+The exit status is 1 if anything went wrong, and stderr says what.
 """
 
+# `collect` reads what a run found and `render` turns it into a page, of the parts in
+# `html_parts.py` and `charts.py`; `comparison.py` builds the page of several runs.
+
 import dataclasses
-import html
 import importlib.resources
 import math
-import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from absl import app, flags
+from absl import logging as absl_logging
 
-from unseg_jax import pictures, workdir
-from unseg_jax.tables import METRIC_LABELS, NO_METRICS, metric_rows
+from unseg_jax import pictures, tables, workdir
+from unseg_jax.charts import chart, share_axes, stage_curves
+from unseg_jax.data import folder as folder_data
+from unseg_jax.data import synthetic
+from unseg_jax.html_parts import (
+  bar,
+  empty,
+  format_number,
+  image,
+  lead,
+  metric_label,
+  note,
+  page,
+  sample_pairs,
+  shrink,
+  text,
+  webp,
+  write_page,
+)
+from unseg_jax.segmenter import Segmenter
 
-# Pictures are shrunk to what a page can show: photographs as PNG would make it very large.
-LONGEST_SIDE = 512
-
-# The drawing area of a chart, in SVG units; text is larger on a phone, so the margins are wide.
-CHART_WIDTH, CHART_HEIGHT = 480, 274
-LEFT, RIGHT, TOP, BOTTOM = 66, 468, 12, 224
-COLOURS = 5  # As many as the template has --series- variables.
+EXAMPLE = "example:"
+SEARCH = "Search"  # The stage of the curves that are not of the training.
+NO_DIRECTION = "No direction was drawn."
+NO_SAMPLES = "No synthetic pairs were kept."
+NO_FILTERS = "No filter was applied."
+NO_CURVES = "No losses were logged."
+NO_PREDICTIONS = "The segmenter was tried on no picture."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +72,23 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True)
+class Restart:
+  """One of several searches for a direction, each from a start of its own.
+
+  Attributes:
+    name: what to call it, such as its number.
+    chosen: whether its direction is the one that the run uses.
+    scores: numbers that rank the searches without labels, by name.
+    picture: its direction, as `ReportContents.direction_picture`; may be empty.
+  """
+
+  name: str
+  chosen: bool
+  scores: Mapping[str, float]
+  picture: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class ReportContents:
   """What a report shows; every part but the title may be empty, and the page then says so.
 
@@ -57,7 +101,10 @@ class ReportContents:
       accepts.
     curves: for each stage the columns of its log: "step", and any number of others as long.
     metrics: for each data set its metrics by name ("accuracy", "iou", "f_beta", "f_max").
-    predictions: pictures that the segmenter was tried on.
+    predictions: pictures that the segmenter was tried on, each by a name of its own.
+    restarts: the searches that the direction was chosen from; empty if there was only one.
+    animation: an animated WebP of latents that move along the direction.
+    reference: for any of the data sets the published metrics by name.
   """
 
   title: str
@@ -68,6 +115,87 @@ class ReportContents:
   curves: Mapping[str, Mapping[str, Sequence[float]]]
   metrics: Mapping[str, Mapping[str, float]]
   predictions: Sequence[Prediction]
+  restarts: Sequence[Restart] = ()
+  animation: bytes = b""
+  reference: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+
+def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
+  """Reads what a run left in its workdir, and tries its segmenter on pictures.
+
+  Args:
+    directory: the workdir; parts of stages that it lacks are left empty.
+    picture_paths: what to try the segmenter on, if there is one. A prediction is called by the
+      picture's stem, or by its path where another picture has the same stem.
+    samples: how many synthetic pairs to take, at most.
+
+  Raises:
+    FileNotFoundError, ValueError: this is no workdir, or one of its files or a picture is damaged.
+  """
+  config = read_config(directory)
+  search, generate, train = (directory / stage for stage in ("search", "generate", "train"))
+  curves = {SEARCH: _json_or_empty(search / "history.json")}
+  animation = search / "direction.webp"
+  return ReportContents(
+    title=config["name"],
+    config=config,
+    direction_picture=_picture_or_empty(search / "direction.png"),
+    samples=_read_samples(generate, samples),
+    filters=_json_or_empty(generate / "filters.json").get("rates", {}),
+    curves={
+      stage: columns
+      for stage, columns in (curves | _json_or_empty(train / "history.json")).items()
+      if columns
+    },
+    metrics=_json_or_empty(directory / "metrics.json"),
+    predictions=_predict(directory, picture_paths),
+    restarts=_read_restarts(search),
+    animation=animation.read_bytes() if animation.exists() else b"",
+    reference=config["evaluate"]["reference"],
+  )
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+  """Reads the settings of a run, nested as in `default_config.py`.
+
+  Raises:
+    FileNotFoundError: the folder is no workdir, as it has no config.json.
+    ValueError: that file is damaged, or is not of a run.
+  """
+  path = directory / "config.json"
+  if not path.exists():
+    raise FileNotFoundError(
+      f"{directory} is not the workdir of a run: it has no config.json. Expected the --workdir of "
+      "`python -m unseg_jax.main`, by default runs/NAME."
+    )
+  config = workdir.read_json(path)
+  needed = {"name": str, "evaluate": dict, "report": dict}
+  if not isinstance(config, dict) or not all(
+    isinstance(config.get(key), kind) for key, kind in needed.items()
+  ):
+    raise ValueError(
+      f"{path} does not hold the settings of a run: expected an object with {', '.join(needed)}. "
+      "Run again with this --workdir to write it anew."
+    )
+  return config
+
+
+def find_pictures(names: Sequence[str]) -> list[Path]:
+  """Finds the pictures that `config.report.pictures` lists.
+
+  Args:
+    names: files, folders, globs, or `example:NAME` of the examples that the package ships.
+
+  Raises:
+    FileNotFoundError: a name matches nothing.
+  """
+  examples = importlib.resources.files(__package__) / "pretrained" / "example"
+  found = []
+  for name in names:
+    if name.startswith(EXAMPLE):
+      name = str(examples / name.removeprefix(EXAMPLE))
+    found += folder_data.find_pictures(name)
+  return found
 
 
 def render(contents: ReportContents) -> str:
@@ -81,29 +209,15 @@ def render(contents: ReportContents) -> str:
   """
   sections = {
     "Results": _headline(contents.metrics),
-    "Direction": _direction(contents.direction_picture),
+    "Direction": _direction(contents),
     "Synthetic set": _samples(contents.samples),
     "Filters": _filters(contents.filters),
     "Losses": _curves(contents.curves),
-    "Metrics": _metrics(contents.metrics),
+    "Metrics": _metrics(contents.metrics, contents.reference),
     "Predictions": _predictions(contents.predictions),
     "Config": _config(contents.config),
   }
-  links = (f'<a href="#{_identifier(name)}">{name}</a>' for name in sections)
-  header = (
-    "<header><p>Unsupervised segmentation from a generator</p>"
-    f"<h1>{_text(contents.title)}</h1><nav>{''.join(links)}</nav></header>"
-  )
-  body = (
-    f'<section id="{_identifier(name)}">\n<h2>{name}</h2>\n{content}\n</section>'
-    for name, content in sections.items()
-  )
-  template = (
-    importlib.resources.files(__package__).joinpath("report_template.html").read_text("utf-8")
-  )
-  return string.Template(template).substitute(
-    title=_text(contents.title), body="\n".join([header, *body])
-  )
+  return page(contents.title, sections)
 
 
 def write(contents: ReportContents, path: Path) -> None:
@@ -113,9 +227,116 @@ def write(contents: ReportContents, path: Path) -> None:
     ValueError: see `render`.
     OSError: the folder of `path` cannot be made or written to.
   """
-  text = render(contents)
-  with workdir.whole_file(path) as temporary:
-    temporary.write_text(text, encoding="utf-8")
+  write_page(render(contents), path)
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command that the arguments describe; returns its exit status."""
+  try:
+    print(f"report: {make(argv[1:], flags.FLAGS.output)}")
+  except (ImportError, OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+def make(runs: Sequence[str], output: str | None) -> Path:
+  """Writes the page of one run, or that which compares several.
+
+  Args:
+    runs: their workdirs.
+    output: where the page goes; if None, report.html in the workdir of one run, and
+      comparison.html in the current folder for several.
+
+  Returns:
+    Where the page went.
+
+  Raises:
+    FileNotFoundError, ValueError: there is no run, one is no workdir, is damaged or given twice,
+      its pictures are not there, or `output` is no name of a page. The page is not touched.
+    OSError: the page cannot be written.
+  """
+  directories = [Path(os.path.expanduser(run)) for run in runs]
+  if not directories:
+    raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
+  default = "comparison.html" if len(directories) > 1 else directories[0] / "report.html"
+  path = Path(os.path.expanduser(output or default))
+  if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+    raise ValueError(f"--output={output}: expected the name of a page, such as comparison.html")
+  if len(directories) > 1:
+    # Not at the top: it builds on this file.
+    from unseg_jax import comparison
+
+    comparison.write(directories, path)
+  else:
+    (directory,) = directories
+    listed = configured_pictures(directory)
+    write(collect(directory, listed, read_config(directory)["report"]["samples"]), path)
+  return path
+
+
+def configured_pictures(directory: Path) -> list[Path]:
+  """Finds the pictures that a run's config.json lists for its report.
+
+  Raises:
+    FileNotFoundError, ValueError: this is no workdir, or the pictures are not there.
+  """
+  try:
+    return find_pictures(read_config(directory)["report"]["pictures"])
+  except FileNotFoundError as error:
+    if not (directory / "config.json").exists():
+      raise
+    raise FileNotFoundError(
+      f"report.pictures of {directory / 'config.json'}: {error} Relative names start at the "
+      "current folder: go to the one that the run was started in, or correct the names there."
+    ) from error
+
+
+# Reading a workdir.
+
+
+def _json_or_empty(path: Path) -> dict[str, Any]:
+  return workdir.read_json(path) if path.exists() else {}
+
+
+def _picture_or_empty(path: Path) -> np.ndarray:
+  return folder_data.read_picture(path) if path.exists() else np.zeros((0, 0, 3), np.uint8)
+
+
+def _read_samples(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+  try:
+    held_out = synthetic.read(folder, "test")
+  except FileNotFoundError:
+    return []
+  records = [held_out[i] for i in range(min(len(held_out), count))]
+  return [(record["image"], record["mask"][..., 0] > 127) for record in records]
+
+
+def _read_restarts(folder: Path) -> list[Restart]:
+  path = folder / "restarts.json"
+  if not path.exists():
+    return []
+  restarts = []
+  for record in workdir.read_json(path):
+    number, chosen = record.pop("restart"), record.pop("chosen")
+    picture = _picture_or_empty(folder / f"restart-{number}.png")
+    restarts.append(Restart(str(number), chosen, record, picture))
+  return restarts
+
+
+def _predict(directory: Path, picture_paths: Sequence[Path]) -> list[Prediction]:
+  if not picture_paths:
+    return []
+  try:
+    segmenter = Segmenter.restore(directory)
+  except FileNotFoundError:
+    return []
+  stems = [path.stem for path in picture_paths]
+  images = (folder_data.read_picture(path) for path in picture_paths)
+  return [
+    Prediction(path.stem if stems.count(path.stem) == 1 else str(path), image, segmenter(image))
+    for path, image in zip(picture_paths, images, strict=True)
+  ]
 
 
 # Sections, in the order of the page. Each returns HTML.
@@ -124,18 +345,18 @@ def write(contents: ReportContents, path: Path) -> None:
 def _headline(metrics: Mapping[str, Mapping[str, float]]) -> str:
   """A tile per metric where there is one data set, else a tile per data set with its IoU."""
   if not metrics:
-    return _empty(NO_METRICS)
+    return empty(tables.NO_METRICS)
   if len(metrics) == 1:
     ((data_set, values),) = metrics.items()
-    lead = f"The trained segmenter on {data_set}."
-    tiles = [(_metric_label(name), value, "") for name, value in values.items()]
+    sentence = f"The trained segmenter on {data_set}."
+    tiles = [(metric_label(name), value, "") for name, value in values.items()]
   else:
-    lead = "IoU of the trained segmenter on each data set."
+    sentence = "IoU of the trained segmenter on each data set."
     tiles = [
       (
-        _text(data_set),
+        text(data_set),
         values.get("iou", math.nan),
-        "<br>".join(f"{_metric_label(k)} {v:.4f}" for k, v in values.items() if k != "iou"),
+        "<br>".join(f"{metric_label(k)} {v:.4f}" for k, v in values.items() if k != "iou"),
       )
       for data_set, values in metrics.items()
     ]
@@ -143,330 +364,214 @@ def _headline(metrics: Mapping[str, Mapping[str, float]]) -> str:
     f'<div class="card"><dt>{label}</dt><dd>{value:.4f}<small>{details}</small></dd></div>'
     for label, value, details in tiles
   )
-  return f'{_lead(lead)}<dl class="tiles">{"".join(cards)}</dl>'
+  return f'{lead(sentence)}<dl class="tiles">{"".join(cards)}</dl>'
 
 
-def _direction(picture: np.ndarray) -> str:
-  if not np.size(picture):
-    return _empty("No direction was drawn.")
-  lead = (
-    "Each row is one latent, moved along the direction by 0, 2, 4 and 6; "
-    "its last picture is the mask that the change in brightness gives."
+def _direction(contents: ReportContents) -> str:
+  views = direction_views(contents)
+  if not views and not contents.restarts:
+    return empty(NO_DIRECTION)
+  card = f'<figure class="card"><div class="direction">{views}</div></figure>' if views else ""
+  return f"{lead(DIRECTION_LEAD) if views else ''}{card}{_restarts(contents.restarts)}"
+
+
+DIRECTION_LEAD = (
+  "Each row is one latent, moved along the direction by 0, 2, 4 and 6, and where there are two by "
+  "2, 4 and 6 along the second; its last picture is the mask that the change in brightness gives."
+)
+
+
+def direction_views(contents: ReportContents) -> str:
+  """The animation and the picture of a direction, as far as they are there.
+
+  Raises:
+    ValueError: the animation is no WebP.
+  """
+  still, moving = contents.direction_picture, ""
+  if contents.animation:
+    moving = webp(contents.animation, "Latents that move along the direction")
+    moving = f'<div class="moving">{moving}</div>'
+  description = "Pictures of latents moved along the direction, and their masks"
+  return moving + (image(still, description) if np.size(still) else "")
+
+
+def _restarts(restarts: Sequence[Restart]) -> str:
+  """A row of scores per search, and below the table their pictures side by side."""
+  if not restarts:
+    return ""
+  names = dict.fromkeys(name for restart in restarts for name in restart.scores)
+  head = "".join(f'<th scope="col">{text(_words(name))}</th>' for name in names)
+  rows, figures = [], []
+  for restart in restarts:
+    label = text(restart.name) + (' <span class="mark">chosen</span>' if restart.chosen else "")
+    scores = (restart.scores.get(name) for name in names)
+    cells = "".join(f"<td>{'-' if x is None else format_number(x, 4)}</td>" for x in scores)
+    rows.append(f'<tr><th scope="row">{label}</th>{cells}</tr>')
+    if np.size(restart.picture):
+      view = image(restart.picture, f"Direction of search {restart.name}")
+      figures.append(f'<figure class="card"><figcaption>Search {label}</figcaption>{view}</figure>')
+  sentence = (
+    f"{len(restarts)} searches from different starts, ranked by numbers that need no labels; "
+    "the run uses the direction of the one that is marked."
   )
-  image = _image(picture, "Pictures of latents moved along the direction, and their masks")
-  return f'{_lead(lead)}<figure class="card"><div class="direction">{image}</div></figure>'
+  return (
+    f'<h3 class="follows">Searches</h3>{lead(sentence)}<div class="card scrolls">'
+    f'<table class="metrics"><thead><tr><th scope="col">Search</th>{head}</tr></thead>'
+    f'<tbody>{"".join(rows)}</tbody></table></div><div class="runs">{"".join(figures)}</div>'
+  )
+
+
+def _words(name: str) -> str:
+  """Returns the name of a variable as words."""
+  return name.replace("_", " ").capitalize()
 
 
 def _samples(samples: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
   if not samples:
-    return _empty("No synthetic pairs were kept.")
-  pairs = (
-    f'<div class="pair">{_image(image, f"Synthetic picture {i}", "")}'
-    f"{_image(pictures.overlay(image, mask), f'Mask of synthetic picture {i}', '')}</div>"
-    for i, (image, mask) in enumerate(samples, start=1)
-  )
-  lead = "What the segmenter learns from: generated pictures, each beside its mask."
-  return f'{_lead(lead)}<div class="card samples">{"".join(pairs)}</div>'
+    return empty(NO_SAMPLES)
+  sentence = "What the segmenter learns from: generated pictures, each beside its mask."
+  return f'{lead(sentence)}<div class="card samples">{sample_pairs(samples)}</div>'
 
 
 def _filters(filters: Mapping[str, float]) -> str:
   if not filters:
-    return _empty("No filter was applied.")
+    return empty(NO_FILTERS)
   rows = (
-    f"<div{' class=all' if name == 'all' else ''}><dt>{_text(name)}</dt>"
-    f'<dd class="bar"><i style="width:{100 * _share(name, value):.2f}%"></i></dd>'
-    f'<dd class="value">{"-" if math.isnan(value) else f"{value:.1%}"}</dd></div>'
+    f"<div{' class=all' if name == 'all' else ''}><dt>{text(name)}</dt>{bar(name, value)}</div>"
     for name, value in filters.items()
   )
-  lead = "Share of the candidates that each filter accepts."
-  return f'{_lead(lead)}<div class="card"><dl class="bars">{"".join(rows)}</dl></div>'
+  return f'{lead(FILTERS_LEAD)}<div class="card"><dl class="bars">{"".join(rows)}</dl></div>'
 
 
-def _share(name: str, value: float) -> float:
-  """Returns a filter's share, 0 where it is NaN (no candidates), if it lies within [0, 1]."""
-  if math.isnan(value):
-    return 0.0
-  if not 0 <= value <= 1:
-    raise ValueError(
-      f'filter "{name}" accepts a share of {value}, but a share lies in [0, 1]; '
-      "divide the number of accepted candidates by the number of all."
-    )
-  return value
+FILTERS_LEAD = "Share of the candidates that each filter accepts."
 
 
 def _curves(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
   if not curves:
-    return _empty("No losses were logged.")
-  lead = "As logged, without smoothing; beside each name stands the last value."
-  return _lead(lead) + "".join(
-    f"<h3>{_text(stage)}</h3>{_charts(stage, columns)}" for stage, columns in curves.items()
+    return empty(NO_CURVES)
+  sentence = "As logged, without smoothing; beside each name stands the last value."
+  return lead(sentence) + "".join(
+    f"<h3>{text(stage)}</h3>{_charts(stage, columns)}" for stage, columns in curves.items()
   )
 
 
 def _charts(stage: str, columns: Mapping[str, Sequence[float]]) -> str:
   """The charts of one stage; curves of very different range do not share one."""
-  if "step" not in columns:
-    raise ValueError(
-      f'the curves of "{stage}" have the columns {list(columns)}, but "step" is missing; '
-      "give the steps at which the values were logged."
-    )
-  arrays = {name: np.asarray(values, np.float64) for name, values in columns.items()}
-  steps = arrays.pop("step")
-  for name, values in arrays.items():
-    if values.shape != steps.shape or values.ndim != 1:
-      raise ValueError(
-        f'curve "{name}" of "{stage}" has shape {list(values.shape)}, but its steps have '
-        f"{list(steps.shape)}; give one number for each step."
-      )
-  if not arrays or not steps.size:
-    return _empty("Nothing was logged.")
-  colours = {name: i % COLOURS for i, name in enumerate(arrays)}
-  charts = (_chart(stage, steps, chart, colours) for chart in _share_axes(arrays))
+  curves = stage_curves(stage, columns)
+  if not curves:
+    return empty("Nothing was logged.")
+  series = {name: i for i, name in enumerate(curves)}
+  charts = (
+    chart(f"{stage}: {', '.join(group)} by step", group, series) for group in share_axes(curves)
+  )
   return f'<div class="charts">{"".join(charts)}</div>'
 
 
-def _metrics(metrics: Mapping[str, Mapping[str, float]]) -> str:
+METRICS_LEAD = "Means over the pictures of each data set; 1 is perfect, 0 for MAE."
+
+
+def _metrics(metrics: tables.Metrics, reference: tables.Metrics) -> str:
   if not metrics:
-    return _empty(NO_METRICS)
-  names = dict.fromkeys(name for values in metrics.values() for name in values)
-  head = "".join(f'<th scope="col">{_metric_label(name)}</th>' for name in names)
+    return empty(tables.NO_METRICS)
+  shown = [values for name in metrics for values in (metrics[name], reference.get(name, {}))]
+  names = list(dict.fromkeys(name for values in shown for name in values))
+  head = "".join(f'<th scope="col">{metric_label(name)}</th>' for name in names)
   rows = (
-    f'<tr><th scope="row">{_text(name)}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
-    for name, *cells in metric_rows(metrics)[1:]
+    _metrics_row(name, metrics[name], names)
+    + (_metrics_row("Published", reference[name], names, "reference") if name in reference else "")
+    for name in metrics
   )
-  lead = "Means over the pictures of each data set; 1 is perfect, 0 for MAE."
+  sentence = METRICS_LEAD
+  if any(name in reference for name in metrics):
+    sentence += " Published numbers stand below those of the run."
   return (
-    f'{_lead(lead)}<div class="card scrolls"><table class="metrics">'
+    f'{lead(sentence)}<div class="card scrolls"><table class="metrics">'
     f'<thead><tr><th scope="col">Data set</th>{head}</tr></thead>'
     f"<tbody>{''.join(rows)}</tbody></table></div>"
   )
 
 
+def _metrics_row(
+  name: str, values: Mapping[str, float], names: Sequence[str], style: str = ""
+) -> str:
+  cells = "".join(f"<td>{f'{values[k]:.4f}' if k in values else '-'}</td>" for k in names)
+  return f'<tr class="{style}"><th scope="row">{text(name)}</th>{cells}</tr>'
+
+
 def _predictions(predictions: Sequence[Prediction]) -> str:
   if not predictions:
-    return _empty("The segmenter was tried on no picture.")
+    return empty(NO_PREDICTIONS)
   cards = (
-    f'<article class="card"><h3>{_text(prediction.name)}</h3>{_views(prediction)}</article>'
+    f'<article class="card"><h3>{text(prediction.name)}</h3>{_views(prediction)}</article>'
     for prediction in predictions
   )
-  return _lead("The trained segmenter on pictures.") + "".join(cards)
+  return lead("The trained segmenter on pictures.") + "".join(cards)
 
 
 def _views(prediction: Prediction) -> str:
   """A picture beside its probability, cut-out and overlay."""
-  image, probability = prediction.image, np.asarray(prediction.probability, np.float32)
-  finite = bool(np.isfinite(probability).all())
-  if not finite:
-    views = [("Picture", _shrink(image), "")]
-  else:
-    # Checked at full size first, as shrinking would hide a wrong shape.
-    pictures.cutout(image, probability)
-    image, probability = _shrink(image), np.clip(_shrink(probability), 0, 1)
-    views = [
-      ("Picture", image, ""),
-      ("Probability", np.rint(probability * 255).astype(np.uint8), ""),
-      ("Cut-out", pictures.cutout(image, probability), " chequers"),
-      ("Overlay", pictures.overlay(image, probability), ""),
-    ]
   figures = (
-    f"<figure>{_image(view, f'{name} of {prediction.name}', f'picture{style}')}"
+    f"<figure>{image(view, f'{name} of {prediction.name}', style)}"
     f"<figcaption>{name}</figcaption></figure>"
-    for name, view, style in views
+    for name, (view, style) in prediction_views(prediction).items()
   )
-  note = "" if finite else _note("Its probability is not finite, so there is no mask to show.")
-  return f'<div class="views">{"".join(figures)}</div>{note}'
+  remark = "" if np.isfinite(prediction.probability).all() else note(NOT_FINITE)
+  return f'<div class="views">{"".join(figures)}</div>{remark}'
+
+
+NOT_FINITE = "Its probability is not finite, so there is no mask to show."
+
+
+def prediction_views(prediction: Prediction) -> dict[str, tuple[np.ndarray, str]]:
+  """Returns the views of a prediction by name, each with its CSS classes, no larger than shown.
+
+  They are the picture, its probability, cut-out and overlay; only the picture where the
+  probability is not finite.
+
+  Raises:
+    ValueError: a shape, a type or a value is not as `Prediction` describes it.
+  """
+  picture, probability = prediction.image, np.asarray(prediction.probability, np.float32)
+  if not np.isfinite(probability).all():
+    return {"Picture": (shrink(picture), "picture")}
+  # Checked at full size first, as shrinking would hide a wrong shape.
+  pictures.cutout(picture, probability)
+  picture, probability = shrink(picture), np.clip(shrink(probability), 0, 1)
+  return {
+    "Picture": (picture, "picture"),
+    "Probability": (np.rint(probability * 255).astype(np.uint8), "picture"),
+    "Cut-out": (pictures.cutout(picture, probability), "picture chequers"),
+    "Overlay": (pictures.overlay(picture, probability), "picture"),
+  }
 
 
 def _config(config: Mapping[str, Any]) -> str:
   rows = [
-    f'<tr><th scope="row">{_text(key)}</th><td>{_text(value)}</td></tr>'
-    for key, value in _flatten(config)
+    f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>'
+    for key, value in flatten(config)
   ]
   if not rows:
-    return _empty("No settings were given.")
+    return empty("No settings were given.")
   return (
     f'<details class="card"><summary>{len(rows)} settings that made this run</summary>'
     f'<table class="config"><tbody>{"".join(rows)}</tbody></table></details>'
   )
 
 
-def _flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
   """Yields the settings of nested dicts under dotted names."""
   for key, value in config.items():
     if isinstance(value, Mapping):
-      yield from _flatten(value, f"{prefix}{key}.")
+      yield from flatten(value, f"{prefix}{key}.")
     else:
       yield f"{prefix}{key}", value
 
 
-# Charts.
-
-
-def _share_axes(curves: Mapping[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-  """Sorts curves into charts so that each still fills a fifth of the height of its chart."""
-  charts: list[dict[str, np.ndarray]] = []
-  for name, values in curves.items():
-    for chart in charts:
-      together = [_span(v) for v in [*chart.values(), values]]
-      low, high = min(s[0] for s in together), max(s[1] for s in together)
-      if all(s[1] - s[0] >= 0.2 * (high - low) > 0 for s in together):
-        chart[name] = values
-        break
-    else:
-      charts.append({name: values})
-  return charts
-
-
-def _span(values: np.ndarray) -> tuple[float, float]:
-  """Returns the least and the greatest finite value; 0 and 0 if there is none."""
-  finite = values[np.isfinite(values)]
-  return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-
-
-def _chart(
-  stage: str, steps: np.ndarray, curves: Mapping[str, np.ndarray], colours: Mapping[str, int]
-) -> str:
-  """One chart with its legend; the vertical axis is logarithmic where the values call for it."""
-  low, high = _span(np.concatenate(list(curves.values())))
-  logarithmic = low > 0 and high > 20 * low
-  first, last = _span(steps)
-  across = _scale(first, last, LEFT, RIGHT)
-  if logarithmic:
-    ticks = _log_ticks(low, high)
-    height = _scale(math.log10(low), math.log10(high), BOTTOM, TOP)
-  else:
-    # A constant curve gets an axis too, and runs in the middle of it.
-    margin = 0 if low < high else 0.1 * abs(high) or 1.0
-    ticks = _ticks(low - margin, high + margin, 5, around=True)
-    height = _scale(ticks[0], ticks[-1], BOTTOM, TOP)
-
-  def up(values: np.ndarray) -> np.ndarray:
-    return height(np.log10(values) if logarithmic else values)
-
-  marks = [
-    f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
-    for tick in ticks
-    for y in [float(up(np.float64(tick)))]
-  ]
-  marks += [
-    f'<text x="{across(tick):.1f}" y="{BOTTOM + 22}" text-anchor="middle">{tick:,.10g}</text>'
-    for tick in _ticks(first, last, 4)
-  ]
-  paths = (
-    f'<path class="curve series-{colours[name]}" d="{_path(across(steps), up(values))}"/>'
-    for name, values in curves.items()
+if __name__ == "__main__":
+  # The libraries' own chatter stays out of the way.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  # Defined here, as other commands that import this file have an --output of their own.
+  flags.DEFINE_string(
+    "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
   )
-  legend = [
-    f'<span class="series-{colours[name]}"><i></i>{_text(name)} '
-    f"<b>{_number(values[-1], 4)}</b></span>"
-    for name, values in curves.items()
-  ]
-  gaps = sum(int((~np.isfinite(values)).sum()) for values in curves.values())
-  note = _note(f"{gaps:,} values that are not finite are left out.") if gaps else ""
-  label = _text(f"{stage}: {', '.join(curves)} by step")
-  if logarithmic:
-    legend.append('<span class="scale">logarithmic</span>')
-  return (
-    f'<figure class="card"><figcaption class="legend">{"".join(legend)}</figcaption>'
-    f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" aria-label="{label}">'
-    f"{''.join(marks)}{''.join(paths)}"
-    f'<text x="{RIGHT}" y="{CHART_HEIGHT - 6}" text-anchor="end">step</text></svg>'
-    f"{note}</figure>"
-  )
-
-
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[Any], Any]:
-  """Returns the linear map of [low, high] to [start, stop]; one point goes to the middle."""
-  if low == high:
-    return lambda value: value * 0 + (start + stop) / 2
-  return lambda value: start + (value - low) * ((stop - start) / (high - low))
-
-
-def _ticks(low: float, high: float, count: int, around: bool = False) -> list[float]:
-  """Returns about `count` evenly spaced round numbers (1, 2 or 5 times a power of ten).
-
-  They lie within [low, high], or reach just `around` it.
-  """
-  if low == high:
-    return [low]
-  rough = (high - low) / count
-  power = 10.0 ** math.floor(math.log10(rough))
-  step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough * 0.999)
-  first, last, rounding = low / step, high / step, 1e-9
-  if around:
-    indices = range(math.floor(first + rounding), math.ceil(last - rounding) + 1)
-  else:
-    indices = range(math.ceil(first - rounding), math.floor(last + rounding) + 1)
-  return [i * step for i in indices]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-  """Returns about six round numbers within [low, high] for a logarithmic axis."""
-  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-  digits = (1, 2, 5) if len(powers) <= 4 else (1,)
-  ticks = [digit * 10.0**power for power in powers for digit in digits]
-  ticks = [tick for tick in ticks if low <= tick <= high]
-  return ticks[:: math.ceil(len(ticks) / 7)]
-
-
-def _path(x: np.ndarray, y: np.ndarray) -> str:
-  """Returns SVG path data through the points, interrupted where one is not finite."""
-  finite = np.isfinite(x) & np.isfinite(y)
-  commands = []
-  for i in np.flatnonzero(finite):
-    follows = i > 0 and finite[i - 1]
-    # The line of length 0 makes a point without neighbours a dot.
-    commands.append(f"{'L' if follows else 'M'}{x[i]:.1f} {y[i]:.1f}{'' if follows else 'h0'}")
-  return "".join(commands)
-
-
-# Small parts.
-
-
-def _image(array: np.ndarray, description: str, style: str = "picture") -> str:
-  array = np.asarray(array)
-  return (
-    f'<img class="{style}" src="{pictures.data_uri(array)}" alt="{_text(description)}" '
-    f'width="{array.shape[1]}" height="{array.shape[0]}">'
-  )
-
-
-def _shrink(array: np.ndarray) -> np.ndarray:
-  """Returns a uint8 [H, W, 3] or float32 [H, W] picture, no side longer than LONGEST_SIDE."""
-  factor = LONGEST_SIDE / max(array.shape[:2])
-  if factor >= 1:
-    return array
-  height, width = (max(1, round(side * factor)) for side in array.shape[:2])
-  return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BOX))
-
-
-def _number(value: float, digits: int = 6) -> str:
-  """Formats a number briefly, with a real minus sign."""
-  return f"{value:.{digits}g}".replace("-", "−")
-
-
-def _metric_label(name: str) -> str:
-  """Returns a metric's name with its index set lower."""
-  label, _, index = METRIC_LABELS.get(name, name).partition("_")
-  return f"{_text(label)}<sub>{_text(index.replace('beta', 'β'))}</sub>" if index else _text(label)
-
-
-def _identifier(name: str) -> str:
-  return name.lower().replace(" ", "-")
-
-
-def _text(value: Any) -> str:
-  return html.escape(str(value))
-
-
-def _lead(sentence: str) -> str:
-  return f'<p class="lead">{_text(sentence)}</p>'
-
-
-def _note(sentence: str) -> str:
-  return f'<p class="note">{_text(sentence)}</p>'
-
-
-def _empty(sentence: str) -> str:
-  return f'<p class="empty">{_text(sentence)}</p>'
+  app.run(main)

@@ -1,10 +1,10 @@
-"""One table of the metrics of several data sets, as text, Markdown or JSON.
+"""Tables as text or Markdown: the metrics of several data sets, the restarts of a search.
 
-A row is a data set, a column a metric. Where the published numbers of a data set are given, they
-stand in a row of their own below it.
+In that of the metrics a row is a data set, a column a metric. Where the published numbers of a data
+set are given, they stand in a row of their own below it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 METRIC_LABELS = {
@@ -42,7 +42,11 @@ def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str
     raise ValueError(f"style is {style!r}; use text or markdown")
   if not metrics:
     return NO_METRICS
-  cells = metric_rows(metrics, reference)
+  return "\n".join(_lines(metric_rows(metrics, reference), style))
+
+
+def _lines(cells: list[list[str]], style: str) -> list[str]:
+  """Aligns a table's cells, the header's first: its first column left, the others right."""
   if style == "markdown":
     cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
   header, *rows = cells
@@ -58,26 +62,22 @@ def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str
     for line in (header, rule, *rows)
   ]
   if style == "markdown":
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-  return "\n".join("  ".join(line) for line in lines)
+    return [f"| {' | '.join(line)} |" for line in lines]
+  return ["  ".join(line).rstrip() for line in lines]
 
 
-def metrics_json(metrics: Metrics, reference: Metrics | None = None) -> list[dict[str, Any]]:
-  """The same table as data for a JSON file, unrounded.
+def restarts_table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Lays out how the restarts of a search did: a row per restart, the chosen one marked.
 
   Args:
-    metrics: for each data set its metrics by name.
-    reference: for any of the data sets the published metrics by name.
-
-  Returns:
-    For each data set `{"data_set": name, "metrics": {...}}`, with `"reference": {...}` where given.
+    rows: of each restart `restart` (its number), `chosen`, and its scores by name.
   """
-  reference = reference or {}
-  return [
-    {"data_set": name, "metrics": dict(values)}
-    | ({"reference": dict(reference[name])} if name in reference else {})
-    for name, values in metrics.items()
-  ]
+  names = [name for name in rows[0] if name not in ("restart", "chosen")]
+  cells = [["Restart", *(name.capitalize() for name in names), ""]]
+  for row in rows:
+    numbers = [f"{row[name]:.4f}" for name in names]
+    cells.append([str(row["restart"]), *numbers, "chosen" if row["chosen"] else ""])
+  return "\n".join(_lines(cells, "text"))
 
 
 def metric_rows(metrics: Metrics, reference: Metrics | None = None) -> list[list[str]]:

@@ -1,5 +1,8 @@
 """Stage 3: a U-Net learns to segment from the synthetic pairs."""
 
+import dataclasses
+import itertools
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,19 +17,48 @@ import optax
 import orbax.checkpoint as ocp
 from PIL import Image
 
-from unseg_jax import augmentation, checkpoints, evaluation, parallel, progress, workdir
+from unseg_jax import (
+  augmentation,
+  checkpoints,
+  evaluation,
+  on_the_fly,
+  parallel,
+  preemption,
+  progress,
+  workdir,
+)
+from unseg_jax.generators import DTYPES, Generator, with_dtype
 from unseg_jax.segmenter import Segmenter
 from unseg_jax.unet import Unet
 
 
 @flax.struct.dataclass
 class TrainState:
-  """The U-Net's weights and running statistics, the optimizer's state, and the steps taken."""
+  """What training changes, and all that it needs to go on.
+
+  Attributes:
+    params: the U-Net's weights.
+    batch_stats: its running statistics.
+    optimizer_state: Adam's.
+    step: the number of steps taken.
+    candidates: how many candidates were used up, where pairs are made on the fly; else 0.
+  """
 
   params: Any
   batch_stats: Any
   optimizer_state: optax.OptState
   step: jax.Array
+  candidates: jax.Array
+
+
+# Takes a step; returns the next state, the loss and, where pairs are made on the fly, how many
+# there were for its batch.
+Advance = Callable[[TrainState], tuple[TrainState, jax.Array, jax.Array | None]]
+Begin = Callable[[TrainState, Callable[..., Any]], Advance]
+
+
+class TooFewPairs(Exception):
+  """Pairs made on the fly run out, for the filters reject almost everything."""
 
 
 def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -45,9 +77,8 @@ def initial_state(config: ml_collections.ConfigDict, key: jax.Array) -> TrainSta
   images = jnp.zeros((1, config.image_size, config.image_size, 3))
   variables = jax.jit(Unet(tuple(config.widths)).init)(key, images)
   optimizer_state = optax.adam(schedule(config)).init(variables["params"])
-  return TrainState(
-    variables["params"], variables["batch_stats"], optimizer_state, jnp.zeros((), jnp.int32)
-  )
+  zero = np.zeros((), np.int32)
+  return TrainState(variables["params"], variables["batch_stats"], optimizer_state, zero, zero)
 
 
 def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[..., Any]:
@@ -56,7 +87,8 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
   It maps a state and a batch (`image` `[n, S, S, 3]` uint8, `mask` `[n, S, S, 1]` uint8, `position`
   `[n]` in the whole batch) to the next state and the mean cross-entropy.
   """
-  network, optimizer = Unet(tuple(config.widths)), optax.adam(schedule(config))
+  network = Unet(tuple(config.widths), jnp.dtype(config.dtype))
+  optimizer = optax.adam(schedule(config))
 
   def prepare(step, batch):
     images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
@@ -77,24 +109,37 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
         train=True,
         mutable=["batch_stats"],
       )
-      losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+      # Not by integer labels: XLA folds the gradient of their look-up for seconds.
+      losses = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2))
       return losses.mean(), updated["batch_stats"]
 
     (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    return TrainState(params, batch_stats, optimizer_state, state.step + 1), loss
+    state = state.replace(
+      params=params, batch_stats=batch_stats, optimizer_state=optimizer_state, step=state.step + 1
+    )
+    return state, loss
 
   return step
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError for settings of `config.train` that make no sense."""
+  schedule(config)
+  if config.dtype not in DTYPES:
+    raise ValueError(f"config.train.dtype={config.dtype!r}: expected one of {', '.join(DTYPES)}")
 
 
 def batches(
   source: Sequence[Mapping[str, Any]], config: ml_collections.ConfigDict, seed: int
 ) -> grain.MapDataset:
-  """The training batches: number `t` is a pure function of the seed and `t`."""
+  """This process's part of the training batches: number `t` is a function of the seed and `t`."""
   dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-  return dataset.map(lambda record: _fit(record, config.image_size)).batch(config.batch_size)
+  dataset = dataset.map(lambda record: _fit(record, config.image_size))
+  count = parallel.process_count()
+  return dataset.batch(config.batch_size // count)[parallel.process_index() :: count]
 
 
 def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
@@ -107,9 +152,80 @@ def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
   return {"image": image, "mask": mask}
 
 
+def from_disk(
+  config: ml_collections.ConfigDict,
+  source: Sequence[Mapping[str, Any]],
+  key: jax.Array,
+) -> Begin:
+  """Trains on a data set; every process reads its own part of each batch.
+
+  Args:
+    config: `config.train` of an experiment.
+    source: the split, for random access.
+    key: the training's; the batches' order comes from it.
+
+  Returns:
+    What `train` needs: a function of the state to start from and the update.
+  """
+
+  def begin(state, update):
+    order_key = jax.random.split(key, 3)[2]
+    seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+    # Half of the processors: where JAX computes on them as well, it needs the other half.
+    threads = max(1, (os.cpu_count() or 1) // 2)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
+    upcoming = iter(batches(source, config, seed)[int(state.step) :].to_iter_dataset(options))
+    step = parallel.pmap(update, donate_argnums=(0,))
+    position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
+
+    def advance(state):
+      state, loss = step(state, parallel.shard(next(upcoming)) | {"position": position})
+      return state, loss, None
+
+    return advance
+
+  return begin
+
+
+def from_generator(
+  config: ml_collections.ConfigDict,
+  generator: Generator,
+  found: np.ndarray,
+  key: jax.Array,
+) -> Begin:
+  """Trains on pairs that are made on the fly.
+
+  Args:
+    config: an experiment's; its `generate` and `train` count.
+    generator: the pretrained generator.
+    found: directions `[K, *latent_shape]`.
+    key: the candidates' stream.
+
+  Returns:
+    What `train` needs: a function of the state to start from and the update.
+  """
+  generator = with_dtype(generator, config.generate.dtype)
+
+  def begin(state, update):
+    step = on_the_fly.make_step(update, generator, config, key)
+    step = parallel.pmap(step, donate_argnums=(0, 1))
+    pool = on_the_fly.empty_pool(config, int(state.candidates))
+    pool, variables, directions = parallel.replicate((pool, generator.variables, found))
+
+    def advance(state):
+      nonlocal pool
+      state, pool, loss, pairs = step(state, pool, variables, directions)
+      return state, loss, pairs
+
+    return advance
+
+  return begin
+
+
 def train(
   config: ml_collections.ConfigDict,
-  sources: Mapping[str, Sequence[Mapping[str, Any]]],
+  begin: Begin,
+  validation: Sequence[Mapping[str, Any]],
   key: jax.Array,
   folder: Path,
 ) -> None:
@@ -117,48 +233,51 @@ def train(
 
   Args:
     config: `config.train` of an experiment.
-    sources: the data set's splits `train` and `validation`, for random access.
+    begin: where the pairs come from: `from_disk` or `from_generator`.
+    validation: the split that picks the best checkpoint, for random access.
     key: the typed PRNG key of the experiment's training.
     folder: receives `checkpoints/` (orbax; the best by validation IoU and the last) and
       `history.json`.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step and the last checkpoint.
+    TooFewPairs: pairs made on the fly run out.
+    preemption.Preempted: the run was asked to leave; a checkpoint of this step is saved.
   """
   parallel.check_divisible("config.train.batch_size", config.batch_size)
-  init_key, augment_key, order_key = jax.random.split(key, 3)
-  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
-  dataset = batches(sources["train"], config, seed)
+  init_key, augment_key, _ = jax.random.split(key, 3)
   state = initial_state(config, init_key)
   with checkpoints.training_manager(folder / "checkpoints") as manager:
     if manager.latest_step() is not None:
       state = checkpoints.restore_state(manager, manager.latest_step(), state)
-    history = _history_until(folder / "history.json", int(state.step))
-    step = parallel.pmap(make_step(config, augment_key), donate_argnums=(0,))
-    position = parallel.shard(np.arange(config.batch_size))
     done = int(state.step)
-    state, waiting = parallel.replicate(state), []
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
-    upcoming = iter(dataset[done:].to_iter_dataset(options)) if done < config.steps else iter(())
+    curves = Curves.read(folder, done)
+    advance = begin(state, make_step(config, augment_key))
+    state = parallel.replicate(state)
     with progress.bar("train", config.steps, done) as bar:
-      for t in range(done, config.steps):
-        batch = parallel.shard(next(upcoming)) | {"position": position}
-        state, loss = step(state, batch)
-        waiting.append(loss)
+      for t in range(done + 1, config.steps + 1):
+        state, *made = advance(state)
+        curves.waiting.append(tuple(made))
         bar.update()
-        save = (t + 1) % config.checkpoint_every == 0 or t + 1 == config.steps
-        if (t + 1) % config.log_every == 0 or save:
-          _record(history, waiting, t + 1, manager)
-          waiting = []
-          bar.set_postfix(loss=f"{history['Training']['loss'][-1]:.4f}", refresh=False)
-        if save:
-          plain = parallel.unreplicate(state)
-          scores = validate(plain, config, sources["validation"])
-          _append(history, "Validation", {"step": t + 1, **scores})
-          workdir.write_json(folder / "history.json", history)
-          manager.save(
-            t + 1, args=ocp.args.Composite(state=ocp.args.PyTreeSave(plain)), metrics=scores
-          )
+        checkpoint = t % config.checkpoint_every == 0 or t == config.steps
+        log = t % config.log_every == 0 or checkpoint
+        # The device is not waited for at every step, but where processes agree on what to do next.
+        if not (log or preemption.leaving_alone()):
+          continue
+        curves.fetch(t, config, manager)
+        if log:
+          bar.set_postfix(loss=f"{curves.log(t):.4f}", refresh=False)
+        if checkpoint:
+          plain = jax.device_get(parallel.unreplicate(state))
+          scores = validate(plain, config, validation)
+          curves.append("Validation", {"step": t, **scores})
+          curves.write(folder, t)
+          checkpoints.save_state(manager, t, plain, scores)
+        elif preemption.anyone_leaving():
+          curves.write(folder, t)
+          checkpoints.save_state(manager, t, jax.device_get(parallel.unreplicate(state)))
+          manager.wait_until_finished()
+          preemption.leave(f"the training is saved at step {t} of {config.steps}")
     manager.wait_until_finished()
 
 
@@ -171,36 +290,76 @@ def validate(
   return evaluation.evaluate(segmenter, evaluation.synthetic_pairs(source))
 
 
-def _record(history, losses: list[jax.Array], step: int, manager: ocp.CheckpointManager) -> None:
-  """Appends the mean of the losses since the last record; stops the run at one not finite."""
-  values = np.array([float(parallel.unreplicate(loss)) for loss in losses])
-  if not np.isfinite(values).all():
-    first = step - len(values) + int(np.argmin(np.isfinite(values)))
-    last = manager.latest_step()
-    kept = (
-      "there is no checkpoint yet"
-      if last is None
-      else (f"the last good checkpoint is of step {last}, in {manager.directory / str(last)}")
-    )
-    raise FloatingPointError(
-      f"the training loss is not finite at step {first}; {kept}. Lower config.train.learning_rate."
-    )
-  _append(history, "Training", {"step": step, "loss": float(values.mean())})
+@dataclasses.dataclass
+class Curves:
+  """The training's history, and the losses that wait to be logged as their mean.
+
+  Attributes:
+    columns: `{curve: {"step": [...], name: [...]}}`, as `history.json` holds it.
+    waiting: losses since the last point, or what `Advance` returned of them, still on the device.
+  """
+
+  columns: dict[str, dict[str, list]]
+  waiting: list[Any]
+
+  @classmethod
+  def read(cls, folder: Path, step: int) -> "Curves":
+    """Reads what was logged up to the step that training continues from."""
+    path, pending = folder / "history.json", folder / "pending.json"
+    curves = cls({}, [])
+    if path.exists():
+      for curve, columns in workdir.read_json(path).items():
+        kept = [at <= step for at in columns["step"]]
+        curves.columns[curve] = {
+          name: list(itertools.compress(values, kept)) for name, values in columns.items()
+        }
+    if pending.exists() and (found := workdir.read_json(pending))["step"] == step:
+      curves.waiting = found["losses"]
+    return curves
+
+  def write(self, folder: Path, step: int) -> None:
+    """Writes the history, and what waits at this step if anything does."""
+    if parallel.is_primary():
+      workdir.write_json(folder / "history.json", self.columns)
+      if self.waiting:
+        workdir.write_json(folder / "pending.json", {"step": step, "losses": self.waiting})
+
+  def append(self, curve: str, point: Mapping[str, float]) -> None:
+    """Adds a point to a curve."""
+    for name, value in point.items():
+      self.columns.setdefault(curve, {}).setdefault(name, []).append(value)
+
+  def fetch(self, step: int, config: ml_collections.ConfigDict, manager) -> None:
+    """Gets the waiting losses from the device; stops the run at one that is not finite."""
+    for i, made in enumerate(self.waiting):
+      if isinstance(made, float):
+        continue
+      loss, pairs = jax.device_get(parallel.unreplicate(made))
+      at = step - len(self.waiting) + i
+      if pairs is not None and pairs < config.batch_size:
+        raise TooFewPairs(
+          f"the filters reject almost everything: step {at} found {pairs} of the "
+          f"{config.batch_size} pairs of its batch; {_last(manager)}. See "
+          "config.generate.minimum_acceptance, and run the stage generate alone for the shares "
+          "that each filter accepts."
+        )
+      if not np.isfinite(loss):
+        raise FloatingPointError(
+          f"the training loss is not finite at step {at}; {_last(manager)}. Lower "
+          "config.train.learning_rate."
+        )
+      self.waiting[i] = float(loss)
+
+  def log(self, step: int) -> float:
+    """Adds the mean of the waiting losses as a point, and returns it."""
+    mean = float(np.mean(self.waiting))
+    self.append("Training", {"step": step, "loss": mean})
+    self.waiting = []
+    return mean
 
 
-def _append(history: dict[str, dict[str, list]], curve: str, point: Mapping[str, float]) -> None:
-  for name, value in point.items():
-    history.setdefault(curve, {}).setdefault(name, []).append(value)
-
-
-def _history_until(path: Path, step: int) -> dict[str, dict[str, list]]:
-  """Reads the history without what comes after the checkpoint that training continues from."""
-  if not path.exists():
-    return {}
-  return {
-    curve: {
-      name: [value for value, at in zip(values, columns["step"], strict=True) if at <= step]
-      for name, values in columns.items()
-    }
-    for curve, columns in workdir.read_json(path).items()
-  }
+def _last(manager: ocp.CheckpointManager) -> str:
+  step = manager.latest_step()
+  if step is None:
+    return "there is no checkpoint yet"
+  return f"the last good checkpoint is of step {step}, in {manager.directory / str(step)}"

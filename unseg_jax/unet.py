@@ -1,5 +1,7 @@
 """The segmentation U-Net (arXiv 2105.08127, appendix; milesial/Pytorch-UNet's layout, bilinear)."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,13 +16,17 @@ class Block(nn.Module):
   """Twice: 3 x 3 convolution, batch norm, ReLU."""
 
   features: int
+  dtype: Any = None
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool, sizes: jax.Array | None = None) -> jax.Array:
     for i in (1, 2):
       x = keep_within(x, sizes)
-      x = nn.Conv(self.features, (3, 3), kernel_init=KERNEL_INIT, name=f"conv_{i}")(x)
+      x = nn.Conv(
+        self.features, (3, 3), kernel_init=KERNEL_INIT, dtype=self.dtype, name=f"conv_{i}"
+      )(x)
       x = nn.BatchNorm(
+        dtype=self.dtype,
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
@@ -40,21 +46,26 @@ class Unet(nn.Module):
   Images of several sizes go through together with `sizes` `[N, 2]`: image n fills the first
   `sizes[n]` rows and columns of its `[H, W]`, and its logits there are the same as those of the
   image alone. H and W must then be multiples of 2 ** (len(widths) - 1).
+
+  Attributes:
+    widths: channels of each level, from full resolution down.
+    dtype: what to compute in, such as `bfloat16`; weights, statistics and logits stay float32.
   """
 
   widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+  dtype: Any = None
 
   @nn.compact
   def __call__(
     self, images: jax.Array, train: bool = False, sizes: jax.Array | None = None
   ) -> jax.Array:
-    x = Block(self.widths[0], name="inc")(images, train, sizes)
+    x = Block(self.widths[0], dtype=self.dtype, name="inc")(images, train, sizes)
     skips = []
     for i, features in enumerate(self.widths[1:], start=1):
       skips.append((x, sizes))
       sizes = None if sizes is None else sizes // 2
       # [N, H / 2^i, W / 2^i, features]
-      x = Block(features, name=f"down_{i}")(max_pool(x), train, sizes)
+      x = Block(features, dtype=self.dtype, name=f"down_{i}")(max_pool(x), train, sizes)
     # The way up: half of the channels of each level, the last level keeps its own.
     up_widths = (*self.widths[-3::-1], self.widths[0])
     for i, features in enumerate(up_widths, start=1):
@@ -63,8 +74,9 @@ class Unet(nn.Module):
       x = keep_within(x, None if sizes is None else 2 * sizes)
       skip, sizes = skips.pop()
       x = jnp.concatenate([skip, pad_to(x, skip)], axis=-1)
-      x = Block(features, name=f"up_{i}")(x, train, sizes)
-    return nn.Conv(2, (1, 1), kernel_init=KERNEL_INIT, name="out")(x)
+      x = Block(features, dtype=self.dtype, name=f"up_{i}")(x, train, sizes)
+    logits = nn.Conv(2, (1, 1), kernel_init=KERNEL_INIT, dtype=self.dtype, name="out")(x)
+    return logits.astype(jnp.float32)
 
 
 def keep_within(x: jax.Array, sizes: jax.Array | None) -> jax.Array:

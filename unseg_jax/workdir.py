@@ -12,11 +12,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 RECORD = "stage.json"
 
 
 class StageMismatch(Exception):
   """A folder holds a result of other settings than those asked for."""
+
+
+def cache_folder() -> Path:
+  """Where downloads and the like are kept: `unseg_jax` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+  return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unseg_jax"
 
 
 @contextlib.contextmanager
@@ -33,10 +40,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, contents: bytes) -> None:
+  """Writes a file that is there whole or not at all."""
+  with whole_file(path) as temporary:
+    temporary.write_bytes(contents)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes a `.npy` file that is there whole or not at all."""
+  with whole_file(path) as temporary, open(temporary, "wb") as file:
+    np.save(file, array)
+
+
 def write_json(path: Path, value: Any) -> None:
   """Writes JSON that is there whole or not at all."""
-  with whole_file(path) as temporary:
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
+  write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
@@ -86,6 +104,12 @@ def finish_stage(folder: Path) -> None:
   """Marks a stage's result as complete."""
   record = read_json(folder / RECORD)
   write_json(folder / RECORD, record | {"complete": True})
+
+
+def reopen_stage(folder: Path) -> None:
+  """Marks a stage's result as incomplete, to be continued."""
+  record = read_json(folder / RECORD)
+  write_json(folder / RECORD, record | {"complete": False})
 
 
 def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:

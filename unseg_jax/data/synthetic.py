@@ -3,6 +3,8 @@
 `tfds.builder_from_directory(folder).as_data_source(split)` opens one.
 """
 
+import concurrent.futures
+import glob
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +16,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unseg_jax import workdir
+from unseg_jax import checkpoints, workdir
 
 NAME = "synthetic"
 JPEG_QUALITY = 95
@@ -72,12 +74,25 @@ def shard_path(folder: Path, split: str, index: int) -> Path:
   return folder / f"{NAME}-{split}.array_record-{index:05d}"
 
 
-def write_shard(path: Path, records: Sequence[bytes]) -> None:
-  """Writes a shard that is there whole or not at all.
+def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any]) -> None:
+  """Writes a shard that is there whole or not at all, and what is known of it.
+
+  Args:
+    path: the shard's, as of `shard_path`.
+    records: serialised pairs.
+    counts: what else to remember: how many candidates were seen, and how many accepted.
 
   Raises:
     OSError: it could not be written, as on a full disk; no file is left.
+    ValueError: it was there before, damaged, and does not come out as it was.
   """
+  counts = {**counts, "records": len(records)}
+  if (known := _counts_path(path)).exists():
+    if (before := workdir.read_json(known)["records"]) != len(records):
+      raise ValueError(
+        f"{path} held {before} records and now has {len(records)}: it was made on other hardware "
+        f"or by another version. Delete {path.parent} and make all of it again."
+      )
   with workdir.whole_file(path) as temporary:
     try:
       writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
@@ -89,6 +104,36 @@ def write_shard(path: Path, records: Sequence[bytes]) -> None:
         f"the shard {path} could not be written ({error}). Free some disk space and run again: the "
         "shards before it are kept."
       ) from error
+    # The counts come first: a shard is complete when its own file is there.
+    workdir.write_json(known, counts | {"sha256": checkpoints.sha256(temporary)})
+
+
+def is_whole(path: Path) -> bool:
+  """Whether a shard was written to the end."""
+  return path.exists() and _counts_path(path).exists()
+
+
+def read_counts(path: Path) -> dict[str, Any]:
+  """What `write_shard` was told of a shard, its number of `records` and its `sha256`."""
+  return workdir.read_json(_counts_path(path))
+
+
+def _counts_path(path: Path) -> Path:
+  return path.parent / "counts" / f"{path.name}.json"
+
+
+def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
+  """Returns the shards, of one split or of all, that are missing or not as they were written."""
+  pattern = f"{glob.escape(NAME)}-{split}.array_record-*.json"
+  paths = [folder / known.stem for known in sorted((folder / "counts").glob(pattern))]
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return [
+      path for path, good in zip(paths, pool.map(_is_as_written, paths), strict=True) if not good
+    ]
+
+
+def _is_as_written(path: Path) -> bool:
+  return path.exists() and checkpoints.sha256(path) == read_counts(path).get("sha256")
 
 
 def write_metadata(
@@ -129,7 +174,14 @@ def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
 
   Raises:
     FileNotFoundError: there is no complete data set.
+    ValueError: a shard's bytes are not those that were written.
   """
   if not (folder / "dataset_info.json").exists():
     raise FileNotFoundError(f"{folder} holds no complete data set; run the stage generate")
+  if damaged := damaged_shards(folder, split):
+    names = ", ".join(map(str, damaged))
+    raise ValueError(
+      f"damaged, for their SHA-256 is not what was written: {names}. Run again with --repair to "
+      "make exactly these shards anew."
+    )
   return tfds.builder_from_directory(folder).as_data_source(split)

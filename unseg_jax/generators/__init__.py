@@ -13,9 +13,18 @@ import numpy as np
 
 from unseg_jax import checkpoints
 from unseg_jax.generators import biggan, biggan_deep, dcgan, selfcond, stylegan2
-from unseg_jax.generators.base import Generator, normal_latents, sample_at
+from unseg_jax.generators.base import DTYPES, Generator, normal_latents, sample_at, with_dtype
 
-__all__ = ["ARCHITECTURES", "Generator", "load", "normal_latents", "resolve", "sample_at"]
+__all__ = [
+  "ARCHITECTURES",
+  "DTYPES",
+  "Generator",
+  "load",
+  "normal_latents",
+  "resolve",
+  "sample_at",
+  "with_dtype",
+]
 
 PRETRAINED = "pretrained:"
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 Variables = dict[str, Any]
+DTYPES = ("float32", "bfloat16")
 
 
 def normal_latents(latent_shape: tuple[int, ...]) -> Callable[[jax.Array, int], jax.Array]:
@@ -44,6 +45,31 @@ class Generator:
   def sample_labels(self, key: jax.Array, n: int) -> jax.Array:
     """Returns `[n]` int32 labels, uniform over the classes; all 0 if unconditional."""
     return jax.random.randint(key, (n,), 0, self.num_classes or 1, dtype=jnp.int32)
+
+
+def with_dtype(generator: Generator, dtype: str) -> Generator:
+  """Returns the generator with its arrays cast, once, to the type that it is to compute in.
+
+  Args:
+    generator: any.
+    dtype: `float32` or `bfloat16`; latents and images stay float32.
+
+  Raises:
+    ValueError: it is another type.
+  """
+  if dtype not in DTYPES:
+    raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+  if dtype == "float32":
+    return generator
+
+  def generate(variables, latents, labels):
+    return generator.generate(variables, latents.astype(dtype), labels).astype(jnp.float32)
+
+  def cast(array):
+    return jnp.asarray(array, dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+  variables = jax.tree.map(cast, generator.variables)
+  return dataclasses.replace(generator, variables=variables, generate=generate)
 
 
 def sample_at(generator: Generator, key: jax.Array, indices: jax.Array) -> tuple[jax.Array, ...]:

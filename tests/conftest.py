@@ -1,0 +1,78 @@
+"""Fixtures of whole runs, made once."""
+
+import contextlib
+import pathlib
+import shutil
+
+import jax
+import pytest
+from whole_runs import ROOT, make_config
+
+from checkpoints_convert.convert import convert_file
+from unseg_jax import pipeline
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory):
+  """A converted generator of random weights."""
+  output = tmp_path_factory.mktemp("generator") / "random.safetensors"
+  convert_file(ROOT / "tests" / "golden" / "dcgan.pth", output, "dcgan")
+  return output
+
+
+def pytest_addoption(parser):
+  parser.addoption(
+    "--kills", type=int, default=2, help="how often a whole run is killed at a random moment"
+  )
+
+
+@pytest.fixture(scope="session")
+def compiled_folder(tmp_path_factory):
+  """Where whole runs, those in processes of their own included, share what they compile."""
+  return tmp_path_factory.mktemp("compiled")
+
+
+@contextlib.contextmanager
+def quick_compilation(folder):
+  """Compiles each program once for all runs, and without the optimisations that take long."""
+  during = {
+    "jax_compilation_cache_dir": str(folder),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_disable_most_optimizations": True,
+  }
+  after = dict(zip(during, (None, 1.0, False), strict=True))
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in during.items():
+      patch.setenv(name.upper(), str(value))
+      jax.config.update(name, value)
+    yield
+    for name, value in after.items():
+      jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def compile_quickly(compiled_folder):
+  """Lets all whole runs of a module compile quickly, and to the same programs."""
+  with quick_compilation(compiled_folder):
+    yield
+
+
+@pytest.fixture
+def config(generator):
+  """The tiny config with that generator."""
+  return make_config(generator)
+
+
+@pytest.fixture(scope="session")
+def finished(generator, compiled_folder, tmp_path_factory):
+  """A workdir after a whole run that nothing disturbed; tests must not change it."""
+  folder = tmp_path_factory.mktemp("finished")
+  with quick_compilation(compiled_folder):
+    pipeline.run(make_config(generator), folder, tuple(pipeline.STAGES))
+  return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+  """A finished workdir of the test's own."""
+  return pathlib.Path(shutil.copytree(finished, tmp_path / "copied"))

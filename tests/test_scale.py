@@ -1,0 +1,324 @@
+"""Many devices, many processes, runs that are killed and shards that are damaged."""
+
+import shutil
+import signal
+import socket
+
+import numpy as np
+import pytest
+from whole_runs import contents, finish, last_state, make_config, records, run_main, start_python
+
+from unseg_jax import checkpoints, pipeline, preemption, workdir
+from unseg_jax.data import synthetic
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+STAGES = tuple(pipeline.STAGES)
+SPLITS = ("train", "validation", "test")
+STEPS = 20
+
+# A search; then, from one and the same direction, a data set on disk and pairs on the fly.
+BOTH = f"""
+import pathlib, sys
+import jax
+from unseg_jax import parallel, pipeline
+from whole_runs import make_config
+
+def run_both(generator, folder, stages):
+  pipeline.run(make_config(generator), pathlib.Path(folder) / "own", ["search"])
+  for name, images in (("disk", 40), ("fly", 0)):
+    config = make_config(generator)
+    config.train.steps = {STEPS}
+    config.train.checkpoint_every = 10
+    config.generate.num_images.train = images
+    pipeline.run(config, pathlib.Path(folder) / name, stages)
+"""
+ALONE = (
+  BOTH
+  + """
+if __name__ == "__main__":
+  assert jax.device_count() == int(sys.argv[3])
+  run_both(*sys.argv[1:3], ["search", "generate", "train"])
+"""
+)
+# Started by the environment; the second process may be told to die in the middle of the training.
+TOGETHER = (
+  BOTH
+  + """
+import os, signal
+from unseg_jax import training
+
+parallel.HEARTBEAT_SECONDS = 10
+parallel.start()
+assert jax.process_count() == 2 and jax.device_count() == 4
+if sys.argv[3] == "die" and jax.process_index() == 1:
+  validate = training.validate
+  def die(state, *arguments):
+    if int(state.step) > 10:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return validate(state, *arguments)
+  training.validate = die
+try:
+  run_both(*sys.argv[1:3], list(pipeline.STAGES))
+except jax.errors.JaxRuntimeError as error:
+  print(error, file=sys.stderr)
+  parallel.leave_at_once(1)
+"""
+)
+
+
+def devices(count):
+  return {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+
+
+def run_together(*arguments):
+  """Runs two processes of two devices each to their end."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  environment = {
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+    "JAX_NUM_PROCESSES": "2",
+    **devices(2),
+  }
+  started = [
+    start_python(TOGETHER, *arguments, JAX_PROCESS_ID=str(number), **environment)
+    for number in range(2)
+  ]
+  return [finish(process) for process in started]
+
+
+class TestDevicesAndProcesses:
+  @pytest.fixture(scope="class")
+  def new_folder(self, compile_quickly, finished, tmp_path_factory):
+    """Makes folders that hold a search's result."""
+
+    def new():
+      folder = tmp_path_factory.mktemp("scale")
+      for name in ("disk", "fly"):
+        shutil.copytree(finished / "search", folder / name / "search")
+      return folder
+
+    return new
+
+  @pytest.fixture(scope="class")
+  def alone(self, new_folder, generator):
+    """What one process with one device finds."""
+    folder = new_folder()
+    process = finish(start_python(ALONE, generator, folder, 1, **devices(1)))
+    assert process.returncode == 0, process.stderr
+    return folder
+
+  @pytest.fixture(scope="class")
+  def killed(self, new_folder, generator):
+    """A workdir of two processes, one of which was killed, and how they ended."""
+    folder = new_folder()
+    return folder, run_together(generator, folder, "die")
+
+  @pytest.fixture(scope="class", params=["2 devices", "4 devices", "2 processes"])
+  def others(self, request, generator, new_folder):
+    """What several devices or processes find."""
+    if request.param == "2 processes":
+      folder, _ = request.getfixturevalue("killed")
+      for process in run_together(generator, folder, "live"):
+        assert process.returncode == 0, process.stderr
+      return folder
+    folder = new_folder()
+    count = int(request.param.split()[0])
+    process = finish(start_python(ALONE, generator, folder, count, **devices(count)))
+    assert process.returncode == 0, process.stderr
+    return folder
+
+  def test_when_one_process_dies_the_others_stop_and_say_so(self, killed):
+    folder, (survivor, victim) = killed
+    assert victim.returncode == -signal.SIGKILL
+    assert survivor.returncode not in (0, None)
+    assert "process 0 of 2 was stopped" in survivor.stderr
+    assert "Start all of them again with the same command" in survivor.stderr
+    assert not workdir.read_json(folder / "disk" / "train" / "stage.json")["complete"]
+
+  def test_find_the_same_direction(self, others, alone):
+    found, expected = (np.load(run / "own/search/direction.npy") for run in (others, alone))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+  @pytest.mark.parametrize("split", SPLITS)
+  def test_accept_the_same_candidates_with_the_same_pixels(self, others, alone, split):
+    pairs, expected = (
+      list(synthetic.read(run / "disk" / "generate", split)) for run in (others, alone)
+    )
+    assert [pair["candidate"] for pair in pairs] == [pair["candidate"] for pair in expected]
+    for name in ("image", "mask"):
+      arrays = [np.stack([pair[name] for pair in run]).astype(int) for run in (pairs, expected)]
+      print(split, name, "largest difference", np.abs(arrays[0] - arrays[1]).max())
+      assert np.abs(arrays[0] - arrays[1]).max() <= 1
+    filters = [
+      workdir.read_json(run / "disk" / "generate" / "filters.json") for run in (others, alone)
+    ]
+    assert filters[0] == filters[1]
+
+  @pytest.mark.parametrize("source", ["disk", "fly"])
+  def test_train_along_the_same_losses(self, others, alone, source):
+    found, expected = (
+      workdir.read_json(run / source / "train" / "history.json")["Training"]
+      for run in (others, alone)
+    )
+    assert found["step"] == expected["step"] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
+
+  def test_finish(self, others, request):
+    whole = "2 processes" in request.node.name  # The devices do without evaluation and report.
+    for source in ("disk", "fly"):
+      assert workdir.read_json(others / source / "train" / "stage.json")["complete"]
+      assert (others / source / "metrics.json").exists() == whole
+      assert (others / source / "report.html").exists() == whole
+      assert not list((others / source).rglob("*.incomplete"))
+
+
+# Asks the process to leave, as a cluster does, when a stage's progress bar has moved twice.
+LEAVE = """
+import os, signal
+from unseg_jax import progress
+
+bar = progress.bar
+def told(description, *arguments, **options):
+  made = bar(description, *arguments, **options)
+  update, moves = made.update, []
+  def counted(n=1):
+    moves.append(n)
+    if description.startswith(STAGE) and len(moves) == 2:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return update(n)
+  made.update = counted
+  return made
+progress.bar = told
+"""
+
+
+def assert_same_result(folder, finished):
+  """The same direction, byte-identical records, the same weights and the same history."""
+  directions = [np.load(run / "search" / "direction.npy") for run in (folder, finished)]
+  np.testing.assert_array_equal(*directions)
+  for split in SPLITS:
+    assert records(folder, split) == records(finished, split)
+  (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
+  assert step == expected_step
+  for name in ("params", "batch_stats"):
+    leaves = [flatten(tree[name]) for tree in (state, expected)]
+    assert leaves[0].keys() == leaves[1].keys()
+    for key, value in leaves[0].items():
+      np.testing.assert_allclose(value, leaves[1][key], rtol=1e-5, atol=1e-7, err_msg=key)
+  histories = [workdir.read_json(run / "train" / "history.json") for run in (folder, finished)]
+  for curve, columns in histories[1].items():
+    for name, values in columns.items():
+      np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)
+
+
+def flatten(tree, prefix=""):
+  found = {}
+  for key, value in tree.items():
+    found |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
+  return found
+
+
+class TestAskedToLeave:
+  def test_saves_leaves_with_its_own_status_and_continues(self, generator, finished, tmp_path):
+    flags = (f"--config.generator={generator}", f"--workdir={tmp_path}")
+    for stage in ("search", "generate", "train"):
+      process = run_main(*flags, before=f"STAGE = '{stage}'{LEAVE}")
+      assert process.returncode == preemption.EXIT_STATUS, process.stderr
+      message = process.stderr.strip().splitlines()[-1]
+      assert message.startswith("asked to leave (SIGTERM)") and "same command again" in message
+      assert not workdir.read_json(tmp_path / stage / "stage.json")["complete"]
+    # Step 2 of the training was saved, though no checkpoint was due at the odd step before it.
+    assert (tmp_path / "search" / "state.msgpack").exists()
+    pipeline.run(make_config(generator), tmp_path, STAGES)
+    assert_same_result(tmp_path, finished)
+
+
+# Forks a child for each attempt, so that the libraries are loaded once.
+KILLS = """
+import os, pathlib, random, signal, sys, time
+import tensorflow, clu.metric_writers
+from unseg_jax import pipeline
+from whole_runs import make_config
+
+generator, folder, kills, longest = sys.argv[1], pathlib.Path(sys.argv[2]), *map(int, sys.argv[3:])
+chance, workdir, survived = random.Random(0), 0, 0
+
+def attempt(patience):
+  child = os.fork()
+  if child == 0:
+    try:
+      pipeline.run(make_config(generator), folder / str(workdir), list(pipeline.STAGES))
+    except BaseException as error:
+      print(repr(error), file=sys.stderr, flush=True)
+      os._exit(1)
+    os._exit(0)
+  deadline = time.monotonic() + patience
+  while time.monotonic() < deadline:
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+      assert status == 0, status
+      return True
+    time.sleep(0.01)
+  os.kill(child, signal.SIGKILL)
+  os.waitpid(child, 0)
+  return False
+
+while kills:
+  if attempt(chance.uniform(0, longest)):
+    workdir += 1
+  else:
+    kills -= 1
+assert attempt(120)
+"""
+
+
+class TestKilledAtRandom:
+  def test_ends_in_the_same_result(self, generator, finished, tmp_path, request):
+    kills = request.config.getoption("--kills")
+    process = start_python(KILLS, generator, tmp_path, kills, 10)
+    _, errors = process.communicate(timeout=60 + 20 * kills)
+    assert process.returncode == 0, errors
+    for folder in tmp_path.iterdir():
+      assert_same_result(folder, finished)
+
+
+class TestDamagedShards:
+  @pytest.fixture
+  def flipped(self, copied):
+    """A shard of a finished run in whose middle one bit was flipped; what comes after is gone."""
+    path = synthetic.shard_path(copied / "generate", "train", 1)
+    contents = bytearray(path.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    path.write_bytes(contents)
+    for stage in ("train", "evaluate", "report"):
+      shutil.rmtree(copied / stage)
+    return path
+
+  def test_are_named_when_they_are_read(self, flipped, copied, config):
+    with pytest.raises(
+      ValueError, match=r"damaged.*train\.array_record-00001\..*--repair"
+    ) as error:
+      pipeline.run(config, copied, ("train",))
+    assert "00000" not in str(error.value)
+
+  def test_are_repaired_and_no_other_is_touched(self, flipped, copied, config, finished):
+    shards = {
+      path: state
+      for path, state in contents(copied).items()
+      if "array_record" in path.name and path.suffix != ".json"
+    }
+    pipeline.run(config, copied, ("generate",), repair=True)
+    after = contents(copied)
+    changed = {path for path, state in shards.items() if after[path] != state}
+    assert changed == {flipped.relative_to(copied)}
+    original = synthetic.shard_path(finished / "generate", "train", 1)
+    assert checkpoints.sha256(flipped) == checkpoints.sha256(original)
+    assert records(copied, "train") == records(finished, "train")
+
+  def test_a_missing_one_is_made_again_too(self, flipped, copied, config, finished):
+    flipped.unlink()
+    with pytest.raises(ValueError, match=r"train\.array_record-00001"):
+      synthetic.read(copied / "generate", "train")
+    pipeline.run(config, copied, ("generate",), repair=True)
+    assert records(copied, "train") == records(finished, "train")

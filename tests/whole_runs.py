@@ -1,0 +1,81 @@
+"""What the tests of whole runs share: the tiny config, what a run left, and other processes."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import orbax.checkpoint as ocp
+import tiny_config
+from array_record.python import array_record_module
+
+from unseg_jax import checkpoints
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def make_config(generator):
+  """The tiny config with a generator's file."""
+  config = tiny_config.get_config()
+  config.generator = str(generator)
+  return config
+
+
+def contents(folder):
+  """Every file and its state, to tell that nothing was touched."""
+  return {
+    path.relative_to(folder): (path.stat().st_mtime_ns, path.stat().st_size)
+    for path in folder.rglob("*")
+    if path.is_file()
+  }
+
+
+def records(folder, split):
+  """The serialised records of a split, in order."""
+  found = []
+  for path in sorted((folder / "generate").glob(f"synthetic-{split}.array_record-*")):
+    reader = array_record_module.ArrayRecordReader(str(path))
+    found += reader.read_all()
+    reader.close()
+  return found
+
+
+def last_state(folder):
+  """The number of steps and the state of a run's last checkpoint."""
+  with checkpoints.training_manager(folder / "train" / "checkpoints", read_only=True) as manager:
+    step = manager.latest_step()
+    args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
+    return step, manager.restore(step, args=args)["state"]
+
+
+def start_python(code, *arguments, **environment):
+  """Starts code in a process of its own, in the repository's root."""
+  path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+  return subprocess.Popen(
+    [sys.executable, "-c", code, *map(str, arguments)],
+    cwd=ROOT,
+    env={**os.environ, "PYTHONPATH": path, **environment},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def finish(process):
+  """Waits for a process; returns it as `subprocess.run` does."""
+  try:
+    output, errors = process.communicate(timeout=180)
+  finally:
+    process.kill()
+  return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+def start_main(*arguments, before="", **environment):
+  """Starts `python -m unseg_jax.main` on the tiny config, after some code of the test's."""
+  code = f"{before}\nimport runpy\nrunpy.run_module('unseg_jax.main', run_name='__main__')"
+  return start_python(code, "--config=tests/tiny_config.py", *arguments, **environment)
+
+
+def run_main(*arguments, before="", **environment):
+  """Runs `python -m unseg_jax.main` on the tiny config to its end."""
+  return finish(start_main(*arguments, before=before, **environment))
