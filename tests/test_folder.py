@@ -1,5 +1,8 @@
 """Pictures and masks are read whatever their format, and what is wrong with a folder is said."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -261,3 +264,34 @@ def test_folder_without_pictures(tree):
   (tree / "inner" / "c.png").unlink()
   with pytest.raises(FileNotFoundError, match="inner has no pictures directly in it"):
     folder.find_pictures(tree / "inner")
+
+
+def test_folder_with_the_folders_inside(tree):
+  for name in ("inner/.hidden/d.png", "inner/deep/b.png", "inner/.h.png", "inner/deep/t.txt"):
+    (tree / name).parent.mkdir(exist_ok=True, parents=True)
+    (tree / name).touch()
+  (tree / "inner" / "loop").symlink_to(tree)
+  found = folder.find_pictures(tree / "inner", subfolders=True)
+  assert found == [tree / "inner" / "c.png", tree / "inner" / "deep" / "b.png"]
+  assert folder.find_pictures("~/inner", subfolders=True) == found
+  assert folder.find_pictures(tree / "inner") == found[:1]
+
+
+def test_folder_without_pictures_in_folders_inside(tree):
+  (tree / "inner" / "c.png").unlink()
+  (tree / "inner" / "deep").mkdir()
+  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in folders inside"):
+    folder.find_pictures(tree / "inner", subfolders=True)
+
+
+def test_folder_inside_that_cannot_be_searched_is_named(tree, monkeypatch):
+  scan = os.scandir
+
+  def refuse(path):
+    if Path(path).name == "inner":
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+  with pytest.raises(PermissionError, match="inner"):
+    folder.find_pictures(tree, subfolders=True)

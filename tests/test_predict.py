@@ -1,4 +1,4 @@
-"""`python -m unseg_jax.predict` writes three pictures for each, and says what it did not do."""
+"""`python -m unseg_jax.predict` writes what is asked for, and says what it did not do."""
 
 import subprocess
 import sys
@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
 from unseg_jax import pictures, predict, refinement
 
+FLAGS = flags.FLAGS
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
 KINDS = ("mask", "cutout", "overlay")
 
@@ -60,10 +62,9 @@ def command(segmenter, photos, output, capsys):
 
   def call(*positional, **flags):
     defaults = {"segmenter": segmenter, "input": photos, "output": output}
-    defaults |= {"overwrite": "false", "refine": "none"}
-    values = {name: str(value) for name, value in (defaults | flags).items()}
-    with flagsaver.as_parsed(**values):
-      status = predict.main(["predict", *positional])
+    arguments = [f"--{name}={value}" for name, value in (defaults | flags).items()]
+    with flagsaver.flagsaver():
+      status = predict.main(FLAGS(["predict", *positional, *arguments]))
     return status, capsys.readouterr().err
 
   return call
@@ -76,7 +77,7 @@ def noise(path, height=6, width=9, **options):
 
 
 def outputs(folder):
-  return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+  return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def named(*stems):
@@ -176,7 +177,7 @@ def test_nothing_is_overwritten_unless_asked(photos, output, command):
 
 @pytest.mark.parametrize(
   ("pattern", "stems"),
-  [("", ["a", "b"]), ("a.png", ["a"]), ("*.jpg", ["b"]), ("**/*.png", ["a", "c"])],
+  [("", ["a", "b", "inner/c"]), ("a.png", ["a"]), ("*.jpg", ["b"]), ("**/*.png", ["a", "c"])],
 )
 def test_input_is_a_folder_a_file_or_a_glob(photos, output, command, pattern, stems):
   (photos / "inner").mkdir()
@@ -197,11 +198,59 @@ def test_two_pictures_of_one_stem_are_refused_before_any_work(photos, output, co
   assert not output.exists() and Brightness.calls == 0
 
 
+def test_same_names_in_other_folders_are_kept_apart(photos, output, command):
+  for name in ("trip/a.png", "trip/deep/a.png", "home/a.png"):
+    (photos / name).parent.mkdir(exist_ok=True)
+    noise(photos / name)
+  assert command()[0] == 0
+  assert outputs(output) == named("home/a", "trip/a", "trip/deep/a")
+
+  status, stderr = command(input=photos / "**" / "*.png")
+  assert status == 1
+  assert "give the folder above both as --input" in stderr
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_outputs_inside_the_input_are_no_pictures_of_the_next_run(
+  photos, command, tmp_path, linked
+):
+  noise(photos / "a.png")
+  output = photos / "made"
+  if linked:
+    output = tmp_path / "link" / "made"
+    output.parent.symlink_to(photos)
+  for overwrite in ("false", "true"):
+    status, stderr = command(output=output, overwrite=overwrite)
+    assert status == 0
+    assert outputs(photos) == sorted(["a.png", *named("made/a")])
+  assert f"left out: 3 pictures in --output={output}" in stderr
+  (photos / "a.png").unlink()
+  status, stderr = command(output=output)
+  assert status == 1 and "has no pictures but 3 pictures in --output" in stderr
+
+
+@pytest.mark.parametrize(("root", "output"), [("photos", "photos"), ("photos", ".")])
+def test_outputs_among_the_inputs_are_refused(photos, command, tmp_path, root, output):
+  (photos / "photos").mkdir()
+  noise(photos / "photos" / "a.png")
+  status, stderr = command(input=tmp_path / root, output=tmp_path / output)
+  assert status == 1 and Brightness.calls == 0
+  assert f"use an --output such as {photos / 'segmented'}" in stderr
+  assert outputs(photos) == ["photos/a.png"]
+
+
+def test_output_may_hold_the_input(photos, command, tmp_path):
+  noise(photos / "a.png")
+  assert command(output=tmp_path)[0] == 0
+  assert (tmp_path / "a_mask.png").exists()
+
+
 def test_inputs_are_never_replaced(photos, command):
   noise(photos / "a.png")
-  assert command(output=photos)[0] == 0
+  everything = photos / "*"
+  assert command(input=everything, output=photos)[0] == 0
   before = (photos / "a_mask.png").read_bytes()
-  status, stderr = command(output=photos, overwrite="true")
+  status, stderr = command(input=everything, output=photos, overwrite="true")
   assert status == 1
   assert f"would replace the input {photos / 'a_mask.png'}" in stderr
   assert (photos / "a_mask.png").read_bytes() == before
@@ -216,6 +265,70 @@ def test_refined_masks_follow_the_pictures_edges(photos, output, command):
   assert (expected != pictures.cutout(image, plain)).any()
   with Image.open(output / "a_cutout.png") as cutout:
     np.testing.assert_array_equal(cutout, expected)
+
+
+@pytest.mark.parametrize(
+  ("background", "expected"),
+  [("white", (255, 255, 255)), ("#2060a0", (32, 96, 160)), ("hsl(0, 100%, 50%)", (255, 0, 0))],
+)
+def test_composite_on_a_colour(photos, output, command, background, expected):
+  image = noise(photos / "a.png")
+  assert command(background=background)[0] == 0
+  assert outputs(output) == sorted([*named("a"), "a_composite.png"])
+  probability = image.mean(axis=2, dtype=np.float32) / 255
+  with Image.open(output / "a_composite.png") as composite:
+    np.testing.assert_array_equal(composite, pictures.composite(image, probability, expected))
+
+
+def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  image = noise(photos / "a.png")
+  background = noise(tmp_path / "beach.png", 20, 20)[::-1]
+  Image.fromarray(background).save(tmp_path / "beach.png")
+  assert command(background="~/beach.png")[0] == 0
+  probability = image.mean(axis=2, dtype=np.float32) / 255
+  with Image.open(output / "a_composite.png") as composite:
+    np.testing.assert_array_equal(composite, pictures.composite(image, probability, background))
+
+
+@pytest.mark.parametrize(
+  ("background", "reason"),
+  [
+    ("whit", "there is no such file"),
+    ("", "there is no such file"),
+    ("#12345678", "there is no such file"),
+    ("rgb(300, 0, 0)", "there is no such file"),
+    ("{folder}", "there is no such file"),
+    ("{folder}/notes.txt", "its format is not known"),
+  ],
+)
+def test_background_that_is_neither_is_refused_before_any_work(
+  photos, output, command, background, reason
+):
+  noise(photos / "a.png")
+  (photos / "notes.txt").write_text("no picture")
+  background = background.format(folder=photos)
+  status, stderr = command(background=background)
+  assert status == 1 and not output.exists() and Brightness.calls == 0
+  assert stderr.startswith(f"error: --background={background} is neither") and reason in stderr
+  assert stderr.count("\n") == 1 and "such as white" in stderr
+
+
+def test_animation_runs_there_and_back(photos, output, command):
+  image = noise(photos / "a.png", 30, 41)
+  assert command(animate="true")[0] == 0
+  assert outputs(output) == sorted([*named("a"), "a_animated.webp"])
+  probability = image.mean(axis=2, dtype=np.float32) / 255
+  frames = pictures.there_and_back(pictures.fading_frames(image, probability))
+  with Image.open(output / "a_animated.webp") as animation:
+    assert animation.is_animated and animation.size == frames.shape[2:0:-1]
+    assert animation.info["loop"] == 0
+    milliseconds = 0
+    for index in range(animation.n_frames):
+      animation.seek(index)
+      animation.load()
+      milliseconds += animation.info["duration"]
+  assert milliseconds == len(frames) * 60
 
 
 def test_an_unknown_refinement_is_refused_before_any_work(photos, output, command):

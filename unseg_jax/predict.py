@@ -3,34 +3,54 @@ r"""Segments your own pictures.
   python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
 
 writes, for each picture NAME, at its full resolution:
-  NAME_mask.png     white where the probability of foreground exceeds 0.5, black elsewhere
-  NAME_cutout.png   the foreground; the probability is the opacity
-  NAME_overlay.png  the picture with its background darkened and the mask outlined
+  NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
+  NAME_cutout.png     the foreground; the probability is the opacity
+  NAME_overlay.png    the picture with its background darkened and the mask outlined
+and, if asked:
+  NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
+                      colour (white, '#2060a0') or on another picture, which is resized to cover
+                      this one and cropped to its centre
+  NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
+                      beside it; each at most 512 pixels a side
+
+--input is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
+and --output gets the same ones: photos/a/b.jpg becomes segmented/a/b_mask.png. An --output inside
+such an --input is not searched for pictures. Hidden files and folders are left out.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what.
 """
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+from PIL import ImageColor
 
 from unseg_jax import pictures, progress, refinement, workdir
 from unseg_jax.data import folder
 from unseg_jax.segmenter import Segmenter
 
 SEGMENTER = flags.DEFINE_string("segmenter", None, "Workdir of a run, or a converted U-Net.")
-INPUT = flags.DEFINE_string("input", None, "A picture, a folder of pictures, or a quoted glob.")
+INPUT = flags.DEFINE_string(
+  "input", None, "A picture, a folder (and all folders inside), or a quoted glob."
+)
 OUTPUT = flags.DEFINE_string("output", None, "Folder to write to, made if it is missing.")
+BACKGROUND = flags.DEFINE_string(
+  "background", None, "Also put the foreground on this: a colour (white, #2060a0) or a picture."
+)
+ANIMATE = flags.DEFINE_bool("animate", False, "Also write an animation of the background's light.")
 REFINE = flags.DEFINE_string(
   "refine", "none", "Or 'guided': fit the masks to the pictures' edges, by OpenCV."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
 
-KINDS = ("mask", "cutout", "overlay")
+SECONDS_PER_FRAME = 0.06
+
+# What to encode of a picture, uint8 [H, W, 3], and its probability, float32 [H, W].
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,23 +61,40 @@ def main(argv: Sequence[str]) -> int:
         f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
         "--input='photos/*.jpg', so that the shell does not expand it."
       )
-    return predict(SEGMENTER.value, INPUT.value, OUTPUT.value, OVERWRITE.value, refine=REFINE.value)
+    return predict(
+      SEGMENTER.value,
+      INPUT.value,
+      OUTPUT.value,
+      OVERWRITE.value,
+      refine=REFINE.value,
+      background=BACKGROUND.value,
+      animate=ANIMATE.value,
+    )
   except (ImportError, OSError, ValueError) as error:
     print(f"error: {error}", file=sys.stderr)
     return 1
 
 
 def predict(
-  segmenter_folder: str, pattern: str, output: str, overwrite: bool, refine: str = "none"
+  segmenter_folder: str,
+  pattern: str,
+  output: str,
+  overwrite: bool,
+  refine: str = "none",
+  background: str | None = None,
+  animate: bool = False,
 ) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each.
 
   Args:
     segmenter_folder: the workdir of the run that trained the segmenter, or a converted U-Net.
-    pattern: the pictures, as in `folder.find_pictures`.
-    output: the folder to write to, made if it is missing.
+    pattern: the pictures, as in `folder.find_pictures`, folders inside a folder included.
+    output: the folder to write to, made if it is missing; gets the folders that are inside the
+      one that `pattern` names. If it is inside that one itself, it is not searched for pictures.
     overwrite: whether to replace files that are there already.
     refine: one of `refinement.METHODS`, for the masks.
+    background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
+    animate: whether to write an animation, too.
 
   Returns:
     The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs are
@@ -66,42 +103,126 @@ def predict(
   Raises:
     FileNotFoundError: there are no pictures, or there is no segmenter.
     ImportError: what the refinement needs is not installed.
-    ValueError: two pictures have the same stem, an output would replace a picture, or there is no
-      such refinement.
-    OSError: the outputs cannot be written.
+    ValueError: two pictures have the same folder and stem, an output would replace a picture or
+      become one of the next run's, there is no such refinement, or `background` is neither.
+    OSError: a folder cannot be searched, or the outputs cannot be written.
   """
   segmenter_folder, output = (Path(os.path.expanduser(path)) for path in (segmenter_folder, output))
   if output.exists() and not output.is_dir():
     raise NotADirectoryError(f"--output={output} is a file; expected a folder, or a new name.")
   refinement.check_method(refine)
-  found = folder.find_pictures(pattern)
-  plan = _plan(found, output)
+  encoders = _encoders(None if background is None else _background(background), animate)
+  plan = _plan(_targets(pattern, output), encoders)
   segmenter = Segmenter.restore(segmenter_folder)
   output.mkdir(parents=True, exist_ok=True)
   skipped = 0
-  with progress.bar("predict", len(found), unit="picture") as bar:
+  with progress.bar("predict", len(plan), unit="picture") as bar:
     for picture, outputs in plan.items():
       problem = _segment(segmenter, picture, outputs, overwrite, refine)
       if problem:
         skipped += 1
         bar.write(f"skipped: {problem}", file=sys.stderr)
       bar.update()
-  print(f"{len(found) - skipped} of {len(found)} pictures segmented into {output}")
+  print(f"{len(plan) - skipped} of {len(plan)} pictures segmented into {output}")
   return 1 if skipped else 0
 
 
-def _plan(found: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
-  """Returns where each picture's outputs go, or says why they must not go there."""
-  plan, by_stem = {}, {}
-  for picture in found:
-    other = by_stem.setdefault(picture.stem, picture)
-    if other is not picture:
+def _background(value: str) -> tuple[int, int, int] | np.ndarray:
+  """Returns the colour or the picture that --background means, or says why it is neither."""
+  try:
+    colour = ImageColor.getrgb(value)
+  except ValueError:
+    colour = ()
+  # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
+  if len(colour) == 3 and max(colour) <= 255:
+    return colour
+  path = Path(os.path.expanduser(value))
+  reason = "there is no such file"
+  if path.is_file():
+    try:
+      return folder.read_picture(path)
+    except ValueError as error:
+      reason = str(error)
+  raise ValueError(
+    f"--background={value} is neither a colour nor a picture: {reason.rstrip('.')}. Give a name "
+    "such as white, a colour such as '#2060a0', or the path of a picture."
+  )
+
+
+def _encoders(
+  background: tuple[int, int, int] | np.ndarray | None, animate: bool
+) -> dict[str, Encode]:
+  """Returns what to write for each picture, by the ending of the file's name."""
+  encoders: dict[str, Encode] = {
+    "_mask.png": lambda image, probability: pictures.png_bytes(probability > 0.5),
+    "_cutout.png": lambda *pair: pictures.png_bytes(pictures.cutout(*pair)),
+    "_overlay.png": lambda *pair: pictures.png_bytes(pictures.overlay(*pair)),
+  }
+  if background is not None:
+    encoders["_composite.png"] = lambda *pair: pictures.png_bytes(
+      pictures.composite(*pair, background)
+    )
+  if animate:
+    encoders["_animated.webp"] = lambda *pair: pictures.animation_bytes(
+      pictures.there_and_back(pictures.fading_frames(*pair)), SECONDS_PER_FRAME
+    )
+  return encoders
+
+
+def _targets(pattern: str, output: Path) -> dict[Path, Path]:
+  """Returns the pictures, and for each where its outputs go, up to the ending of their names."""
+  found = folder.find_pictures(pattern, subfolders=True)
+  root = Path(os.path.expanduser(pattern))
+  if not root.is_dir():
+    return {picture: output / picture.stem for picture in found}
+  # Outputs must not be among the pictures of the next run: it would segment the masks of this one.
+  is_inside = output.resolve() != root.resolve() and _is_inside(output, root)
+  kept = _without_outputs(found, output, root) if is_inside else found
+  targets = {picture: output / picture.parent.relative_to(root) / picture.stem for picture in kept}
+  for picture, target in targets.items():
+    if not is_inside and _is_inside(target.parent, root):
       raise ValueError(
-        f"{other} and {picture} would both be written to {output / picture.stem}_*.png; rename "
-        "one of them, or segment them one at a time into different --output folders."
+        f"the outputs of {picture} would go to {target.parent}, where the next run would take them "
+        f"for pictures; use an --output such as {root / 'segmented'}, which is not searched."
       )
-    plan[picture] = [output / f"{picture.stem}_{kind}.png" for kind in KINDS]
-  originals = {picture.resolve(): picture for picture in found}
+  return targets
+
+
+def _without_outputs(found: Sequence[Path], output: Path, root: Path) -> Sequence[Path]:
+  """Leaves out the pictures in `output`, and says so."""
+  kept = [picture for picture in found if not _is_inside(picture.parent, output)]
+  left_out = f"{len(found) - len(kept)} pictures in --output={output}, which is not searched"
+  if not kept:
+    raise FileNotFoundError(
+      f"the folder {root} has no pictures but {left_out}; use another --output, or give that "
+      "folder as --input."
+    )
+  if len(kept) < len(found):
+    print(f"left out: {left_out}", file=sys.stderr)
+  return kept
+
+
+def _is_inside(path: Path, outer: Path) -> bool:
+  """Whether a path is a folder or anywhere inside it, wherever links lead."""
+  return path.resolve().is_relative_to(outer.resolve())
+
+
+def _plan(
+  targets: Mapping[Path, Path], encoders: Mapping[str, Encode]
+) -> dict[Path, dict[Path, Encode]]:
+  """Returns which files to write for each picture, or says why they must not be written."""
+  plan, by_target = {}, {}
+  for picture, target in targets.items():
+    other = by_target.setdefault(target, picture)
+    if other is not picture:
+      same_folder = other.parent == picture.parent
+      remedy = "rename one of them" if same_folder else "give the folder above both as --input"
+      raise ValueError(
+        f"{other} and {picture} would both be written to {target}_*; {remedy}, or segment them one "
+        "at a time into different --output folders."
+      )
+    plan[picture] = {Path(f"{target}{ending}"): encode for ending, encode in encoders.items()}
+  originals = {picture.resolve(): picture for picture in plan}
   for picture, outputs in plan.items():
     for path in outputs:
       if path.resolve() in originals:
@@ -115,7 +236,7 @@ def _plan(found: Sequence[Path], output: Path) -> dict[Path, list[Path]]:
 def _segment(
   segmenter: Callable[[np.ndarray], np.ndarray],
   picture: Path,
-  outputs: Sequence[Path],
+  outputs: Mapping[Path, Encode],
   overwrite: bool,
   refine: str,
 ) -> str | None:
@@ -129,14 +250,9 @@ def _segment(
   except ValueError as error:
     return str(error)
   probability = refinement.refine(segmenter(image), image, refine)
-  arrays = (
-    probability > 0.5,
-    pictures.cutout(image, probability),
-    pictures.overlay(image, probability),
-  )
-  for path, array in zip(outputs, arrays, strict=True):
+  for path, encode in outputs.items():
     with workdir.whole_file(path) as temporary:
-      temporary.write_bytes(pictures.png_bytes(array))
+      temporary.write_bytes(encode(image, probability))
   return None
 
 

@@ -118,7 +118,7 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
   return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def find_pictures(pattern: str | Path) -> list[Path]:
+def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
   """Finds the pictures that a user means.
 
   Args:
@@ -126,12 +126,15 @@ def find_pictures(pattern: str | Path) -> list[Path]:
       glob, for the picture files among its matches. `~` is the home directory, `**` any folders.
       Picture files are those whose suffix is in `SUFFIXES`, in either case; hidden ones are left
       out.
+    subfolders: whether a folder also stands for the folders inside it, at any depth. Hidden ones
+      and links to folders are left out.
 
   Returns:
     The files, sorted; at least one.
 
   Raises:
     FileNotFoundError: nothing is found.
+    OSError: a folder cannot be searched.
   """
   # A name such as `photo[1].jpg` is a file before it is a glob.
   expanded = os.path.expanduser(pattern)
@@ -139,7 +142,7 @@ def find_pictures(pattern: str | Path) -> list[Path]:
   if path.is_file():
     return [path]
   if path.is_dir():
-    return _picture_files(path)
+    return _picture_files_below(path) if subfolders else _picture_files(path)
   matches = (Path(match) for match in glob.glob(expanded, recursive=True))
   if found := _only_pictures(matches):
     return found
@@ -220,6 +223,23 @@ def _picture_files(folder: Path) -> list[Path]:
     return files
   raise FileNotFoundError(
     f"the folder {folder} has no pictures directly in it; expected files of {_suffixes()}."
+  )
+
+
+def _picture_files_below(folder: Path) -> list[Path]:
+  def refuse(error: OSError) -> None:
+    raise error
+
+  files = []
+  # By default, folders that cannot be read would be passed over in silence.
+  for inside, names, file_names in os.walk(folder, onerror=refuse):
+    names[:] = [name for name in names if not name.startswith(".")]
+    files += [Path(inside, name) for name in file_names]
+  if found := _only_pictures(files):
+    return found
+  raise FileNotFoundError(
+    f"the folder {folder} has no pictures in it or in folders inside; "
+    f"expected files of {_suffixes()}."
   )
 
 
