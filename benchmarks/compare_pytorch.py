@@ -32,11 +32,11 @@ sys.path.insert(0, str(ROOT))
 from checkpoints_convert.unet import variables_from_state_dict  # noqa: E402
 from configs import dcgan_faces  # noqa: E402
 from unseg_jax import (  # noqa: E402
+  candidates,
   directions,
   generators,
   parallel,
   search,
-  synthesis,
   training,
 )
 from unseg_jax.unet import Unet  # noqa: E402
@@ -205,26 +205,20 @@ class TorchUnet(nn.Module):
 def measure_search(rounds: int, config: Any, generator: Any, twin: nn.Module) -> list[tuple]:
   """The search step at batch 32, with its drawing of latents and radii."""
   config = config.search
-  start = directions.normalise(directions.initial(jax.random.key(0), generator.latent_shape))
+  start = directions.normalise(directions.initial(jax.random.key(0), 1, generator.latent_shape))
   update = search.make_step(generator, config)
   variables = parallel.replicate(generator.variables)
   indices = np.arange(SEARCH_BATCH)
   draw_key = jax.random.key(1)
 
   def draw(step, indices):
-    step_key = jax.random.fold_in(draw_key, step)
-    latents, labels = generators.sample_at(generator, step_key, indices)
-    radius_key = jax.random.fold_in(step_key, SEARCH_BATCH)
-    radii = jax.vmap(
-      lambda i: directions.sample_radii(jax.random.fold_in(radius_key, i), generator.latent_shape)
-    )(indices)
-    return latents, labels, radii
+    return search.draw(generator, config, jax.random.fold_in(draw_key, step), indices)
 
   def draw_and_step(state, variables, indices):
     return update(state, variables, *draw(state.step, indices))
 
   step = parallel.pmap(draw_and_step, donate_argnums=(0,))
-  state = parallel.replicate(search.initial_state(config, start))
+  state = parallel.replicate(search.initial_state(config, start[None]))
   torch_search = TorchSearch(twin, config, start)
   worst = 0.0
   for i in range(3):
@@ -234,7 +228,9 @@ def measure_search(rounds: int, config: Any, generator: Any, twin: nn.Module) ->
     parts = parallel.unreplicate(parts)
     found = (float(parts["outside_circle"]), float(parts["sobel_shift"]))
     worst = max(worst, *(abs(a - b) for a, b in zip(found, expected, strict=True)))
-  apart = np.abs(parallel.unreplicate(state).direction - torch_search.direction.detach().numpy())
+  apart = np.abs(
+    parallel.unreplicate(state).directions[0] - torch_search.direction.detach().numpy()
+  )
   print(f"search: losses differ by {worst:.1e}, the direction by {apart.max():.1e} after 3 steps")
 
   def run_jax():
@@ -262,7 +258,7 @@ def measure_pairs(rounds: int, config: Any, generator: Any, twin: nn.Module) -> 
   direction = golden["d"][-1:]
   torch_direction = torch.tensor(direction)
   key = jax.random.key(2)
-  compute = parallel.pmap(synthesis.make_candidates(generator, config))
+  compute = parallel.pmap_local(candidates.make_candidates(generator, config))
   variables, replicated = parallel.replicate(generator.variables), parallel.replicate(direction)
   keys = parallel.replicate(key)
   number = 0

@@ -240,8 +240,8 @@ def memory(name: str) -> None:
   latents, labels = jax.eval_shape(
     lambda: sample_at(generator, jax.random.key(0), jnp.arange(settings.batch_size))
   )
-  direction = directions.normalise(directions.initial(jax.random.key(1), generator.latent_shape))
-  state = search.initial_state(settings, direction)
+  start = directions.initial(jax.random.key(1), settings.directions, generator.latent_shape)
+  state = search.initial_state(settings, start[None])
   one_device = jax.pmap(
     search.make_step(generator, settings), axis_name=parallel.AXIS, devices=jax.devices()[:1]
   )
