@@ -19,6 +19,7 @@ setup(
   packages=find_packages(include=["unseg_jax", "unseg_jax.*"]),
   package_data={
     "unseg_jax": [
+      "py.typed",
       "report_template.html",
       "pretrained/*.safetensors",
       "pretrained/*.txt",
@@ -59,6 +60,12 @@ setup(
       *BENCHMARKS,
       "dill",  # The builder tests of TFDS import it.
       "hypothesis",
+      # The notebooks, which are executed.
+      "ipykernel",
+      "ipywidgets",
+      "matplotlib",
+      "nbclient",
+      "nbformat",
       "pytest",
       "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",
