@@ -22,7 +22,7 @@ def generator(tmp_path_factory):
 
 def pytest_addoption(parser):
   parser.addoption(
-    "--kills", type=int, default=2, help="how often a whole run is killed at a random moment"
+    "--kills", type=int, default=20, help="how often a whole run is killed at a random moment"
   )
 
 

@@ -87,6 +87,9 @@ def run_together(*arguments):
   return [finish(process) for process in started]
 
 
+SLOW_2_DEVICES = pytest.param("2 devices", marks=pytest.mark.slow)
+
+
 class TestDevicesAndProcesses:
   @pytest.fixture(scope="class")
   def new_folder(self, compile_quickly, finished, tmp_path_factory):
@@ -114,7 +117,7 @@ class TestDevicesAndProcesses:
     folder = new_folder()
     return folder, run_together(generator, folder, "die")
 
-  @pytest.fixture(scope="class", params=["2 devices", "4 devices", "2 processes"])
+  @pytest.fixture(scope="class", params=[SLOW_2_DEVICES, "4 devices", "2 processes"])
   def others(self, request, generator, new_folder):
     """What several devices or processes find."""
     if request.param == "2 processes":
@@ -273,6 +276,7 @@ assert attempt(120)
 """
 
 
+@pytest.mark.slow
 class TestKilledAtRandom:
   def test_ends_in_the_same_result(self, generator, finished, tmp_path, request):
     kills = request.config.getoption("--kills")
