@@ -87,7 +87,8 @@ def run_together(*arguments):
   return [finish(process) for process in started]
 
 
-SLOW_2_DEVICES = pytest.param("2 devices", marks=pytest.mark.slow)
+# Two processes of two devices make four.
+SLOW = [pytest.param(f"{count} devices", marks=pytest.mark.slow) for count in (2, 4)]
 
 
 class TestDevicesAndProcesses:
@@ -117,7 +118,7 @@ class TestDevicesAndProcesses:
     folder = new_folder()
     return folder, run_together(generator, folder, "die")
 
-  @pytest.fixture(scope="class", params=[SLOW_2_DEVICES, "4 devices", "2 processes"])
+  @pytest.fixture(scope="class", params=[*SLOW, "2 processes"])
   def others(self, request, generator, new_folder):
     """What several devices or processes find."""
     if request.param == "2 processes":
