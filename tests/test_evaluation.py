@@ -2,14 +2,13 @@
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
+from whole_runs import run_command
 
 from checkpoints_convert.convert import convert_file
 from configs import evaluate as evaluate_config
@@ -88,23 +87,15 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
 ):
   root = make_root(tmp_path / "data")
   workdir = tmp_path / "run"
-  done = subprocess.run(
-    [
-      sys.executable,
-      "-m",
-      "unseg_jax.main",
-      "--config=configs/evaluate.py",
-      f"--config.segmenter={unet_file}",
-      f"--config.data_root={root}",
-      "--config.evaluate.benchmarks=('ecssd','cub')",
-      f"--workdir={workdir}",
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=120,
+  done = run_command(
+    "-m",
+    "unseg_jax.main",
+    "--config=configs/evaluate.py",
+    f"--config.segmenter={unet_file}",
+    f"--config.data_root={root}",
+    "--config.evaluate.benchmarks=('ecssd','cub')",
+    f"--workdir={workdir}",
   )
-  assert done.returncode == 0, done.stderr
   assert {path.name for path in workdir.iterdir()} == {"metrics.json", "metrics.md", "metrics.txt"}
   found = json.loads((workdir / "metrics.json").read_text())
   assert list(found) == ["ecssd", "cub"] and found["ecssd"].keys() == SCORES

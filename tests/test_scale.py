@@ -6,6 +6,7 @@ import socket
 
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 from whole_runs import contents, finish, last_state, make_config, records, run_main, start_python
 
 from unseg_jax import checkpoints, pipeline, preemption, workdir
@@ -206,7 +207,7 @@ def assert_same_result(folder, finished):
   (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
   assert step == expected_step
   for name in ("params", "batch_stats"):
-    leaves = [flatten(tree[name]) for tree in (state, expected)]
+    leaves = [flatten_dict(tree[name], sep="/") for tree in (state, expected)]
     assert leaves[0].keys() == leaves[1].keys()
     for key, value in leaves[0].items():
       np.testing.assert_allclose(value, leaves[1][key], rtol=1e-5, atol=1e-7, err_msg=key)
@@ -214,13 +215,6 @@ def assert_same_result(folder, finished):
   for curve, columns in histories[1].items():
     for name, values in columns.items():
       np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)
-
-
-def flatten(tree, prefix=""):
-  found = {}
-  for key, value in tree.items():
-    found |= flatten(value, f"{prefix}{key}/") if isinstance(value, dict) else {prefix + key: value}
-  return found
 
 
 class TestAskedToLeave:

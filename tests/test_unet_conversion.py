@@ -1,8 +1,6 @@
 """Published U-Nets become segmenters, from bare state dicts and from Lightning checkpoints."""
 
 import pathlib
-import subprocess
-import sys
 
 import golden_unet
 import jax
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from golden_unet import GOLDEN
+from whole_runs import run_command
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import checkpoints
@@ -84,21 +83,13 @@ def test_the_command_makes_a_segmenter_of_the_size_in_the_config(state_dict, tmp
   source, output = tmp_path / "u_net_imagenet.pth", tmp_path / "unet.safetensors"
   torch.save(state_dict, source)
   (tmp_path / "settings.json").write_text('{"image_size": 64}')
-  done = subprocess.run(
-    [
-      sys.executable,
-      "checkpoints_convert/convert.py",
-      "--format=unet",
-      f"--source={source}",
-      f"--output={output}",
-      f"--config={tmp_path / 'settings.json'}",
-    ],
-    cwd=ROOT,
-    capture_output=True,
-    text=True,
-    timeout=120,
+  done = run_command(
+    "checkpoints_convert/convert.py",
+    "--format=unet",
+    f"--source={source}",
+    f"--output={output}",
+    f"--config={tmp_path / 'settings.json'}",
   )
-  assert done.returncode == 0, done.stderr
   assert done.stdout.startswith(f"wrote {output}: unet ")
   # No contact sheet: a segmenter makes no pictures.
   assert {path.name for path in tmp_path.iterdir()} == {

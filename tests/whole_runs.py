@@ -70,6 +70,15 @@ def finish(process):
   return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
+def run_command(*arguments):
+  """Runs Python with these arguments in the repository's root; it must succeed."""
+  done = subprocess.run(
+    [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120
+  )
+  assert done.returncode == 0, done.stderr
+  return done
+
+
 def start_main(*arguments, before="", **environment):
   """Starts `python -m unseg_jax.main` on the tiny config, after some code of the test's."""
   code = f"{before}\nimport runpy\nrunpy.run_module('unseg_jax.main', run_name='__main__')"

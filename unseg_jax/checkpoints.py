@@ -76,8 +76,7 @@ def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> No
     "format_version": _FORMAT_VERSION,
     "source_sha256": generator_file.source_sha256,
   }
-  with workdir.whole_file(pathlib.Path(path)) as temporary:
-    temporary.write_bytes(_sort_header(safetensors.numpy.save(arrays, metadata)))
+  workdir.write_bytes(pathlib.Path(path), _sort_header(safetensors.numpy.save(arrays, metadata)))
 
 
 def read_generator(path: str | os.PathLike) -> GeneratorFile:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unseg_jax import report, tables
+from unseg_jax import report, tables, workdir
 from unseg_jax.charts import chart, series_style, stage_curves
 from unseg_jax.html_parts import (
   bar,
@@ -120,7 +120,7 @@ def _state(contents: ReportContents) -> str:
 
 
 def _settings(runs: Mapping[str, ReportContents]) -> str:
-  settings = [dict(report.flatten(contents.config)) for contents in runs.values()]
+  settings = [workdir.flatten(contents.config) for contents in runs.values()]
   keys = dict.fromkeys(key for run in settings for key in run)
   rows = [
     (key, values)

@@ -54,8 +54,7 @@ def write_page(content: str, path: Path) -> None:
   Raises:
     OSError: the folder of `path` cannot be made or written to.
   """
-  with workdir.whole_file(path) as temporary:
-    temporary.write_text(content, encoding="utf-8")
+  workdir.write_bytes(path, content.encode("utf-8"))
 
 
 def text(value: Any) -> str:

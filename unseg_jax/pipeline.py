@@ -200,7 +200,7 @@ def check_inputs(config: ml_collections.ConfigDict) -> None:
   synthesis.check_config(config.generate, config.search.directions)
   training.check_config(config.train)
   _check_evaluation(config)
-  _report_pictures(config)
+  report.find_pictures(config.report.pictures)
 
 
 def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluation.Pair]]:
@@ -324,19 +324,16 @@ def _write_scores(scores: Scores, config: ml_collections.ConfigDict, directory: 
   workdir.write_json(directory / "metrics.json", scores)
   for style, suffix in (("markdown", "md"), ("text", "txt")):
     table = tables.metrics_table(scores, reference, style)
-    with workdir.whole_file(directory / f"metrics.{suffix}") as temporary:
-      temporary.write_text(table + "\n")
+    workdir.write_bytes(directory / f"metrics.{suffix}", (table + "\n").encode())
   print(table)
 
 
 def _report(this: Run, folder: Path) -> None:
-  found = report.collect(this.workdir, _report_pictures(this.config), this.config.report.samples)
+  settings = this.config.report
+  listed = report.find_pictures(settings.pictures)
+  found = report.collect(this.workdir, listed, settings.samples)
   report.write(found, this.workdir / "report.html")
   print(f"report: {this.workdir / 'report.html'}")
-
-
-def _report_pictures(config: ml_collections.ConfigDict) -> list[Path]:
-  return report.find_pictures(config.report.pictures)
 
 
 STAGES: dict[str, Callable[[Run, Path], None]] = {

@@ -251,8 +251,7 @@ def _segment(
     return str(error)
   probability = refinement.refine(segmenter(image), image, refine)
   for path, encode in outputs.items():
-    with workdir.whole_file(path) as temporary:
-      temporary.write_bytes(encode(image, probability))
+    workdir.write_bytes(path, encode(image, probability))
   return None
 
 

@@ -15,10 +15,11 @@ The exit status is 1 if anything went wrong, and stderr says what.
 
 import dataclasses
 import importlib.resources
+import itertools
 import math
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
 
-from unseg_jax import pictures, tables, workdir
+from unseg_jax import evaluation, pictures, tables, workdir
 from unseg_jax.charts import chart, share_axes, stage_curves
 from unseg_jax.data import folder as folder_data
 from unseg_jax.data import synthetic
@@ -308,8 +309,7 @@ def _read_samples(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray
     held_out = synthetic.read(folder, "test")
   except FileNotFoundError:
     return []
-  records = [held_out[i] for i in range(min(len(held_out), count))]
-  return [(record["image"], record["mask"][..., 0] > 127) for record in records]
+  return list(itertools.islice(evaluation.synthetic_pairs(held_out), count))
 
 
 def _read_restarts(folder: Path) -> list[Restart]:
@@ -548,7 +548,7 @@ def prediction_views(prediction: Prediction) -> dict[str, tuple[np.ndarray, str]
 def _config(config: Mapping[str, Any]) -> str:
   rows = [
     f'<tr><th scope="row">{text(key)}</th><td>{text(value)}</td></tr>'
-    for key, value in flatten(config)
+    for key, value in workdir.flatten(config).items()
   ]
   if not rows:
     return empty("No settings were given.")
@@ -556,15 +556,6 @@ def _config(config: Mapping[str, Any]) -> str:
     f'<details class="card"><summary>{len(rows)} settings that made this run</summary>'
     f'<table class="config"><tbody>{"".join(rows)}</tbody></table></details>'
   )
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-  """Yields the settings of nested dicts under dotted names."""
-  for key, value in config.items():
-    if isinstance(value, Mapping):
-      yield from flatten(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 if __name__ == "__main__":

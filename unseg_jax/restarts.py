@@ -44,7 +44,10 @@ def scores(
     key: the latents' key, of a stream that the search has not seen.
   """
   totals = sum(values[-LAST_STEPS:].mean(axis=0).sum(axis=-1) for values in found.losses.values())
-  made = [_masks(generator, config, directions, key) for directions in found.directions]
+  generator = with_dtype(generator, config.dtype)
+  compute = parallel.pmap_local(candidates.make_candidates(generator, config))
+  inputs = parallel.replicate((generator.variables, key))
+  made = [_masks(compute, inputs, config, directions) for directions in found.directions]
   every = np.stack([mask for mask, _ in made])  # [R, N, H, W]
   return [
     Scores(float(loss), float(accepted.mean()), _agreement(every, number))
@@ -62,15 +65,16 @@ def best(found: list[Scores]) -> int:
   return int(np.argmin([restart.loss for restart in found]))
 
 
-def _masks(generator, config, directions, key) -> tuple[np.ndarray, np.ndarray]:
+def _masks(compute, inputs, config, directions) -> tuple[np.ndarray, np.ndarray]:
   """The first candidates' masks `[N, H, W]` and whether they were accepted, `[N]`."""
-  generator = with_dtype(generator, config.dtype)
-  compute = parallel.pmap_local(candidates.make_candidates(generator, config))
-  inputs = parallel.replicate((generator.variables, directions, key))
+  variables, keys = inputs
+  directions = parallel.replicate(directions)
   per_call = config.chunk * parallel.local_device_count()
   count = -(-CANDIDATES // per_call) * per_call
   found = [
-    parallel.unshard(compute(*inputs, parallel.shard(np.arange(start, start + per_call))))
+    parallel.unshard(
+      compute(variables, directions, keys, parallel.shard(np.arange(start, start + per_call)))
+    )
     for start in range(0, count, per_call)
   ]
   kept = -(-CANDIDATES // config.chunk) * config.chunk  # On any number of devices.

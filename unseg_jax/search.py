@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 from unseg_jax import directions, losses, parallel, preemption, progress, workdir
-from unseg_jax.generators import Generator, sample_at, with_dtype
+from unseg_jax.generators import Generator, check_dtype, sample_at, with_dtype
 
 # The losses are fetched, and a request to leave is heard, once in so many steps.
 LOOK_EVERY = 10
@@ -61,6 +61,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     )
   if config.restarts < 1:
     raise ValueError(f"config.search.restarts={config.restarts}: expected at least 1")
+  check_dtype("config.search.dtype", config.dtype)
 
 
 def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -225,10 +226,11 @@ def _latest(history: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str]:
 def _save(folder: Path, state: SearchState, history: Mapping[str, list]) -> None:
   if not parallel.is_primary():
     return
-  with workdir.whole_file(folder / "state.msgpack") as temporary:
-    contents = {"state": flax.serialization.to_state_dict(jax.device_get(state))}
-    history = {name: np.asarray(values) for name, values in history.items()}
-    temporary.write_bytes(flax.serialization.msgpack_serialize(contents | {"history": history}))
+  contents = {
+    "state": flax.serialization.to_state_dict(jax.device_get(state)),
+    "history": {name: np.asarray(values) for name, values in history.items()},
+  }
+  workdir.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
 
 
 def _restore(folder: Path, fresh: SearchState) -> tuple[SearchState, dict[str, list]]:

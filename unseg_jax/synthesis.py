@@ -19,7 +19,7 @@ import numpy as np
 
 from unseg_jax import candidates, parallel, preemption, progress
 from unseg_jax.data import latents, synthetic
-from unseg_jax.generators import DTYPES, Generator, with_dtype
+from unseg_jax.generators import Generator, check_dtype, with_dtype
 
 SPLITS = ("train", "validation", "test")
 # After so many candidates, a split that keeps too few of them is given up.
@@ -64,8 +64,7 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
       f"config.generate.shard_candidates={config.shard_candidates} must be a multiple of "
       f"config.generate.chunk={config.chunk}"
     )
-  if config.dtype not in DTYPES:
-    raise ValueError(f"config.generate.dtype={config.dtype!r}: expected one of {', '.join(DTYPES)}")
+  check_dtype("config.generate.dtype", config.dtype)
   for split in SPLITS:
     least = 0 if split == "train" else 1
     if config.num_images[split] < least:

@@ -27,7 +27,7 @@ from unseg_jax import (
   progress,
   workdir,
 )
-from unseg_jax.generators import DTYPES, Generator, with_dtype
+from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.segmenter import Segmenter
 from unseg_jax.unet import Unet
 
@@ -128,8 +128,7 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train` that make no sense."""
   schedule(config)
-  if config.dtype not in DTYPES:
-    raise ValueError(f"config.train.dtype={config.dtype!r}: expected one of {', '.join(DTYPES)}")
+  check_dtype("config.train.dtype", config.dtype)
 
 
 def batches(

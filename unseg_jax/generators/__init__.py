@@ -13,12 +13,20 @@ import numpy as np
 
 from unseg_jax import checkpoints
 from unseg_jax.generators import biggan, biggan_deep, dcgan, selfcond, stylegan2
-from unseg_jax.generators.base import DTYPES, Generator, normal_latents, sample_at, with_dtype
+from unseg_jax.generators.base import (
+  DTYPES,
+  Generator,
+  check_dtype,
+  normal_latents,
+  sample_at,
+  with_dtype,
+)
 
 __all__ = [
   "ARCHITECTURES",
   "DTYPES",
   "Generator",
+  "check_dtype",
   "load",
   "normal_latents",
   "resolve",

@@ -47,6 +47,12 @@ class Generator:
     return jax.random.randint(key, (n,), 0, self.num_classes or 1, dtype=jnp.int32)
 
 
+def check_dtype(setting: str, dtype: str) -> None:
+  """Raises a ValueError that names the setting unless `dtype` is one of `DTYPES`."""
+  if dtype not in DTYPES:
+    raise ValueError(f"{setting}={dtype!r}: expected one of {', '.join(DTYPES)}")
+
+
 def with_dtype(generator: Generator, dtype: str) -> Generator:
   """Returns the generator with its arrays cast, once, to the type that it is to compute in.
 
