@@ -16,11 +16,16 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11",
-  packages=find_packages(include=["unseg_jax", "unseg_jax.*"]),
+  # The configs become a part of the package: a top-level `configs` would be in everybody's way.
+  packages=[
+    *find_packages(include=["unseg_jax", "unseg_jax.*", "checkpoints_convert"]),
+    "unseg_jax.configs",
+  ],
+  package_dir={"unseg_jax.configs": "configs"},
   package_data={
     "unseg_jax": [
       "py.typed",
-      "report_template.html",
+      "reporting/templates/*.html",
       "pretrained/*.safetensors",
       "pretrained/*.txt",
       "pretrained/*.md",

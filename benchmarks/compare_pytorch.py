@@ -31,15 +31,12 @@ sys.path.insert(0, str(ROOT))
 
 from checkpoints_convert.unet import variables_from_state_dict  # noqa: E402
 from configs import dcgan_faces  # noqa: E402
-from unseg_jax import (  # noqa: E402
-  candidates,
-  directions,
-  generators,
-  parallel,
-  search,
-  training,
-)
-from unseg_jax.unet import Unet  # noqa: E402
+from unseg_jax import generators
+from unseg_jax.direction import directions, search
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import train
+from unseg_jax.segmentation.unet import Unet  # noqa: E402
+from unseg_jax.synthesis import candidates
 
 SEARCH_BATCH, CHUNK, TRAIN_BATCH, TRAIN_SIZE = 32, 64, 16, 64
 WIDTHS = (64, 128, 256, 512, 512)
@@ -320,10 +317,10 @@ def measure_training(rounds: int, config: Any) -> list[tuple]:
   found = parallel.jit(Unet(WIDTHS).apply)(variables, pixels.astype(np.float32) / 127.5 - 1)
   print(f"U-Net: logits differ by {np.abs(found - expected).max():.1e}", end="")
 
-  state = training.initial_state(config, jax.random.key(0))
+  state = train.initial_state(config, jax.random.key(0))
   state = state.replace(params=variables["params"], batch_stats=variables["batch_stats"])
   state = parallel.replicate(state)
-  step = parallel.pmap(training.make_step(config, jax.random.key(1)), donate_argnums=(0,))
+  step = parallel.pmap(train.make_step(config, jax.random.key(1)), donate_argnums=(0,))
   batch = parallel.shard({"image": pixels, "mask": mask, "position": np.arange(TRAIN_BATCH)})
 
   def run_jax():

@@ -28,11 +28,13 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from unseg_jax import evaluation  # noqa: E402
-from unseg_jax.data import benchmarks  # noqa: E402
-from unseg_jax.data.tfds_source import Source  # noqa: E402
-from unseg_jax.segmenter import Segmenter, resize_shorter_side  # noqa: E402
-from unseg_jax.unet import Unet  # noqa: E402
+from unseg_jax.evaluation import (
+  benchmarks,
+  evaluate,
+)
+from unseg_jax.evaluation.tfds_source import Source  # noqa: E402
+from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side  # noqa: E402
+from unseg_jax.segmentation.unet import Unet  # noqa: E402
 
 WIDTH, HEIGHT = 400, 300
 WIDTHS, IMAGE_SIZE, BATCH = (16, 32, 64, 128, 128), 128, 8
@@ -106,7 +108,7 @@ def measure(segmenter: Segmenter, source: Source) -> None:
   for start in range(0, len(source), PART):
     number = min(PART, len(source) - start)
     part = itertools.islice(pairs, number)
-    whole(lambda part=part: evaluation.evaluate(segmenter, part, BATCH))
+    whole(lambda part=part: evaluate.evaluate(segmenter, part, BATCH))
     batches = -(-number // BATCH)
     network(lambda batches=batches: [segmenter.small_logits(batch) for _ in range(batches)])
   rows = [("paper's metrics", len(source), whole), ("network alone", len(source), network)]
@@ -114,7 +116,7 @@ def measure(segmenter: Segmenter, source: Source) -> None:
   for name, options in OPTIONS.items():
     clock = Clock()
     part = ((image, mask) for _, image, mask in itertools.islice(source, fewer))
-    clock(lambda part=part, options=options: evaluation.evaluate(segmenter, part, BATCH, **options))
+    clock(lambda part=part, options=options: evaluate.evaluate(segmenter, part, BATCH, **options))
     rows.append((name, fewer, clock))
   print(f"\n| {'':20} | pictures | seconds | pictures/s | processor seconds | ms/picture |")
   print(f"| {'-' * 20} | -------: | ------: | ---------: | ----------------: | ---------: |")

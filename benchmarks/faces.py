@@ -38,8 +38,14 @@ import compare_pytorch  # noqa: E402
 from paper import idle_share, watch  # noqa: E402
 
 from configs import dcgan_faces  # noqa: E402
-from unseg_jax import directions, generators, parallel, search, synthesis, training  # noqa: E402
-from unseg_jax.data import synthetic  # noqa: E402
+from unseg_jax import generators  # noqa: E402
+from unseg_jax.direction import directions, search  # noqa: E402
+from unseg_jax.runtime import parallel  # noqa: E402
+from unseg_jax.segmentation import train  # noqa: E402
+from unseg_jax.synthesis import (
+  generate,
+  shards,
+)
 
 CHUNK, STEPS, RESTARTS = 64, 4, 8
 numbers = itertools.count()
@@ -61,7 +67,7 @@ def make_config(pairs: int) -> Any:
 def make_set(generator: Any, config: Any, folder: Path) -> None:
   """Runs the stage with a key of its own, so that nothing is there already."""
   key = jax.random.key(next(numbers))
-  synthesis.generate(generator, config.generate, golden_direction(), key, folder)
+  generate.generate(generator, config.generate, golden_direction(), key, folder)
 
 
 def disk(rounds: int, pairs: int, generator: Any) -> None:
@@ -69,7 +75,7 @@ def disk(rounds: int, pairs: int, generator: Any) -> None:
   config = make_config(pairs)
   twin = compare_pytorch.torch_generator(generator.variables)
   direction = torch.tensor(golden_direction())
-  compute = parallel.pmap_local(synthesis.candidates.make_candidates(generator, config.generate))
+  compute = parallel.pmap_local(generate.candidates.make_candidates(generator, config.generate))
   idle = []
 
   def run_jax():
@@ -107,7 +113,7 @@ def disk(rounds: int, pairs: int, generator: Any) -> None:
 def write_files(folder: Path, number: int, image: np.ndarray, mask: np.ndarray) -> None:
   """Writes a JPEG and a PNG."""
   for array, suffix, options in (
-    (image, "jpg", {"quality": synthetic.JPEG_QUALITY, "subsampling": 0}),
+    (image, "jpg", {"quality": shards.JPEG_QUALITY, "subsampling": 0}),
     (np.where(mask, 255, 0).astype(np.uint8), "png", {}),
   ):
     buffer = io.BytesIO()
@@ -120,8 +126,8 @@ def on_the_fly(rounds: int, pairs: int, generator: Any) -> None:
   config = make_config(pairs)
   config.train.steps = pairs // config.train.batch_size
   key = jax.random.key(0)
-  update = training.make_step(config.train, key)
-  start = training.initial_state(config.train, key)
+  update = train.make_step(config.train, key)
+  start = train.initial_state(config.train, key)
   # Compiled once: a long run compiles once, too.
   kept = {name: getattr(parallel, name) for name in ("pmap", "pmap_local")}
   programs: dict[Any, Any] = {}
@@ -142,11 +148,11 @@ def on_the_fly(rounds: int, pairs: int, generator: Any) -> None:
   def through_disk():
     with tempfile.TemporaryDirectory() as folder:
       make_set(generator, config, Path(folder))
-      source = synthetic.read(Path(folder), "train")
-      train(training.from_disk(config.train, source, key))
+      source = shards.read(Path(folder), "train")
+      train(train.from_disk(config.train, source, key))
 
   def at_once():
-    train(training.from_generator(config, generator, golden_direction(), key))
+    train(train.from_generator(config, generator, golden_direction(), key))
 
   with (
     mock.patch.object(parallel, "pmap", once("pmap")),
@@ -196,7 +202,7 @@ def memory(candidates: int, generator: Any) -> None:
   config.generate.shard_candidates = 16_384  # The paper's, not the smaller one of the faces.
   # No set is ever full; the run ends with the shard that reaches the number of candidates.
   config.generate.num_images.train = 10 * candidates
-  made, write = [], synthetic.write_shard
+  made, write = [], shards.write_shard
 
   class Enough(Exception):
     pass

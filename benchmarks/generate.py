@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from checkpoints_convert import biggan_deep as biggan_deep_format  # noqa: E402
-from unseg_jax import directions, parallel, search  # noqa: E402
+from unseg_jax.direction import directions, search  # noqa: E402
 from unseg_jax.generators import (  # noqa: E402
   ARCHITECTURES,
   Generator,
@@ -35,6 +35,7 @@ from unseg_jax.generators import (  # noqa: E402
   selfcond,
   stylegan2,
 )
+from unseg_jax.runtime import parallel  # noqa: E402
 
 # Dense bfloat16 matrix rates in FLOP/s, from NVIDIA's data sheets.
 PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "V100": 125e12}

@@ -58,19 +58,18 @@ import generate as published  # noqa: E402
 
 from checkpoints_convert.unet import variables_from_state_dict  # noqa: E402
 from configs import bigbigan, dcgan_faces  # noqa: E402
-from unseg_jax import (  # noqa: E402
-  candidates,
-  directions,
-  generators,
-  parallel,
-  search,
-  synthesis,
-  training,
-)
-from unseg_jax.data import synthetic  # noqa: E402
+from unseg_jax import generators
+from unseg_jax.direction import directions, search
 from unseg_jax.generators import Generator, sample_at, with_dtype  # noqa: E402
-from unseg_jax.segmenter import Segmenter  # noqa: E402
-from unseg_jax.unet import Unet  # noqa: E402
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import train
+from unseg_jax.segmentation.segmenter import Segmenter  # noqa: E402
+from unseg_jax.segmentation.unet import Unet  # noqa: E402
+from unseg_jax.synthesis import (
+  candidates,
+  generate,
+  shards,
+)
 
 RESTARTS = 8
 # Calls in one timing fill about so many seconds, as long as they are not too many.
@@ -549,7 +548,7 @@ def measure_generate(settings: Settings, found: Seconds) -> None:
     watched = watch(program.call, in_flight, watcher)
     # The pipeline as it is, but compiled already, and with each call's times taken.
     with mock.patch.object(parallel, "pmap_local", lambda _: watched):
-      acceptance = synthesis.generate(
+      acceptance = generate.generate(
         settings.generator, config, direction, jax.random.key(3), settings.data_set
       )
   # A split's keys are one object; the next split begins when this one is written.
@@ -557,7 +556,7 @@ def measure_generate(settings: Settings, found: Seconds) -> None:
   begin, end = in_flight[0][1], min(later)
   busy = [(start, ready.result()) for _, start, ready in in_flight if start < end]
   kept, wall = wanted / (end - begin), end - begin
-  records = settings.data_set.glob(f"{synthetic.NAME}-train.*")
+  records = settings.data_set.glob(f"{shards.NAME}-train.*")
   size = sum(path.stat().st_size for path in records) / wanted
   print_row(
     "kept pairs, onto the disk",
@@ -636,8 +635,8 @@ def random_pairs(settings: Settings) -> dict[str, np.ndarray]:
 def training_program(settings: Settings, batch: Any) -> tuple[Program, Any]:
   """The training step, compiled, and its state at the start on all devices."""
   config = settings.config.train
-  state = parallel.replicate(training.initial_state(config, jax.random.key(5)))
-  step = training.make_step(config, jax.random.key(6))
+  state = parallel.replicate(train.initial_state(config, jax.random.key(5)))
+  step = train.make_step(config, jax.random.key(6))
   return compile_for(step, (state, batch), donate=(0,)), state
 
 
@@ -677,8 +676,8 @@ def measure_train(settings: Settings, found: Seconds) -> None:
   if not (settings.data_set / "dataset_info.json").exists():
     print("training step from the disk: skipped, for the stage generate did not run", flush=True)
     return
-  source = synthetic.read(settings.data_set, "train")
-  begin = training.from_disk(config, source, jax.random.key(7))
+  source = shards.read(settings.data_set, "train")
+  begin = train.from_disk(config, source, jax.random.key(7))
   found["disk_step"] = measure_begin(settings, begin)
   print_row(
     "training step, pairs from the disk",
@@ -690,10 +689,10 @@ def measure_train(settings: Settings, found: Seconds) -> None:
   )
 
 
-def measure_begin(settings: Settings, begin: training.Begin) -> float:
+def measure_begin(settings: Settings, begin: train.Begin) -> float:
   """Seconds of a training step with the pairs of `begin`."""
-  state = training.initial_state(settings.config.train, jax.random.key(5))
-  advance = begin(state, training.make_step(settings.config.train, jax.random.key(6)))
+  state = train.initial_state(settings.config.train, jax.random.key(5))
+  advance = begin(state, train.make_step(settings.config.train, jax.random.key(6)))
   call = stepping(advance, parallel.replicate(state))
   jax.block_until_ready(call())  # Compiles.
   return seconds_per_call(settings, call, seconds=DISK_SECONDS)[0]
@@ -703,7 +702,7 @@ def measure_on_the_fly(settings: Settings, found: Seconds) -> None:
   """The step that makes its own pairs, and what it saves against the disk."""
   config, generator = settings.config, settings.generator
   direction = unit_direction(generator)
-  begin = training.from_generator(config, generator, direction, jax.random.key(3))
+  begin = train.from_generator(config, generator, direction, jax.random.key(3))
   seconds = measure_begin(settings, begin)
   found["on_the_fly_step"] = seconds
   batch_size = config.train.batch_size

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unseg_jax import generators, pictures, workdir
+from unseg_jax import generators
+from unseg_jax.runtime import pictures, workdir
 
 _BATCH = 4  # keeps the largest generators within a small memory
 

@@ -1,8 +1,8 @@
 r"""Converts a published PyTorch generator, or segmenter, to one file of unseg-jax.
 
-  python checkpoints_convert/convert.py --variant=biggan-deep-256 --output=biggan.safetensors
+  python -m checkpoints_convert.convert --variant=biggan-deep-256 --output=biggan.safetensors
 
-  python checkpoints_convert/convert.py --format=dcgan --source=weights.tar \
+  python -m checkpoints_convert.convert --format=dcgan --source=weights.tar \
     --output=faces.safetensors
 
 Nothing in the checkpoint is executed. The output appears whole or not at all, and converting the
@@ -40,7 +40,8 @@ from checkpoints_convert import (
   unet,
 )
 from checkpoints_convert.variants import Variant
-from unseg_jax import checkpoints, generators
+from unseg_jax import generators
+from unseg_jax.runtime import checkpoints
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
 # `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import tqdm
 
-from unseg_jax import checkpoints, workdir
+from unseg_jax.runtime import checkpoints, workdir
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte

@@ -1,6 +1,6 @@
 r"""BigBiGAN on ImageNet (arXiv 1907.02544), unconditional, 128 x 128: the paper's main generator.
 
-python checkpoints_convert/convert.py --variant=bigbigan-128 \
+python -m checkpoints_convert.convert --variant=bigbigan-128 \
   --output=checkpoints/bigbigan-128.safetensors
 python -m unseg_jax.main --config=configs/bigbigan.py
 """

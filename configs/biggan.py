@@ -1,6 +1,6 @@
 r"""BigGAN-deep on ImageNet (arXiv 1809.11096), in Hugging Face's port.
 
-python checkpoints_convert/convert.py --variant=biggan-deep-256 \
+python -m checkpoints_convert.convert --variant=biggan-deep-256 \
   --output=checkpoints/biggan-deep-256.safetensors
 python -m unseg_jax.main --config=configs/biggan.py
 

@@ -1,6 +1,6 @@
 r"""Self-conditioned and unconditional GAN on ImageNet (arXiv 2006.10728), 128 x 128.
 
-python checkpoints_convert/convert.py --variant=selfcondgan-imagenet \
+python -m checkpoints_convert.convert --variant=selfcondgan-imagenet \
   --output=checkpoints/selfcondgan-imagenet.safetensors
 python -m unseg_jax.main --config=configs/selfcond.py
 

@@ -1,6 +1,6 @@
 r"""Class-conditional GANs on ImageNet, 128 x 128, as PyTorch-StudioGAN trains them.
 
-python checkpoints_convert/convert.py --format=studiogan --source=CHECKPOINT.pth \
+python -m checkpoints_convert.convert --format=studiogan --source=CHECKPOINT.pth \
   --config=CONFIG.json --output=checkpoints/studiogan-sagan.safetensors
 python -m unseg_jax.main --config=configs/studiogan.py:sagan
 
@@ -20,7 +20,7 @@ def get_config(network="sagan"):
   config.name = f"studiogan-{network}"
   config.generator = f"checkpoints/studiogan-{network}.safetensors"
   config.convert_command = (
-    "python checkpoints_convert/convert.py --format=studiogan --source=CHECKPOINT.pth "
+    "python -m checkpoints_convert.convert --format=studiogan --source=CHECKPOINT.pth "
     f"--config=CONFIG.json --output={config.generator}"
   )
   return config

@@ -1,6 +1,6 @@
 r"""StyleGAN2-ADA (arXiv 2006.06676), NVIDIA's published networks.
 
-python checkpoints_convert/convert.py --variant=stylegan2-ffhq \
+python -m checkpoints_convert.convert --variant=stylegan2-ffhq \
   --output=checkpoints/stylegan2-ffhq.safetensors
 python -m unseg_jax.main --config=configs/stylegan2.py
 

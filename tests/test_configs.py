@@ -31,7 +31,7 @@ def test_who_lacks_the_generator_is_told_the_very_command_that_makes_it(name, ar
     pipeline.run(config, tmp_path / "run", pipeline.STAGES)
   command = str(caught.value).splitlines()[-1].strip()
   assert command == config.convert_command
-  assert command.startswith("python checkpoints_convert/convert.py ")
+  assert command.startswith("python -m checkpoints_convert.convert ")
   assert command.endswith(f"--output={config.generator}")
   if variant := re.search(r"--variant=(\S+)", command):
     assert variant[1] in VARIANT_FORMATS

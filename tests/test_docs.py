@@ -21,8 +21,9 @@ from whole_runs import ROOT
 
 import unseg_jax
 from checkpoints_convert.convert import VARIANT_FORMATS, convert_file
-from unseg_jax import default_config, pipeline, predict, report
-from unseg_jax.data import benchmarks
+from unseg_jax import default_config, pipeline, predict
+from unseg_jax import report as report_command
+from unseg_jax.evaluation import benchmarks
 
 importlib.import_module("unseg_jax.main")  # Defines the command's flags.
 
@@ -134,9 +135,9 @@ def run_command(words, generator, monkeypatch):
     with flagsaver.flagsaver():
       return predict.main(flags.FLAGS(words[2:]))
   if words[1:3] == ["-m", "unseg_jax.report"]:
-    return None if report.make(words[3:], None).is_file() else 1
-  if words[1] == "checkpoints_convert/convert.py":
-    given = dict(word.removeprefix("--").split("=", 1) for word in words[2:])
+    return None if report_command.make(words[3:], None).is_file() else 1
+  if words[1:3] == ["-m", "checkpoints_convert.convert"]:
+    given = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
     converted = convert_file(given.pop("source"), given.pop("output"), given.pop("format"))
     return 1 if given or not converted.variables else None
   if words[1] == "docs/make_api.py":

@@ -17,7 +17,7 @@ def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
   names = set(zipfile.ZipFile(wheel).namelist())
   modules = {str(path.relative_to(ROOT)) for path in (ROOT / "unseg_jax").rglob("*.py")}
   data = {
-    "unseg_jax/report_template.html",
+    "unseg_jax/reporting/templates/report_template.html",
     "unseg_jax/pretrained/README.md",
     "unseg_jax/pretrained/dcgan_faces.LICENSE.txt",
     "unseg_jax/pretrained/dcgan_faces.safetensors",
@@ -30,7 +30,7 @@ def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
 
 def test_importing_the_package_starts_neither_tensorflow_nor_a_backend():
   program = (
-    "import sys, unseg_jax, unseg_jax.segmenter, unseg_jax.predict\n"
+    "import sys, unseg_jax, unseg_jax.segmentation.segmenter, unseg_jax.predict\n"
     "from jax._src import xla_bridge\n"
     "assert 'tensorflow' not in sys.modules\n"
     "assert not xla_bridge.backends_are_initialized()\n"

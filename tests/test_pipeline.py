@@ -12,9 +12,11 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from whole_runs import ROOT, contents, last_state, make_config, records, run_main
 
-from unseg_jax import pipeline, predict, progress, synthesis, training, workdir
-from unseg_jax.data import synthetic
-from unseg_jax.segmenter import Segmenter
+from unseg_jax import pipeline, predict
+from unseg_jax.runtime import progress, workdir
+from unseg_jax.segmentation import train
+from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.synthesis import generate, shards
 
 EXAMPLES = ROOT / "unseg_jax" / "pretrained" / "example"
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -44,7 +46,7 @@ class TestWholeRun:
     images = [
       record["image"].tobytes()
       for split in SIZES
-      for record in synthetic.read(finished / "generate", split)
+      for record in shards.read(finished / "generate", split)
     ]
     assert len(set(images)) == len(images) == sum(SIZES.values())
 
@@ -235,16 +237,16 @@ def save_and_die(*arguments):
 search._save = save_and_die
 """,
   "generate": """
-write = synthetic.write_shard
+write = shards.write_shard
 def write_half_and_die(path, records, counts):
   if path.name.endswith("train.array_record-00001"):
     path.with_name(path.name + ".incomplete").write_bytes(records[0])
     kill()
   write(path, records, counts)
-synthetic.write_shard = write_half_and_die
+shards.write_shard = write_half_and_die
 """,
   "train": """
-validate = training.validate
+validate = train.validate
 def die_after_the_first_checkpoint(state, *arguments):
   if int(state.step) > 2:
     folder = pathlib.Path(next(x for x in sys.argv if "--workdir" in x).partition("=")[2])
@@ -252,7 +254,7 @@ def die_after_the_first_checkpoint(state, *arguments):
       time.sleep(0.05)
     kill()
   return validate(state, *arguments)
-training.validate = die_after_the_first_checkpoint
+train.validate = die_after_the_first_checkpoint
 """,
 }
 
@@ -275,7 +277,7 @@ class TestKilled:
       lines = (line.split() for line in process.stdout.splitlines() if line.startswith("bar "))
       bars.append([(" ".join(line[1:-1]), int(line[-1])) for line in lines])
       if stage == "generate":
-        first_shard = synthetic.shard_path(folder / "generate", "train", 0)
+        first_shard = shards.shard_path(folder / "generate", "train", 0)
         shard_time = first_shard.stat().st_mtime_ns
     with pytest.MonkeyPatch.context() as patch:
       bar, started = progress.bar, []
@@ -332,18 +334,18 @@ class TestKilled:
 
 class TestFailure:
   def test_full_disk(self, finished, tmp_path):
-    whole = synthetic.shard_path(tmp_path, "train", 0)
-    failed = synthetic.shard_path(tmp_path, "train", 1)
+    whole = shards.shard_path(tmp_path, "train", 0)
+    failed = shards.shard_path(tmp_path, "train", 1)
     some = records(finished, "train")[:16]
     assert sum(map(len, some)) > 40_000
-    synthetic.write_shard(whole, some, {})
+    shards.write_shard(whole, some, {})
     before = whole.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Files may not grow beyond this: the nearest to a full disk that a test can have.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
       with pytest.raises(OSError, match=r"train\.array_record-00001.*disk space"):
-        synthetic.write_shard(failed, some, {})
+        shards.write_shard(failed, some, {})
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path for path in tmp_path.iterdir() if path.is_file()] == [whole]
@@ -353,7 +355,7 @@ class TestFailure:
     shutil.copytree(finished / "search", tmp_path / "search")
     config.generate.area = (0.99, 1.0)
     config.generate.roundness = 1e-9
-    with pytest.raises(synthesis.TooFewAccepted) as error:
+    with pytest.raises(generate.TooFewAccepted) as error:
       pipeline.run(config, tmp_path, ("generate",))
     message = str(error.value)
     candidates = int(message.partition("accepted of ")[2].partition(" ")[0].replace(",", ""))
@@ -364,7 +366,7 @@ class TestFailure:
   def test_loss_that_is_not_finite(self, finished, config, tmp_path, monkeypatch):
     for stage in ("search", "generate"):
       shutil.copytree(finished / stage, tmp_path / stage)
-    make_step = training.make_step
+    make_step = train.make_step
 
     def diverging(*arguments):
       step = make_step(*arguments)
@@ -375,7 +377,7 @@ class TestFailure:
 
       return diverging_step
 
-    monkeypatch.setattr(training, "make_step", diverging)
+    monkeypatch.setattr(train, "make_step", diverging)
     with pytest.raises(FloatingPointError) as error:
       pipeline.run(config, tmp_path, ("train",))
     assert "not finite at step 4" in str(error.value)

@@ -10,7 +10,10 @@ from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
-from unseg_jax import pictures, predict, refinement
+from unseg_jax import predict
+from unseg_jax.reporting import pictures as drawing
+from unseg_jax.runtime import pictures
+from unseg_jax.segmentation import refinement
 
 FLAGS = flags.FLAGS
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
@@ -95,10 +98,10 @@ def test_writes_mask_cutout_and_overlay_at_full_resolution(photos, output, comma
     np.testing.assert_array_equal(mask, np.where(probability > 0.5, 255, 0))
   with Image.open(output / "a_cutout.png") as cutout:
     assert cutout.mode == "RGBA"
-    np.testing.assert_array_equal(cutout, pictures.cutout(image, probability))
+    np.testing.assert_array_equal(cutout, drawing.cutout(image, probability))
   with Image.open(output / "a_overlay.png") as overlay:
     assert overlay.mode == "RGB"
-    np.testing.assert_array_equal(overlay, pictures.overlay(image, probability))
+    np.testing.assert_array_equal(overlay, drawing.overlay(image, probability))
 
 
 def palette_with_alpha(path):
@@ -261,8 +264,8 @@ def test_refined_masks_follow_the_pictures_edges(photos, output, command):
   assert command(refine="guided")[0] == 0
   plain = image.mean(axis=2, dtype=np.float32) / 255
   refined = refinement.refine(plain, image, "guided")
-  expected = pictures.cutout(image, refined)
-  assert (expected != pictures.cutout(image, plain)).any()
+  expected = drawing.cutout(image, refined)
+  assert (expected != drawing.cutout(image, plain)).any()
   with Image.open(output / "a_cutout.png") as cutout:
     np.testing.assert_array_equal(cutout, expected)
 
@@ -277,7 +280,7 @@ def test_composite_on_a_colour(photos, output, command, background, expected):
   assert outputs(output) == sorted([*named("a"), "a_composite.png"])
   probability = image.mean(axis=2, dtype=np.float32) / 255
   with Image.open(output / "a_composite.png") as composite:
-    np.testing.assert_array_equal(composite, pictures.composite(image, probability, expected))
+    np.testing.assert_array_equal(composite, drawing.composite(image, probability, expected))
 
 
 def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
@@ -288,7 +291,7 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
   assert command(background="~/beach.png")[0] == 0
   probability = image.mean(axis=2, dtype=np.float32) / 255
   with Image.open(output / "a_composite.png") as composite:
-    np.testing.assert_array_equal(composite, pictures.composite(image, probability, background))
+    np.testing.assert_array_equal(composite, drawing.composite(image, probability, background))
 
 
 @pytest.mark.parametrize(
@@ -319,7 +322,7 @@ def test_animation_runs_there_and_back(photos, output, command):
   assert command(animate="true")[0] == 0
   assert outputs(output) == sorted([*named("a"), "a_animated.webp"])
   probability = image.mean(axis=2, dtype=np.float32) / 255
-  frames = pictures.there_and_back(pictures.fading_frames(image, probability))
+  frames = pictures.there_and_back(drawing.fading_frames(image, probability))
   with Image.open(output / "a_animated.webp") as animation:
     assert animation.is_animated and animation.size == frames.shape[2:0:-1]
     assert animation.info["loop"] == 0

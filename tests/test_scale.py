@@ -9,8 +9,9 @@ import pytest
 from flax.traverse_util import flatten_dict
 from whole_runs import contents, finish, last_state, make_config, records, run_main, start_python
 
-from unseg_jax import checkpoints, pipeline, preemption, workdir
-from unseg_jax.data import synthetic
+from unseg_jax import pipeline
+from unseg_jax.runtime import checkpoints, preemption, workdir
+from unseg_jax.synthesis import shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 STAGES = tuple(pipeline.STAGES)
@@ -148,7 +149,7 @@ class TestDevicesAndProcesses:
   @pytest.mark.parametrize("split", SPLITS)
   def test_accept_the_same_candidates_with_the_same_pixels(self, others, alone, split):
     pairs, expected = (
-      list(synthetic.read(run / "disk" / "generate", split)) for run in (others, alone)
+      list(shards.read(run / "disk" / "generate", split)) for run in (others, alone)
     )
     assert [pair["candidate"] for pair in pairs] == [pair["candidate"] for pair in expected]
     for name in ("image", "mask"):
@@ -286,7 +287,7 @@ class TestDamagedShards:
   @pytest.fixture
   def flipped(self, copied):
     """A shard of a finished run in whose middle one bit was flipped; what comes after is gone."""
-    path = synthetic.shard_path(copied / "generate", "train", 1)
+    path = shards.shard_path(copied / "generate", "train", 1)
     contents = bytearray(path.read_bytes())
     contents[len(contents) // 2] ^= 1
     path.write_bytes(contents)
@@ -311,13 +312,13 @@ class TestDamagedShards:
     after = contents(copied)
     changed = {path for path, state in shards.items() if after[path] != state}
     assert changed == {flipped.relative_to(copied)}
-    original = synthetic.shard_path(finished / "generate", "train", 1)
+    original = shards.shard_path(finished / "generate", "train", 1)
     assert checkpoints.sha256(flipped) == checkpoints.sha256(original)
     assert records(copied, "train") == records(finished, "train")
 
   def test_a_missing_one_is_made_again_too(self, flipped, copied, config, finished):
     flipped.unlink()
     with pytest.raises(ValueError, match=r"train\.array_record-00001"):
-      synthetic.read(copied / "generate", "train")
+      shards.read(copied / "generate", "train")
     pipeline.run(config, copied, ("generate",), repair=True)
     assert records(copied, "train") == records(finished, "train")

@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import tiny_config
 from array_record.python import array_record_module
 
-from unseg_jax import checkpoints
+from unseg_jax.runtime import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 

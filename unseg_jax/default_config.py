@@ -90,7 +90,7 @@ def for_published(variant: str) -> ml_collections.ConfigDict:
   config.name = variant
   config.generator = f"checkpoints/{variant}.safetensors"
   config.convert_command = (
-    f"python checkpoints_convert/convert.py --variant={variant} --output={config.generator}"
+    f"python -m checkpoints_convert.convert --variant={variant} --output={config.generator}"
   )
   return config
 

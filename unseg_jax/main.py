@@ -1,5 +1,9 @@
-"""Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`."""
+"""Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`.
 
+A config is found where its path leads; without a checkout, `configs/NAME.py` is the package's own.
+"""
+
+import importlib.util
 import logging
 import os
 import sys
@@ -9,9 +13,29 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from unseg_jax import workdir
+from unseg_jax.runtime import workdir
+
+
+def find_config(path: str) -> str:
+  """Returns the path of a config, which for `configs/NAME.py` may be the package's own.
+
+  Args:
+    path: as `--config` takes it, a variant after a colon included.
+  """
+  name, colon, variant = path.partition(":")
+  package = importlib.util.find_spec("unseg_jax.configs")
+  if Path(name).exists() or Path(name).parent != Path("configs") or package is None:
+    return path
+  return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
+
+
+class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
+  def parse(self, path):
+    return super().parse(find_config(path))
+
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+flags.FLAGS["config"].parser = _ConfigParser("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<config name> if unset.")
 _STAGES = flags.DEFINE_list(
   "stages", None, "Which of search,generate,train,evaluate,report to run; all if unset."
@@ -32,7 +56,10 @@ def main(argv: list[str]) -> None:
   # Imported here so that --help and a misspelt flag answer at once.
   import jax
 
-  from unseg_jax import parallel, pipeline, preemption, synthesis, training
+  from unseg_jax import pipeline
+  from unseg_jax.runtime import parallel, preemption
+  from unseg_jax.segmentation import train
+  from unseg_jax.synthesis import generate
 
   config = _CONFIG.value
   directory = Path(_WORKDIR.value or Path("runs") / config.name)
@@ -58,8 +85,8 @@ def main(argv: list[str]) -> None:
     ImportError,
     FloatingPointError,
     workdir.StageMismatch,
-    synthesis.TooFewAccepted,
-    training.TooFewPairs,
+    generate.TooFewAccepted,
+    train.TooFewPairs,
   ) as error:
     sys.exit(f"error: {error}")
 

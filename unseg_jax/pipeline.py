@@ -14,28 +14,16 @@ import jax
 import ml_collections
 import numpy as np
 
-from unseg_jax import (
-  candidates,
-  direction_pictures,
-  evaluation,
-  generators,
-  parallel,
-  pictures,
-  preemption,
-  progress,
-  refinement,
-  report,
-  restarts,
-  saliency,
-  search,
-  synthesis,
-  tables,
-  training,
-  workdir,
-)
-from unseg_jax.data import synthetic
-from unseg_jax.segmenter import Segmenter
-from unseg_jax.tracking import EventWriter
+from unseg_jax import generators
+from unseg_jax.direction import pictures as direction_pictures
+from unseg_jax.direction import restarts, search
+from unseg_jax.evaluation import evaluate, saliency
+from unseg_jax.reporting import contents, report, tables
+from unseg_jax.runtime import parallel, pictures, preemption, progress, workdir
+from unseg_jax.runtime.tracking import EventWriter
+from unseg_jax.segmentation import refinement, train
+from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.synthesis import candidates, generate, shards
 
 Scores = dict[str, dict[str, float]]
 FRAME_SECONDS = 0.08  # Of the animated direction.
@@ -133,7 +121,7 @@ def run(
 
 def _remove_damaged_shards(folder: Path) -> None:
   """Removes the shards that are not as they were written, so that the stage makes them anew."""
-  damaged = synthetic.damaged_shards(folder)
+  damaged = shards.damaged_shards(folder)
   for path in damaged:
     log.info("damaged, to be made anew: %s", path)
     path.unlink(missing_ok=True)
@@ -197,13 +185,13 @@ def check_inputs(config: ml_collections.ConfigDict) -> None:
       f"  {config.convert_command}"
     )
   search.check_config(config.search)
-  synthesis.check_config(config.generate, config.search.directions)
-  training.check_config(config.train)
+  generate.check_config(config.generate, config.search.directions)
+  train.check_config(config.train)
   _check_evaluation(config)
-  report.find_pictures(config.report.pictures)
+  contents.find_pictures(config.report.pictures)
 
 
-def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluation.Pair]]:
+def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluate.Pair]]:
   """Raises for settings of the evaluation that would fail late; returns the data sets."""
   settings = config.evaluate
   if settings.batch_size < 1:
@@ -213,7 +201,7 @@ def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection
   refinement.check_method(settings.refine)
   if settings.saliency:
     saliency.check_installed()
-  return evaluation.data_sets(config)
+  return evaluate.data_sets(config)
 
 
 def _search(this: Run, folder: Path) -> None:
@@ -224,7 +212,8 @@ def _search(this: Run, folder: Path) -> None:
   # Latents that the search has not seen.
   picture_key, ranking_key = (jax.random.fold_in(key, number) for number in (1, 2))
 
-  drawing = direction_pictures.prepare(this.generator, picture_key, settings)
+  make_masks = functools.partial(candidates.make_masks, config=settings)
+  drawing = direction_pictures.prepare(this.generator, picture_key, make_masks, settings.shift)
 
   def draw(directions, name):
     picture = direction_pictures.still(drawing, directions)
@@ -233,7 +222,8 @@ def _search(this: Run, folder: Path) -> None:
 
   chosen = 0
   if len(found.directions) > 1:
-    scores = restarts.scores(this.generator, settings, found, ranking_key)
+    judge = candidates.first_masks(this.generator, settings, ranking_key, restarts.CANDIDATES)
+    scores = restarts.scores(found, judge)
     chosen = restarts.best(scores)
     for number, directions in enumerate(found.directions):
       draw(directions, f"restart-{number}.png")
@@ -260,7 +250,7 @@ def _directions(this: Run) -> np.ndarray:
 
 
 def _generate(this: Run, folder: Path) -> None:
-  acceptance = synthesis.generate(
+  acceptance = generate.generate(
     this.generator, this.config.generate, _directions(this), this.key("generate"), folder
   )
   if not parallel.is_primary():
@@ -273,13 +263,17 @@ def _generate(this: Run, folder: Path) -> None:
 def _train(this: Run, folder: Path) -> None:
   config, key = this.config, this.key("train")
   data_set = this.workdir / "generate"
-  if synthesis.on_the_fly(config.generate):
-    stream = synthesis.split_key(this.key("generate"), "train")
-    begin = training.from_generator(config, this.generator, _directions(this), stream)
+  if generate.on_the_fly(config.generate):
+    stream = generate.split_key(this.key("generate"), "train")
+    begin = train.from_generator(config, this.generator, _directions(this), stream)
   else:
-    begin = training.from_disk(config.train, synthetic.read(data_set, "train"), key)
-  validation = synthetic.read(data_set, "validation")
-  training.train(config.train, begin, validation, key, folder)
+    begin = train.from_disk(config.train, shards.read(data_set, "train"), key)
+  validation = shards.read(data_set, "validation")
+
+  def validate(segmenter):
+    return evaluate.evaluate(segmenter, shards.pairs(validation))
+
+  train.train(config.train, begin, validate, key, folder)
   if parallel.is_primary():
     for name, history in workdir.read_json(folder / "history.json").items():
       this.events.curves(f"train/{name.lower()}", history)
@@ -287,11 +281,9 @@ def _train(this: Run, folder: Path) -> None:
 
 def _evaluate(this: Run, folder: Path) -> None:
   segmenter = Segmenter.restore(this.workdir)
-  held_out = synthetic.read(this.workdir / "generate", "test")
-  scores = {
-    evaluation.SYNTHETIC: _evaluate_on(this.config, segmenter, evaluation.synthetic_pairs(held_out))
-  }
-  scores |= _evaluate_real(this.config, segmenter, evaluation.data_sets(this.config))
+  held_out = shards.read(this.workdir / "generate", "test")
+  scores = {evaluate.SYNTHETIC: _evaluate_on(this.config, segmenter, shards.pairs(held_out))}
+  scores |= _evaluate_real(this.config, segmenter, evaluate.data_sets(this.config))
   _write_scores(scores, this.config, this.workdir)
   this.events.scalars(
     {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
@@ -301,7 +293,7 @@ def _evaluate(this: Run, folder: Path) -> None:
 def _evaluate_real(
   config: ml_collections.ConfigDict,
   segmenter: Segmenter,
-  data_sets: dict[str, Collection[evaluation.Pair]],
+  data_sets: dict[str, Collection[evaluate.Pair]],
 ) -> Scores:
   return {
     name: _evaluate_on(config, segmenter, progress.counted(f"evaluate {name}", pairs))
@@ -309,11 +301,9 @@ def _evaluate_real(
   }
 
 
-def _evaluate_on(
-  config, segmenter: Segmenter, pairs: Iterable[evaluation.Pair]
-) -> dict[str, float]:
+def _evaluate_on(config, segmenter: Segmenter, pairs: Iterable[evaluate.Pair]) -> dict[str, float]:
   settings = config.evaluate
-  return evaluation.evaluate(
+  return evaluate.evaluate(
     segmenter, pairs, settings.batch_size, settings.refine, settings.saliency
   )
 
@@ -330,8 +320,8 @@ def _write_scores(scores: Scores, config: ml_collections.ConfigDict, directory: 
 
 def _report(this: Run, folder: Path) -> None:
   settings = this.config.report
-  listed = report.find_pictures(settings.pictures)
-  found = report.collect(this.workdir, listed, settings.samples)
+  listed = contents.find_pictures(settings.pictures)
+  found = contents.collect(this.workdir, listed, settings.samples)
   report.write(found, this.workdir / "report.html")
   print(f"report: {this.workdir / 'report.html'}")
 

@@ -29,9 +29,10 @@ import numpy as np
 from absl import app, flags
 from PIL import ImageColor
 
-from unseg_jax import pictures, progress, refinement, workdir
-from unseg_jax.data import folder
-from unseg_jax.segmenter import Segmenter
+from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
+from unseg_jax.runtime import picture_files, pictures, progress, workdir
+from unseg_jax.segmentation import refinement
+from unseg_jax.segmentation.segmenter import Segmenter
 
 SEGMENTER = flags.DEFINE_string("segmenter", None, "Workdir of a run, or a converted U-Net.")
 INPUT = flags.DEFINE_string(
@@ -88,7 +89,7 @@ def predict(
 
   Args:
     segmenter_folder: the workdir of the run that trained the segmenter, or a converted U-Net.
-    pattern: the pictures, as in `folder.find_pictures`, folders inside a folder included.
+    pattern: the pictures, as in `picture_files.find_pictures`, folders inside a folder included.
     output: the folder to write to, made if it is missing; gets the folders that are inside the
       one that `pattern` names. If it is inside that one itself, it is not searched for pictures.
     overwrite: whether to replace files that are there already.
@@ -140,7 +141,7 @@ def _background(value: str) -> tuple[int, int, int] | np.ndarray:
   reason = "there is no such file"
   if path.is_file():
     try:
-      return folder.read_picture(path)
+      return picture_files.read_picture(path)
     except ValueError as error:
       reason = str(error)
   raise ValueError(
@@ -155,23 +156,21 @@ def _encoders(
   """Returns what to write for each picture, by the ending of the file's name."""
   encoders: dict[str, Encode] = {
     "_mask.png": lambda image, probability: pictures.png_bytes(probability > 0.5),
-    "_cutout.png": lambda *pair: pictures.png_bytes(pictures.cutout(*pair)),
-    "_overlay.png": lambda *pair: pictures.png_bytes(pictures.overlay(*pair)),
+    "_cutout.png": lambda *pair: pictures.png_bytes(cutout(*pair)),
+    "_overlay.png": lambda *pair: pictures.png_bytes(overlay(*pair)),
   }
   if background is not None:
-    encoders["_composite.png"] = lambda *pair: pictures.png_bytes(
-      pictures.composite(*pair, background)
-    )
+    encoders["_composite.png"] = lambda *pair: pictures.png_bytes(composite(*pair, background))
   if animate:
     encoders["_animated.webp"] = lambda *pair: pictures.animation_bytes(
-      pictures.there_and_back(pictures.fading_frames(*pair)), SECONDS_PER_FRAME
+      pictures.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
     )
   return encoders
 
 
 def _targets(pattern: str, output: Path) -> dict[Path, Path]:
   """Returns the pictures, and for each where its outputs go, up to the ending of their names."""
-  found = folder.find_pictures(pattern, subfolders=True)
+  found = picture_files.find_pictures(pattern, subfolders=True)
   root = Path(os.path.expanduser(pattern))
   if not root.is_dir():
     return {picture: output / picture.stem for picture in found}
@@ -246,7 +245,7 @@ def _segment(
     names = ", ".join(map(str, there))
     return f"{picture}, as there is already {names}; --overwrite replaces what is there."
   try:
-    image = folder.read_picture(picture)
+    image = picture_files.read_picture(picture)
   except ValueError as error:
     return str(error)
   probability = refinement.refine(segmenter(image), image, refine)

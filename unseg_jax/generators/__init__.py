@@ -1,4 +1,9 @@
-"""The registry of generators: one module for each architecture."""
+"""What is given: pretrained generators, one module for each architecture, and their registry.
+
+In: a generator file (`checkpoints_convert/` makes it), or a user's own function. Out: a
+`Generator`, the same small object for every architecture. Open `base.py` first, then `dcgan.py`,
+the shortest of them.
+"""
 
 import importlib
 import json
@@ -11,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from unseg_jax import checkpoints
 from unseg_jax.generators import biggan, biggan_deep, dcgan, selfcond, stylegan2
 from unseg_jax.generators.base import (
   DTYPES,
@@ -21,6 +25,7 @@ from unseg_jax.generators.base import (
   sample_at,
   with_dtype,
 )
+from unseg_jax.runtime import checkpoints
 
 __all__ = [
   "ARCHITECTURES",

@@ -1,0 +1,140 @@
+"""The direction search: step by step the original's, and safe to interrupt."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_generator import tiny_generator
+
+from unseg_jax import default_config, generators
+from unseg_jax.direction import directions, search
+from unseg_jax.runtime import parallel
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def paper_config(**changes):
+  """`config.search` with the paper's settings, but for the changes."""
+  config = default_config.get_config().search
+  config.update(changes)
+  return config
+
+
+def test_twenty_steps_on_the_face_generator_equal_the_originals():
+  golden = np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")
+  generator, config = generators.load("pretrained:dcgan_faces"), paper_config()
+  state = parallel.replicate(search.initial_state(config, jnp.asarray(golden["d0"])[None, None]))
+  variables = parallel.replicate(generator.variables)
+  labels = np.zeros(golden["z"].shape[1], np.int32)
+  with jax.default_matmul_precision("highest"):
+    step = parallel.pmap(search.make_step(generator, config), donate_argnums=(0,))
+    for i, (latents, radii) in enumerate(zip(golden["z"], golden["r"], strict=True)):
+      state, parts = step(state, variables, *parallel.shard((latents, labels, radii)))
+      parts = parallel.unreplicate(parts)
+      found = np.asarray(parallel.unreplicate(state).directions)
+      assert found.shape == (1, 1, 100)
+      step_name = f"step {i}"
+      np.testing.assert_allclose(found[0, 0], golden["d"][i], atol=1e-4, rtol=0, err_msg=step_name)
+      found_losses = [parts[name][0, 0] for name in ("outside_circle", "sobel_shift")]
+      np.testing.assert_allclose(
+        found_losses, golden["losses"][i], atol=1e-4, rtol=1e-4, err_msg=step_name
+      )
+
+
+def test_an_interrupted_search_continues_to_the_same_direction(tmp_path):
+  generator, key = tiny_generator(), jax.random.key(3)
+  for name in ("whole", "cut"):
+    (tmp_path / name).mkdir()
+  whole = search.search(
+    generator, paper_config(steps=6, batch_size=8, save_every=3), key, tmp_path / "whole"
+  )
+  # Step 5 is not saved, so that the second run takes steps 4 and 5 again.
+  search.search(generator, paper_config(steps=4, batch_size=8, save_every=3), key, tmp_path / "cut")
+  assert (tmp_path / "cut" / "state.msgpack").exists()
+  cut = search.search(
+    generator, paper_config(steps=6, batch_size=8, save_every=3), key, tmp_path / "cut"
+  )
+  np.testing.assert_array_equal(cut.directions, whole.directions)
+  assert cut.history(0) == whole.history(0)
+  assert cut.history(0)["step"] == list(range(6))
+
+
+def test_light_and_dark_are_found_in_one_call_and_do_the_opposite(tmp_path):
+  generator = tiny_generator()
+  config = paper_config(steps=40, batch_size=16, learning_rate=0.05, directions=2)
+  found = search.search(generator, config, jax.random.key(0), tmp_path)
+  assert found.directions.shape == (1, 2, 6) and found.directions.dtype == np.float32
+  light, dark = found.directions[0]
+  np.testing.assert_allclose([np.linalg.norm(light), np.linalg.norm(dark)], 1, rtol=1e-5)
+  assert circle(generator, light) < circle(generator, np.zeros(6)) < circle(generator, dark)
+  curves = found.history(0)
+  assert len(curves["light outside_circle"]) == len(curves["dark sobel_shift"]) == 40
+  negative = paper_config(steps=40, batch_size=16, learning_rate=0.05, circle_weight=-2.0)
+  (tmp_path / "negative").mkdir()
+  negative = search.search(generator, negative, jax.random.key(0), tmp_path / "negative")
+  assert circle(generator, negative.directions[0, 0]) > circle(generator, np.zeros(6))
+
+
+def test_restarts_are_the_searches_that_they_would_be_alone(tmp_path):
+  """Restart 0 of three is the only restart of one; the others start, and end, elsewhere."""
+  found = []
+  for restarts in (1, 3):
+    (tmp_path / str(restarts)).mkdir()
+    config = paper_config(steps=8, batch_size=16, restarts=restarts)
+    folder = tmp_path / str(restarts)
+    found.append(search.search(tiny_generator(), config, jax.random.key(0), folder))
+  assert found[1].directions.shape == (3, 1, 6)
+  np.testing.assert_allclose(found[1].directions[0], found[0].directions[0], atol=1e-5)
+  assert np.abs(np.diff(found[1].directions, axis=0)).max(axis=(1, 2)).min() > 0.1
+
+
+@pytest.mark.parametrize(("name", "value"), [("directions", 3), ("restarts", 0)])
+def test_impossible_settings_are_refused(tmp_path, name, value):
+  with pytest.raises(ValueError, match=rf"config\.search\.{name}={value}"):
+    search.search(tiny_generator(), paper_config(**{name: value}), jax.random.key(0), tmp_path)
+
+
+def circle(generator, direction):
+  """The loss that is low for a light middle, at latents that no search has seen."""
+  latents = np.random.default_rng(9).normal(size=(64, 6)).astype(np.float32) + 2 * direction
+  images = generator.generate(generator.variables, latents, None)
+  return float(search.losses.outside_circle(images))
+
+
+def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
+  with pytest.raises(FloatingPointError, match=r"(?s)step 0.*learning_rate \(0\.005\)"):
+    search.search(tiny_generator(gain=np.nan), paper_config(steps=3), jax.random.key(0), tmp_path)
+  assert not list(tmp_path.iterdir())
+
+
+def test_microbatches_change_nothing_but_memory(tmp_path):
+  found = []
+  for microbatch in (0, 2):
+    (tmp_path / str(microbatch)).mkdir()
+    config = paper_config(steps=5, batch_size=16, microbatch=microbatch)
+    found.append(
+      search.search(tiny_generator(), config, jax.random.key(0), tmp_path / str(microbatch))
+    )
+  np.testing.assert_allclose(found[0].directions, found[1].directions, atol=1e-5)
+
+
+def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"microbatch=3 does not divide.*batch_size, \d+ images"):
+    search.search(
+      tiny_generator(), paper_config(batch_size=16, microbatch=3), jax.random.key(0), tmp_path
+    )
+
+
+def test_directions_have_unit_length_along_the_first_axis_of_the_latent():
+  found = directions.initial(jax.random.key(0), 2, (5, 7))
+  assert found.shape == (2, 5, 7)
+  norms = jnp.linalg.norm(directions.normalise(found), axis=1)
+  np.testing.assert_allclose(norms, np.ones((2, 7)), rtol=1e-5)
+
+
+def test_radii_are_normal_around_two_and_never_below_a_tenth():
+  radii = np.asarray(directions.sample_radii(jax.random.key(0), (200_000,)))
+  assert abs(radii.mean() - 2) < 0.01 and abs(radii.std() - 0.5) < 0.01
+  assert radii.min() == np.float32(0.1)

@@ -1,0 +1,297 @@
+"""Any segmenter is evaluated by one command, on pictures of any kind, whatever the batches."""
+
+import json
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from whole_runs import run_command
+
+from checkpoints_convert.convert import convert_file
+from configs import evaluate as evaluate_config
+from unseg_jax import pipeline
+from unseg_jax.evaluation import benchmarks, evaluate, folders, metrics, saliency
+from unseg_jax.runtime import checkpoints
+from unseg_jax.segmentation import refinement
+from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.segmentation.unet import Unet
+
+ROOT = Path(__file__).parents[2]
+WIDTHS = (2, 3, 4)
+SCORES = {"accuracy", "iou", "f_beta", "f_max"}
+
+
+@pytest.fixture(scope="session")
+def unet_file(tmp_path_factory):
+  """A converted U-Net of random weights that tells light from dark, at 32 pixels."""
+  network = Unet(WIDTHS)
+  variables = jax.jit(network.init)(jax.random.key(3), np.zeros((1, 16, 16, 3), np.float32))
+  variables = jax.device_get(variables)
+  # Or nearly all logits would be of one sign.
+  out = variables["params"]["out"]
+  out["kernel"] = 20 * out["kernel"]
+  path = tmp_path_factory.mktemp("unet") / "unet.safetensors"
+  config = {"widths": WIDTHS, "image_size": 32}
+  checkpoints.save_generator(path, checkpoints.GeneratorFile("unet", config, variables, "0" * 64))
+  return path
+
+
+@pytest.fixture(scope="session")
+def segmenter(unet_file):
+  return Segmenter.restore(unet_file)
+
+
+def make_pair(height, width, seed=0):
+  """A picture of noise with a lighter disc, and the disc."""
+  rng = np.random.default_rng(seed)
+  rows, columns = np.mgrid[:height, :width]
+  mask = np.hypot(rows / height - 0.5, columns / width - 0.5) < rng.uniform(0.2, 0.4)
+  image = rng.integers(0, 128, (height, width, 3)) + 120 * mask[..., None]
+  return image.astype(np.uint8), mask
+
+
+def save_pair(images, masks, stem, height, width, mode="RGB", suffix="png", seed=0):
+  for path in (images, masks):
+    path.mkdir(parents=True, exist_ok=True)
+  image, mask = make_pair(height, width, seed)
+  if mode == "I;16":
+    picture = Image.fromarray(image[..., 0].astype(np.uint16) * 257)
+  else:
+    picture = Image.fromarray(image).convert(mode)
+  if mode == "RGBA":
+    picture.putalpha(Image.fromarray(np.where(mask, 255, 100).astype(np.uint8)))
+  picture.save(images / f"{stem}.{suffix}")
+  Image.fromarray(mask).save(masks / f"{stem}.png")
+
+
+def make_root(root):
+  """ECSSD and CUB in the original folders, two pictures each."""
+  for name in ("ecssd", "cub"):
+    benchmark = benchmarks.get(name)
+    for seed, size in enumerate([(40, 60), (75, 50)]):
+      save_pair(root / benchmark.images, root / benchmark.masks, f"{seed:04}", *size, seed=seed)
+  return root
+
+
+def make_config(segmenter, **changes):
+  config = evaluate_config.get_config()
+  config.segmenter = str(segmenter)
+  config.evaluate.benchmarks = ()
+  config.evaluate.update(changes)
+  return config
+
+
+def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
+  unet_file, segmenter, tmp_path
+):
+  root = make_root(tmp_path / "data")
+  workdir = tmp_path / "run"
+  done = run_command(
+    "-m",
+    "unseg_jax.main",
+    "--config=configs/evaluate.py",
+    f"--config.segmenter={unet_file}",
+    f"--config.data_root={root}",
+    "--config.evaluate.benchmarks=('ecssd','cub')",
+    f"--workdir={workdir}",
+  )
+  assert {path.name for path in workdir.iterdir()} == {"metrics.json", "metrics.md", "metrics.txt"}
+  found = json.loads((workdir / "metrics.json").read_text())
+  assert list(found) == ["ecssd", "cub"] and found["ecssd"].keys() == SCORES
+  table = (workdir / "metrics.txt").read_text()
+  assert table in done.stdout
+  assert table.splitlines()[0].split() == ["Data", "set", "Accuracy", "IoU", "F_beta", "F_max"]
+  assert f"{found['cub']['iou']:.4f}" in table.splitlines()[3]
+  assert (workdir / "metrics.md").read_text().startswith("| Data set | Accuracy |")
+  # Each number is that of the pictures segmented one by one; those of CUB, as central squares.
+  for name, scores in found.items():
+    benchmark = benchmarks.get(name)
+    alone = []
+    for image, mask in folders.paired(root / benchmark.images, root / benchmark.masks):
+      pair = folders.read_pair(image, mask)
+      if name == "cub":
+        pair = [evaluate.central_square(array) for array in pair]
+      alone.append(metrics.image_scores(segmenter(pair[0]), pair[1]))
+    assert scores == pytest.approx(metrics.aggregate(alone), abs=1e-4)
+
+
+def test_the_papers_numbers_stand_below_ours(unet_file, tmp_path, capsys):
+  config = make_config(unet_file, benchmarks=("ecssd",))
+  config.data_root = str(make_root(tmp_path / "data"))
+  config.evaluate.reference.ecssd = {"accuracy": 0.8765, "f_max": 0.75}
+  pipeline.evaluate_segmenter(config, tmp_path / "run")
+  for suffix in ("txt", "md"):
+    table = (tmp_path / "run" / f"metrics.{suffix}").read_text()
+    *_, ours, paper = table.strip().splitlines()
+    assert "ecssd" in ours and "ecssd (reference)" in paper
+    assert [cell for cell in paper.replace("|", " ").split()[2:]] == ["0.8765", "-", "-", "0.7500"]
+  assert "ecssd (reference)" in capsys.readouterr().out
+
+
+def test_a_folder_of_pictures_of_every_kind_and_size_simply_works(unet_file, tmp_path):
+  images, masks = tmp_path / "images", tmp_path / "masks"
+  kinds = [
+    (50, 70, "RGB", "png"),
+    (90, 40, "RGB", "jpg"),  # Portrait.
+    (33, 33, "L", "png"),
+    (20, 31, "RGBA", "png"),  # Smaller than the network's pictures.
+    (47, 64, "LA", "png"),
+    (64, 47, "I;16", "png"),
+    (41, 58, "P", "png"),
+    (32, 32, "1", "png"),
+    (35, 300, "L", "jpg"),
+    (1, 1, "RGB", "png"),
+  ]
+  for number, (height, width, mode, suffix) in enumerate(kinds):
+    save_pair(images, masks, f"{number}", height, width, mode, suffix, seed=number)
+  for crop in (False, True):
+    config = make_config(unet_file, folders=(("mine", str(images), str(masks), crop),))
+    pipeline.evaluate_segmenter(config, tmp_path / "run")
+    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert found.keys() == {"mine"} and found["mine"].keys() == SCORES
+    assert all(0 <= value <= 1 for value in found["mine"].values())
+
+
+@pytest.fixture(scope="session")
+def pairs():
+  """Seven pictures of five sizes, of which several share a padded size."""
+  sizes = [(40, 60), (40, 60), (75, 50), (41, 60), (40, 60), (32, 32), (75, 50)]
+  return [make_pair(*size, seed) for seed, size in enumerate(sizes)]
+
+
+def test_the_size_of_the_batches_changes_nothing(segmenter, pairs):
+  alone = metrics.aggregate([metrics.image_scores(segmenter(i), m) for i, m in pairs])
+  assert 0.01 < alone["iou"] < 0.99
+  for batch_size in (1, 3, 8):
+    found = evaluate.evaluate(segmenter, iter(pairs), batch_size)
+    assert found == pytest.approx(alone, abs=1e-6)
+  # Nor does the order of the pictures.
+  assert evaluate.evaluate(segmenter, pairs[::-1], 8) == pytest.approx(alone, abs=1e-6)
+
+
+def test_200_sizes_take_a_few_compilations(unet_file, caplog):
+  segmenter = Segmenter.restore(unet_file)
+  rng = np.random.default_rng(0)
+  sizes = {(int(h), int(w)) for h, w in rng.integers(32, 97, (400, 2))}
+  sizes = sorted(sizes)[:200]
+  assert len(sizes) == 200
+  pairs = [make_pair(*size) for size in sizes]
+  evaluate.evaluate(segmenter, pairs[:1], batch_size=4)  # What else JAX compiles at first.
+  with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
+    evaluate.evaluate(segmenter, pairs, batch_size=4)
+  compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
+  # The shorter side is 32; the longer ones are padded to multiples of 32, up to 96.
+  longer = {resize_shorter_side(image, 32).shape[:2] for image, _ in pairs}
+  assert len(longer) > 50
+  assert 1 <= len(compiled) <= 4
+
+
+def test_saliency_adds_the_fields_metrics(segmenter, pairs):
+  plain = evaluate.evaluate(segmenter, pairs)
+  found = evaluate.evaluate(segmenter, pairs, with_saliency=True)
+  assert found.keys() == SCORES | set(saliency.NAMES)
+  assert {name: found[name] for name in SCORES} == plain
+  expected = saliency.aggregate([saliency.saliency_scores(segmenter(i), m) for i, m in pairs])
+  # Rounded to 8 bits, so that the last bits of a probability may count.
+  assert {name: found[name] for name in saliency.NAMES} == pytest.approx(expected, abs=1e-4)
+
+
+def test_refinement_is_applied_to_the_masks(segmenter, pairs):
+  plain = evaluate.evaluate(segmenter, pairs)
+  found = evaluate.evaluate(segmenter, pairs, refine="guided")
+  expected = metrics.aggregate(
+    [
+      metrics.image_scores(refinement.refine(segmenter(image), image, "guided"), mask)
+      for image, mask in pairs
+    ]
+  )
+  assert found == pytest.approx(expected, abs=1e-4)
+  assert any(abs(found[name] - plain[name]) > 1e-4 for name in SCORES)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"benchmarks": ("pascal",)}, "no benchmark 'pascal'; expected one of cub, flowers"),
+    ({}, "lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or .tfds"),
+    ({"benchmarks": ("ecssd",), "refine": "magic"}, "refine='magic' is not offered; use one of"),
+    ({"benchmarks": ("ecssd",), "refine": "crf"}, "'crf' is not offered (no maintained dense CRF"),
+    ({"benchmarks": ("duts",)}, "benchmark duts is not in data_root"),
+    ({"benchmarks": ("ecssd", "ecssd")}, "the name 'ecssd' is taken; choose another"),
+    ({"benchmarks": ("ecssd",), "batch_size": 0}, "config.evaluate.batch_size=0"),
+  ],
+)
+def test_a_wrong_setting_is_named_before_any_work(unet_file, tmp_path, changes, message):
+  config = make_config(unet_file, **changes)
+  config.data_root = str(make_root(tmp_path / "data"))
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    pipeline.evaluate_segmenter(config, tmp_path / "run")
+  assert message in str(error.value)
+  assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_segmenter_is_named(unet_file, tmp_path):
+  config = make_config(tmp_path / "missing", benchmarks=("ecssd",))
+  config.data_root = str(make_root(tmp_path / "data"))
+  with pytest.raises(FileNotFoundError, match="missing is not the workdir of a run"):
+    pipeline.evaluate_segmenter(config, tmp_path / "run")
+  generator = tmp_path / "faces.safetensors"
+  convert_file(ROOT / "tests" / "golden" / "dcgan.pth", generator, "dcgan")
+  config.segmenter = str(generator)
+  with pytest.raises(ValueError, match="holds a dcgan generator, expected a segmenter"):
+    pipeline.evaluate_segmenter(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_without_pictures_is_refused(segmenter):
+  with pytest.raises(ValueError, match="at least one image"):
+    evaluate.evaluate(segmenter, [])
+
+
+@pytest.mark.parametrize("size", [(300, 400), (400, 301), (101, 64), (64, 64), (31, 90), (33, 32)])
+def test_central_square_and_resize_equal_pillows(size):
+  image, mask = make_pair(*size)
+  height, width = size
+  side = min(size)
+  # As torchvision's CenterCrop and Resize ask Pillow.
+  left, top = round((width - side) / 2), round((height - side) / 2)
+  box = (left, top, left + side, top + side)
+  cropped = Image.fromarray(image).crop(box)
+  expected = cropped.resize((32, 32), Image.Resampling.BILINEAR)
+  found = evaluate.central_square(image)
+  np.testing.assert_array_equal(found, np.asarray(cropped))
+  np.testing.assert_array_equal(resize_shorter_side(found, 32), np.asarray(expected))
+  np.testing.assert_array_equal(
+    evaluate.central_square(mask), np.asarray(Image.fromarray(mask).crop(box))
+  )
+
+
+def test_the_network_sees_what_pillow_makes_of_the_cropped_pictures(segmenter, tmp_path):
+  # The whole way from the file: a change of the crop, or of the order of the steps, shows here.
+  seen = []
+
+  class Spy:
+    image_size = 32
+
+    def small_logits(self, images):
+      seen.extend(images)
+      return segmenter.small_logits(images)
+
+  images, masks = tmp_path / "images", tmp_path / "masks"
+  save_pair(images, masks, "a", 75, 50)
+  save_pair(images, masks, "b", 40, 61)
+  for crop, boxes in (
+    (True, [(0, 12, 50, 62), (10, 0, 50, 40)]),
+    (False, [(0, 0, 50, 75), (0, 0, 61, 40)]),
+  ):
+    config = make_config("", folders=(("mine", str(images), str(masks), crop),))
+    seen.clear()
+    evaluate.evaluate(Spy(), evaluate.data_sets(config)["mine"], batch_size=1)
+    sizes = [(32, 32), (32, 32)] if crop else [(32, 48), (48, 32)]
+    for stem, box, size, found in zip("ab", boxes, sizes, seen, strict=True):
+      picture = Image.open(images / f"{stem}.png").crop(box)
+      expected = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+      np.testing.assert_array_equal(found, expected)

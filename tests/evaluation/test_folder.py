@@ -1,0 +1,300 @@
+"""Pictures and masks are read whatever their format, and what is wrong with a folder is said."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unseg_jax.evaluation import folders
+from unseg_jax.runtime import picture_files
+
+ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
+
+# Four colours that are far apart, so that JPEG and CMYK cannot blur one into another.
+QUADRANTS = np.zeros((32, 48, 3), np.uint8)
+QUADRANTS[:16, :24] = (200, 30, 30)
+QUADRANTS[:16, 24:] = (30, 200, 30)
+QUADRANTS[16:, :24] = (30, 30, 200)
+QUADRANTS[16:, 24:] = (220, 220, 220)
+
+
+def save(array_or_image, path, **options):
+  image = array_or_image
+  if not isinstance(image, Image.Image):
+    image = Image.fromarray(image)
+  image.save(path, **options)
+  return path
+
+
+@pytest.fixture
+def ramp16():
+  return np.linspace(0, 65535, 12 * 10).round().astype(np.uint16).reshape(12, 10)
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm"])
+def test_lossless_picture_comes_back_exactly(tmp_path, suffix):
+  path = save(QUADRANTS, tmp_path / f"a.{suffix}")
+  picture = picture_files.read_picture(path)
+  assert picture.dtype == np.uint8
+  np.testing.assert_array_equal(picture, QUADRANTS)
+  np.testing.assert_array_equal(picture_files.read_picture(str(path)), QUADRANTS)
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("jpg", "CMYK"), ("tif", "CMYK")])
+def test_lossy_and_print_colours_are_close(tmp_path, suffix, mode):
+  path = save(Image.fromarray(QUADRANTS).convert(mode), tmp_path / f"a.{suffix}")
+  with Image.open(path) as image:
+    assert image.mode == mode
+  difference = np.abs(picture_files.read_picture(path).astype(int) - QUADRANTS)
+  assert np.median(difference) <= 4
+
+
+def test_picture_of_two_levels(tmp_path):
+  bits = np.random.default_rng(0).random((7, 11)) > 0.5
+  picture = picture_files.read_picture(save(bits, tmp_path / "a.png"))
+  np.testing.assert_array_equal(picture, np.where(bits, 255, 0)[..., None].repeat(3, axis=2))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (30, 2)])
+def test_grey_picture_of_any_size_gets_three_equal_channels(tmp_path, shape):
+  grey = np.full(shape, 77, np.uint8)
+  picture = picture_files.read_picture(save(grey, tmp_path / "a.png"))
+  np.testing.assert_array_equal(picture, np.full((*shape, 3), 77))
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_picture_is_scaled_to_8_bits(tmp_path, ramp16, suffix):
+  path = save(ramp16, tmp_path / f"a.{suffix}")
+  picture = picture_files.read_picture(path)
+  np.testing.assert_array_equal(picture, np.rint(ramp16 / 257)[..., None].repeat(3, axis=2))
+
+
+def test_float_picture_is_in_0_to_1_or_refused(tmp_path):
+  values = np.array([[0, 0.25, 1]], np.float32)
+  picture = picture_files.read_picture(save(values, tmp_path / "a.tif"))
+  assert picture[..., 0].tolist() == [[0, 64, 255]]
+  for wrong in (values * 255, values - 1, np.full_like(values, np.nan)):
+    with pytest.raises(ValueError, match=r"wrong\.tif.*0 to 1; save it with 8 or 16 bits"):
+      picture_files.read_picture(save(wrong, tmp_path / "wrong.tif"))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparent_parts_show_white(tmp_path, mode):
+  image = Image.new(mode, (3, 1), 0)
+  for x, alpha in enumerate((0, 51, 255)):
+    image.putpixel((x, 0), (*[0] * (len(mode) - 1), alpha))
+  picture = picture_files.read_picture(save(image, tmp_path / "a.png"))
+  assert picture[0].tolist() == [[255] * 3, [204] * 3, [0] * 3]
+
+
+@pytest.mark.parametrize("transparency", [1, bytes([255, 0])])
+def test_palette_with_transparency(tmp_path, transparency):
+  image = Image.new("P", (2, 1))
+  image.putpalette([10, 20, 30, 40, 50, 60])
+  image.putpixel((1, 0), 1)
+  path = save(image, tmp_path / "a.png", transparency=transparency)
+  with Image.open(path) as reopened:
+    assert reopened.mode == "P"
+  assert picture_files.read_picture(path)[0].tolist() == [[10, 20, 30], [255] * 3]
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+  exif = Image.Exif()
+  exif[ORIENTATION] = 6
+  path = save(QUADRANTS, tmp_path / "a.png", exif=exif)
+  np.testing.assert_array_equal(picture_files.read_picture(path), np.rot90(QUADRANTS, -1))
+
+
+def test_first_frame_of_an_animation(tmp_path):
+  frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+  path = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+  np.testing.assert_array_equal(picture_files.read_picture(path), np.full((3, 4, 3), (255, 0, 0)))
+
+
+def truncated(path):
+  noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+  data = save(noise, path).read_bytes()
+  path.write_bytes(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize(
+  "damage",
+  [
+    truncated,
+    lambda path: path.write_text("no picture"),
+    lambda path: path.write_bytes(b""),
+    lambda path: path.write_bytes(b"P6\n0 0\n255\n"),
+    lambda path: path.mkdir(),
+    lambda path: None,
+  ],
+  ids=["truncated", "text", "empty", "of no size", "folder", "missing"],
+)
+@pytest.mark.parametrize("read", [picture_files.read_picture, picture_files.read_mask])
+def test_unreadable_file_is_named(tmp_path, damage, read):
+  path = tmp_path / "broken.png"
+  damage(path)
+  with pytest.raises(ValueError, match=r"broken\.png cannot be read as a picture: .*Expected"):
+    read(path)
+
+
+def test_mask_is_true_above_half_of_8_bits(tmp_path):
+  mask = picture_files.read_mask(
+    save(np.array([[0, 1, 127, 128, 255]], np.uint8), tmp_path / "a.png")
+  )
+  assert mask.dtype == bool
+  assert mask.tolist() == [[False, False, False, True, True]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_mask_is_true_above_half_of_16_bits(tmp_path, suffix):
+  values = np.array([[0, 255, 32767, 32768, 65535]], np.uint16)
+  mask = picture_files.read_mask(save(values, tmp_path / f"a.{suffix}"))
+  assert mask.tolist() == [[False, False, False, True, True]]
+
+
+def test_mask_of_two_levels_keeps_its_resolution(tmp_path):
+  bits = np.random.default_rng(1).random((301, 7)) > 0.5
+  np.testing.assert_array_equal(picture_files.read_mask(save(bits, tmp_path / "a.png")), bits)
+
+
+def test_mask_looks_at_the_first_channel_only(tmp_path):
+  red_green = np.array([[[255, 0, 0, 0], [0, 255, 255, 255]]], np.uint8)
+  for channels in (3, 4):
+    path = save(np.ascontiguousarray(red_green[..., :channels]), tmp_path / "a.png")
+    assert picture_files.read_mask(path).tolist() == [[True, False]]
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 1}])
+def test_mask_with_a_palette_goes_by_colour(tmp_path, options):
+  image = Image.new("P", (3, 1))
+  image.putpalette([255, 255, 255, 128, 0, 0, 0, 0, 0])
+  for index in range(3):
+    image.putpixel((index, 0), index)
+  path = save(image, tmp_path / "a.png", **options)
+  assert picture_files.read_mask(path).tolist() == [[True, True, False]]
+
+
+@pytest.fixture
+def images_and_masks(tmp_path):
+  images, masks = tmp_path / "images", tmp_path / "masks"
+  images.mkdir()
+  masks.mkdir()
+  for name in ("b", "a.1", "c"):
+    (images / f"{name}.JPG").touch()
+    (masks / f"{name}.png").touch()
+  (images / "notes.txt").touch()
+  (images / ".c.jpg").touch()
+  return images, masks
+
+
+def test_pairs_by_stem_in_order(images_and_masks):
+  images, masks = images_and_masks
+  assert folders.paired(images, str(masks)) == [
+    (images / f"{name}.JPG", masks / f"{name}.png") for name in ("a.1", "b", "c")
+  ]
+
+
+def test_unpaired_files_are_named(images_and_masks):
+  images, masks = images_and_masks
+  (images / "only_image.png").touch()
+  for index in range(7):
+    (masks / f"only_mask{index}.png").touch()
+  with pytest.raises(ValueError) as error:
+    folders.paired(images, masks)
+  assert f"only_image of {images} without a partner in {masks}" in str(error.value)
+  assert f"only_mask4 and 2 more of {masks}" in str(error.value)
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_duplicate_stems_are_named(images_and_masks, where):
+  (images_and_masks[where] / "b.bmp").touch()
+  with pytest.raises(ValueError, match=r"b\.(JPG|bmp|png), b\.(JPG|bmp|png)") as error:
+    folders.paired(*images_and_masks)
+  assert str(images_and_masks[where]) in str(error.value)
+
+
+@pytest.mark.parametrize("where", [0, 1])
+def test_missing_and_empty_folders_are_named(images_and_masks, tmp_path, where):
+  for name, expected in (("missing", "does not exist"), ("empty", "no pictures")):
+    if name == "empty":
+      (tmp_path / name).mkdir()
+    both = list(images_and_masks)
+    both[where] = tmp_path / name
+    with pytest.raises(FileNotFoundError, match=f"{name} .*{expected}"):
+      folders.paired(*both)
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+  """Pictures at two depths, and what is no picture."""
+  monkeypatch.setenv("HOME", str(tmp_path))
+  (tmp_path / "inner").mkdir()
+  (tmp_path / "folder.jpg").mkdir()
+  for name in ("b.png", "a.JPEG", "photo[1].jpg", "phone.heic", "t.txt", ".h.png", "inner/c.png"):
+    (tmp_path / name).touch()
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  ("pattern", "names"),
+  [
+    ("", ["a.JPEG", "b.png", "phone.heic", "photo[1].jpg"]),
+    ("b.png", ["b.png"]),
+    ("t.txt", ["t.txt"]),
+    ("photo[1].jpg", ["photo[1].jpg"]),
+    ("*", ["a.JPEG", "b.png", "phone.heic", "photo[1].jpg"]),
+    ("*.png", ["b.png"]),
+    ("**/*.png", ["b.png", "inner/c.png"]),
+    ("*/", None),
+    ("*.txt", None),
+    ("missing.png", None),
+    ("missing", None),
+  ],
+)
+@pytest.mark.parametrize("home", [True, False])
+def test_find_pictures(tree, pattern, names, home):
+  pattern = f"~/{pattern}" if home else f"{tree}/{pattern}"
+  if names is None:
+    with pytest.raises(FileNotFoundError, match=r"matches no picture; expected .*\.png"):
+      picture_files.find_pictures(pattern)
+  else:
+    assert picture_files.find_pictures(pattern) == [tree / name for name in names]
+
+
+def test_folder_without_pictures(tree):
+  (tree / "inner" / "c.png").unlink()
+  with pytest.raises(FileNotFoundError, match="inner has no pictures directly in it"):
+    picture_files.find_pictures(tree / "inner")
+
+
+def test_folder_with_the_folders_inside(tree):
+  for name in ("inner/.hidden/d.png", "inner/deep/b.png", "inner/.h.png", "inner/deep/t.txt"):
+    (tree / name).parent.mkdir(exist_ok=True, parents=True)
+    (tree / name).touch()
+  (tree / "inner" / "loop").symlink_to(tree)
+  found = picture_files.find_pictures(tree / "inner", subfolders=True)
+  assert found == [tree / "inner" / "c.png", tree / "inner" / "deep" / "b.png"]
+  assert picture_files.find_pictures("~/inner", subfolders=True) == found
+  assert picture_files.find_pictures(tree / "inner") == found[:1]
+
+
+def test_folder_without_pictures_in_folders_inside(tree):
+  (tree / "inner" / "c.png").unlink()
+  (tree / "inner" / "deep").mkdir()
+  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in folders inside"):
+    picture_files.find_pictures(tree / "inner", subfolders=True)
+
+
+def test_folder_inside_that_cannot_be_searched_is_named(tree, monkeypatch):
+  scan = os.scandir
+
+  def refuse(path):
+    if Path(path).name == "inner":
+      raise PermissionError(13, "Permission denied", str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+  with pytest.raises(PermissionError, match="inner"):
+    picture_files.find_pictures(tree, subfolders=True)

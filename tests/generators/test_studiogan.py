@@ -1,0 +1,135 @@
+"""SNGAN, SAGAN, BigGAN and ContraGAN of StudioGAN make upstream's pictures."""
+
+import json
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from checkpoints_convert import studiogan, torch_reader
+from unseg_jax.generators import biggan
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+NAMES = ("sagan", "sngan", "big_resnet")
+
+
+def read(name, **changes):
+  """Upstream's checkpoint, the state dict's keys replaced or (None) removed as told."""
+  checkpoint = torch_reader.read(GOLDEN / f"studiogan_{name}.pth")
+  arrays = checkpoint["state_dict"] | changes
+  arrays = {key: array for key, array in arrays.items() if array is not None}
+  return checkpoint | {"state_dict": arrays}
+
+
+def read_golden(name):
+  return np.load(GOLDEN / f"studiogan_{name}.npz")
+
+
+def flat_config(name):
+  return json.loads(str(read_golden(name)["config"]))
+
+
+def nested_config(name):
+  """The same settings as StudioGAN's JSON files hold them, for instance for ContraGAN."""
+  flat = flat_config(name)
+  data = {"dataset_name": "imagenet", "img_size": flat["img_size"], "num_classes": 10}
+  model = {
+    "architecture": "big_resnet" if name == "big_resnet" else "resnet",
+    "conditional_strategy": "ContraGAN",
+    "activation_fn": "ReLU",
+    "attention_after_nth_gen_block": 4 if flat["attention"] else "N/A",
+    "z_dim": flat["z_dim"],
+    "shared_dim": flat["shared_dim"] or "N/A",
+  }
+  return {"data_processing": data, "train": {"model": model, "optimization": {"momentum": "N/A"}}}
+
+
+def make(name, settings):
+  architecture, config, variables = studiogan.convert(read(name), settings)
+  assert architecture == "biggan"
+  return biggan.build(config, variables, "identity")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_generators_make_upstreams_pictures(name):
+  generator, golden = make(name, flat_config(name)), read_golden(name)
+  assert (generator.image_size, generator.num_classes) == (128, 10)
+  assert generator.latent_shape == golden["z"].shape[1:]
+  with jax.default_matmul_precision("highest"):
+    images = jax.jit(generator.generate)(generator.variables, golden["z"], golden["label"])
+  np.testing.assert_allclose(images, golden["image"], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_config_may_be_flat_nested_or_absent(name):
+  expected, *others = (
+    studiogan.convert(read(name), settings)
+    for settings in (flat_config(name), nested_config(name), {})
+  )
+  others.append(studiogan.convert(read(name)["state_dict"], {}))
+  for found in others:
+    assert found[:2] == expected[:2]
+    jax.tree.map(np.testing.assert_array_equal, found[2], expected[2])
+
+
+def test_bfloat16_gives_nearly_the_same_pictures():
+  generator, golden = make("sngan", {}), read_golden("sngan")
+  latents, variables = jax.tree.map(
+    lambda x: jnp.asarray(x, jnp.bfloat16), (golden["z"], generator.variables)
+  )
+  images = jax.jit(generator.generate)(variables, latents, golden["label"])
+  assert images.dtype == jnp.float32 and np.isfinite(images).all()
+  assert np.abs(images - golden["image"]).mean() < 0.05
+
+
+@pytest.mark.parametrize(
+  ("name", "settings", "message"),
+  [
+    ("sagan", {"img_size": 64}, "img_size is 64, expected 128: pass the config that this checkp"),
+    ("sagan", {"train": {"model": {"z_dim": 128}}}, "z_dim is 128, expected 32"),
+    ("sngan", {"architecture": "big_resnet"}, "architecture is 'big_resnet', expected 'resnet'"),
+    ("sngan", {"activation_fn": "ELU"}, "activation_fn is 'ELU', expected 'ReLU'"),
+    ("big_resnet", {"shared_dim": 128}, "shared_dim is 128, expected 16"),
+    ("big_resnet", {"num_classes": 1000}, "num_classes is 1000, expected 10"),
+  ],
+)
+def test_the_config_of_another_network_is_refused(name, settings, message):
+  with pytest.raises(ValueError, match=message):
+    studiogan.convert(read(name), settings)
+
+
+@pytest.mark.parametrize(
+  ("name", "changes", "message"),
+  [
+    ("sngan", {"linear0.weight": None}, "missing keys: linear0.weight"),
+    ("sagan", {"blocks.4.0.sigma": None}, "missing keys: blocks.4.0.sigma"),
+    ("sagan", {"linear0.weight_u": None}, "missing keys: linear0.weight_u"),
+    ("sagan", {"blocks.3.0.bn2.embed1.weight_orig": None}, "blocks.3.0.bn2.embed1.weight_orig"),
+    ("big_resnet", {"extra": np.ones(2)}, "unexpected keys: extra"),
+    ("sngan", {"bn4.weight": np.ones(5)}, "bn4.weight has shape [5], expected [4]"),
+    ("sngan", {"bn4.running_var": np.full(4, np.nan)}, "bn4.running_var holds NaN or infinity"),
+  ],
+)
+def test_a_checkpoint_that_is_not_quite_studiogans_is_refused(name, changes, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    studiogan.convert(read(name, **changes), {})
+
+
+def test_a_checkpoint_of_another_project_is_refused():
+  checkpoint = torch_reader.read(GOLDEN / "dcgan.pth")
+  for found in (checkpoint, {"state_dict": checkpoint["netG_state_dict"]}):
+    with pytest.raises(ValueError, match=r"missing keys: linear0\.weight.*unexpected keys: "):
+      studiogan.convert(found, {})
+  for name in NAMES:
+    assert all(key in read(name)["state_dict"] for key in studiogan.SIGNATURE)
+  assert not any(key in checkpoint["netG_state_dict"] for key in studiogan.SIGNATURE)
+
+
+def test_a_deep_backbone_becomes_a_biggan_deep():
+  settings = flat_config("big_resnet_deep")
+  assert studiogan.convert(read("big_resnet_deep"), settings)[0] == "biggan_deep"
+  with pytest.raises(ValueError, match="'big_resnet', expected 'big_resnet_deep'"):
+    studiogan.convert(read("big_resnet_deep"), settings | {"architecture": "big_resnet"})

@@ -1,0 +1,297 @@
+"""StyleGAN2: the converted network draws and makes what the original does."""
+
+import functools
+import pathlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from checkpoints_convert import stylegan2 as conversion
+from checkpoints_convert import torch_reader
+from unseg_jax import generators
+from unseg_jax.generators import stylegan2
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+
+
+@functools.cache
+def golden():
+  return dict(np.load(GOLDEN / "stylegan2.npz"))
+
+
+def golden_checkpoint(**changes):
+  """The small network's state dict, its keys replaced or (None) removed as told."""
+  arrays = torch_reader.read(GOLDEN / "stylegan2.pth") | changes
+  return {key: array for key, array in arrays.items() if array is not None}
+
+
+@functools.cache
+def converted():
+  return conversion.convert(golden_checkpoint(), {})
+
+
+@functools.cache
+def make_generator(**options):
+  _, config, variables = converted()
+  return stylegan2.build({**config, **options}, variables, "small")
+
+
+def make_images(generator, latents):
+  labels = jnp.zeros(len(latents), jnp.int32)
+  with jax.default_matmul_precision("highest"):
+    return jax.jit(generator.generate)(generator.variables, latents, labels)
+
+
+def make_mapping(config, **options):
+  names = ("num_classes", "class_features")
+  return stylegan2.Mapping(
+    tuple(config["mapping_widths"]),
+    2 * len(config["channels"]),
+    **{name: config[name] for name in names},
+    **options,
+  )
+
+
+def random_state(num_classes=0, z_dim=6, w_dim=7, class_features=5, channels=(4, 3)):
+  """A state dict with every array of a network, random and all of different sizes."""
+  random = np.random.default_rng(0)
+  size_in = z_dim + (class_features if num_classes else 0)
+  shapes = {"mapping.w_avg": (w_dim,), "synthesis.b4.const": (channels[0], 4, 4)}
+  shapes |= {"mapping.fc0.weight": (8, size_in), "mapping.fc0.bias": (8,)}
+  shapes |= {"mapping.fc1.weight": (w_dim, 8), "mapping.fc1.bias": (w_dim,)}
+  if num_classes:
+    shapes |= {"mapping.embed.weight": (class_features, num_classes)}
+    shapes |= {"mapping.embed.bias": (class_features,)}
+  for i, size_out in enumerate(channels):
+    block, side = f"synthesis.b{4 * 2**i}", 4 * 2**i
+    layers = {"conv1": (size_out, size_out, 3), "torgb": (size_out, 3, 1)}
+    if i:
+      layers["conv0"] = (channels[i - 1], size_out, 3)
+    for layer, (size_in, features, kernel) in layers.items():
+      name = f"{block}.{layer}"
+      shapes[f"{name}.weight"] = (features, size_in, kernel, kernel)
+      shapes |= {f"{name}.bias": (features,), f"{name}.affine.bias": (size_in,)}
+      shapes[f"{name}.affine.weight"] = (size_in, w_dim)
+      if layer != "torgb":
+        shapes |= {f"{name}.noise_const": (side, side), f"{name}.noise_strength": ()}
+  state = {key: np.asarray(random.normal(size=shape)) for key, shape in shapes.items()}
+  taps = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64
+  for i in range(len(channels)):
+    block = f"synthesis.b{4 * 2**i}"
+    filtered = (block, f"{block}.conv1", *([f"{block}.conv0"] if i else []))
+    state |= {f"{name}.resample_filter": taps for name in filtered}
+  return state
+
+
+@functools.cache
+def small_generator():
+  _, config, variables = conversion.convert(random_state(), {})
+  return stylegan2.build(config, variables, "smaller")
+
+
+def small_latents():
+  return np.random.default_rng(2).normal(size=(2, 4, 7)).astype(np.float32)
+
+
+def test_the_mapping_network_gives_the_original_latents():
+  _, config, variables = converted()
+
+  @jax.jit
+  def map_noise(noise):
+    mappings = [make_mapping(config, truncation_psi=psi) for psi in (1, 0.5)]
+    return [m.apply({"params": variables["params"]["mapping"]}, noise, None) for m in mappings]
+
+  with jax.default_matmul_precision("highest"):
+    full, truncated = map_noise(golden()["z"])
+  np.testing.assert_allclose(full, golden()["w"], atol=1e-5, rtol=0)
+  np.testing.assert_allclose(truncated, golden()["w_truncated"], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+  ("noise", "latents", "name"),
+  [
+    ("const", "w_truncated", "image"),
+    ("none", "w_truncated", "image_no_noise"),
+    ("const", "w", "image_untruncated"),
+  ],
+)
+def test_the_synthesis_network_makes_the_original_images(noise, latents, name):
+  generator = make_generator(noise=noise)
+  images = make_images(generator, golden()[latents])
+  assert images.dtype == jnp.float32
+  assert images.shape[1:] == (generator.image_size, generator.image_size, 3) == (64, 64, 3)
+  np.testing.assert_allclose(images, golden()[name], atol=5e-5, rtol=0)
+
+
+def test_latents_come_mapped_and_truncated():
+  options = ({}, {"truncation_psi": 1}, {"truncation_psi": 0, "truncation_cutoff": None})
+  variants = [make_generator(**chosen) for chosen in options]
+
+  @jax.pmap
+  def draw(indices):
+    return [generators.sample_at(variant, jax.random.key(0), indices) for variant in variants]
+
+  drawn = draw(jnp.arange(50)[None])
+  latents, labels = (np.concatenate(x) for x in zip(*drawn, strict=True))
+  assert latents.shape == (3, 50, *variants[0].latent_shape) == (3, 50, 10, 32)
+  assert variants[0].num_classes is None and not np.any(labels)
+  truncated, full, all_average = latents
+  average = converted()[2]["params"]["mapping"]["average"]
+  np.testing.assert_array_equal(full, np.repeat(full[:, :1], 10, axis=1))
+  np.testing.assert_allclose(truncated[:, 8:], full[:, 8:], atol=1e-6)
+  np.testing.assert_allclose(truncated[:, :8], (average + full[:, :8]) / 2, atol=1e-5)
+  np.testing.assert_allclose(all_average, np.broadcast_to(average, full.shape), atol=1e-6)
+
+
+def test_a_conditional_network_draws_its_class_with_the_latent():
+  state = random_state(num_classes=3)
+  architecture, config, variables = conversion.convert(state, {})
+  assert architecture == "stylegan2"
+  assert (config["z_dim"], config["num_classes"], config["channels"]) == (6, 3, [4, 3])
+  generator = stylegan2.build(config, variables, "small")
+
+  @jax.jit
+  def sample(key):
+    latents, labels = generators.sample_at(generator, key, jnp.arange(5))
+    return generator.generate(generator.variables, latents, labels), labels
+
+  images, labels = sample(jax.random.key(0))
+  assert not np.any(labels)
+  assert images.shape == (5, 8, 8, 3) and np.isfinite(images).all()
+
+  # What upstream computes, in its own order and without anything folded.
+  def normalise(x):
+    return x / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + 1e-8)
+
+  noise, labels = np.random.default_rng(1).normal(size=(4, 6)), np.array([0, 2, 1, 2])
+  embedding = np.eye(3)[labels] @ (state["mapping.embed.weight"].T / np.sqrt(3))
+  x = np.concatenate((normalise(noise), normalise(embedding + state["mapping.embed.bias"])), axis=1)
+  for name in ("mapping.fc0", "mapping.fc1"):
+    weight = state[f"{name}.weight"]
+    x = x @ (weight.T * 0.01 / np.sqrt(weight.shape[1])) + 0.01 * state[f"{name}.bias"]
+    x = np.sqrt(2) * np.where(x < 0, 0.2 * x, x)
+  mapping = make_mapping(config, truncation_psi=1)
+  found = mapping.apply({"params": variables["params"]["mapping"]}, noise, labels)
+  np.testing.assert_allclose(found, np.repeat(x[:, None], 4, axis=1), rtol=1e-3, atol=1e-6)
+
+
+def test_the_largest_network_builds():
+  channels = (512, 512, 512, 512, 512, 256, 128, 64, 32)
+  config = {**converted()[1], "z_dim": 512, "mapping_widths": [512] * 8, "channels": channels}
+  latents = jax.ShapeDtypeStruct((2, 18, 512), jnp.float32)
+  synthesis = stylegan2.Synthesis(channels)
+  variables = jax.eval_shape(synthesis.init, jax.random.key(0), latents)
+  params = {"synthesis": variables["params"], "mapping": {}}
+  generator = stylegan2.build(config, {"params": params}, "large")
+  assert (generator.image_size, generator.latent_shape) == (1024, (18, 512))
+  images = jax.eval_shape(generator.generate, generator.variables, latents, None)
+  assert (images.shape, images.dtype) == ((2, 1024, 1024, 3), jnp.float32)
+
+
+def test_an_image_changes_with_every_row_of_its_latent():
+  generator = small_generator()
+
+  def brightness(latents):
+    return jnp.mean(generator.generate(generator.variables, latents, None) ** 2)
+
+  gradient = jax.jit(jax.grad(brightness))(small_latents())
+  assert np.isfinite(gradient).all()
+  assert np.all(np.abs(gradient).max(axis=-1) > 0)
+
+
+def test_bfloat16_makes_nearly_the_same_images():
+  generator = small_generator()
+  latents = small_latents()
+  half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (generator.variables, latents))
+  images, expected = jax.jit(generator.generate)(*half, None), make_images(generator, latents)
+  assert images.dtype == jnp.float32
+  assert 0 < np.abs(images - expected).mean() < 0.02 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    ({"noise": "random"}, "noise='random': expected one of const, none"),
+    ({"truncation_psi": "half"}, "truncation_psi='half': expected a number, such as 0.5"),
+    ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
+    ({"truncation_cutoff": -1}, "truncation_cutoff=-1: expected how many rows of w to truncate"),
+    ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected how many rows"),
+  ],
+)
+def test_a_wrong_option_is_named(options, message):
+  with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
+    make_generator(**options)
+  assert set(options) <= set(stylegan2.OPTIONS)
+
+
+def test_activations_are_clamped_as_told():
+  checkpoint = {"G_ema": random_state(), "attributes": {"synthesis.b4.conv1.conv_clamp": None}}
+  assert converted()[1]["clamp"] == 256
+  assert conversion.convert(checkpoint, {})[1]["clamp"] is None
+  _, config, variables = conversion.convert(checkpoint, {"conv_clamp": 0.1})
+  images = make_images(stylegan2.build(config, variables, ""), small_latents())
+  # Each of the two blocks adds at most 0.1; rounding aside.
+  assert 0.1 < np.abs(images).max() < 0.2 + 1e-5
+
+
+def test_a_learning_rate_multiplier_that_the_checkpoint_tells_is_used():
+  attributes = {"mapping.fc0.bias_gain": 0.02}
+  checkpoint = {"G_ema": golden_checkpoint(), "attributes": attributes}
+  _, _, variables = conversion.convert(checkpoint, {})
+  for name, layer in converted()[2]["params"]["mapping"].items():
+    if name.startswith("dense"):
+      doubled = variables["params"]["mapping"][name]
+      jax.tree.map(lambda x, y: np.testing.assert_allclose(2 * x, y, rtol=1e-6), layer, doubled)
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"mapping.w_avg": None}, "missing keys: mapping.w_avg"),
+    ({"synthesis.b64.conv1.weight": None}, "unexpected keys: synthesis.b64.resample_filter"),
+    ({"mapping.fc8.weight": np.ones((32, 32))}, "missing keys: mapping.fc8.bias"),
+    ({"synthesis.b4.torgb.bias": np.ones(1)}, "torgb.bias has shape [1], expected [3]"),
+    (
+      {"synthesis.b8.conv0.noise_const": np.ones((4, 4))},
+      "synthesis.b8.conv0.noise_const has shape [4, 4], expected [8, 8]",
+    ),
+    ({"mapping.fc0.weight": np.ones((32, 16))}, "takes 16 features, expected more than the 20"),
+    (
+      {"synthesis.b8.conv0.resample_filter": np.ones((4, 4)) / 16},
+      "synthesis.b8.conv0.resample_filter is not the filter [1, 3, 3, 1]",
+    ),
+  ],
+)
+def test_a_checkpoint_that_is_not_quite_a_stylegan2_is_refused(changes, message):
+  if "20" in message:
+    changes |= {"mapping.embed.weight": np.ones((20, 3)), "mapping.embed.bias": np.ones(20)}
+  with pytest.raises(ValueError, match=re.escape(message)):
+    conversion.convert(golden_checkpoint(**changes), {})
+
+
+@pytest.mark.parametrize(
+  ("attributes", "settings", "message"),
+  [
+    ({"mapping.fc1.activation": "relu"}, {}, "mapping.fc1.activation is 'relu', expected 'lrelu'"),
+    ({"a.conv_clamp": 1, "b.conv_clamp": 2}, {}, "different conv_clamp {1, 2}, expected the same"),
+    ({}, {"conv_clamp": -1}, "conv_clamp is -1, expected a positive number or null: --config="),
+    ({}, {"conv_clamp": "256"}, "conv_clamp is '256', expected a positive number"),
+    ({}, {"psi": 1}, "unknown settings: psi; expected conv_clamp"),
+  ],
+)
+def test_a_network_that_is_not_supported_is_refused(attributes, settings, message):
+  checkpoint = {"G_ema": golden_checkpoint(), "attributes": attributes}
+  with pytest.raises(ValueError, match=re.escape(message)):
+    conversion.convert(checkpoint, settings)
+
+
+def test_every_published_network_has_an_address():
+  assert set(conversion.VARIANTS) == {
+    f"stylegan2-{name}" for name in ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")
+  }
+  for name, variant in conversion.VARIANTS.items():
+    assert variant.url.endswith(f"/stylegan2-ada-pytorch/pretrained/{name[10:]}.pkl")
+    conversion.convert(golden_checkpoint(), variant.settings)

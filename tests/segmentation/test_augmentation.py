@@ -1,0 +1,69 @@
+"""Augmentation changes pictures at random, and each mask together with its picture."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from unseg_jax.segmentation import augmentation
+
+SIZE, COUNT = 64, 32
+
+
+@pytest.fixture(scope="module")
+def augment():
+  return jax.jit(jax.vmap(augmentation.augment))
+
+
+def pairs():
+  """The same pair many times: a grey picture that is light exactly where its mask is True."""
+  mask = np.zeros((COUNT, SIZE, SIZE), bool)
+  mask[:, 10:50, 6:34] = True
+  image = np.where(mask[..., None], 0.5, -0.5).astype(np.float32).repeat(3, axis=-1)
+  return image, mask
+
+
+def keys(seed=0):
+  return jax.random.split(jax.random.key(seed), COUNT)
+
+
+def test_shapes_types_and_ranges_stay(augment):
+  noise = np.random.default_rng(0).uniform(-1, 1, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
+  image, mask = augment(keys(), noise, noise[..., 0] > 0)
+  assert image.shape == noise.shape and image.dtype == jnp.float32
+  assert mask.shape == noise.shape[:3] and mask.dtype == bool
+  assert np.isfinite(image).all() and jnp.abs(image).max() <= 1
+  assert 0.3 < mask.mean() < 0.7
+
+
+def test_image_and_mask_stay_aligned(augment):
+  images, masks = augment(keys(), *pairs())
+  for image, mask in zip(np.asarray(images[..., 0]), np.asarray(masks), strict=True):
+    light = image > (image.min() + image.max()) / 2
+    # The outline may differ by a pixel where the picture was blurred; a missed flip by half of all.
+    assert (light == mask).mean() > 0.97
+
+
+def test_flips_and_crops_happen_and_differ_between_keys(augment):
+  before, masks = pairs()[1], np.asarray(augment(keys(), *pairs())[1])
+  assert len(np.unique(masks.reshape(COUNT, -1), axis=0)) > COUNT / 2
+  left = masks[:, :, : SIZE // 2].sum(axis=(1, 2)) > masks[:, :, SIZE // 2 :].sum(axis=(1, 2))
+  assert 0.2 < left.mean() < 0.8  # All are on the left before.
+  # A crop enlarges, by less than 1 / 0.6 on each side.
+  assert masks.sum() > before.sum()
+  assert masks.sum(axis=(1, 2)).max() <= 1.05 * before[0].sum() / 0.6**2
+
+
+def test_colours_and_sharpness_change(augment):
+  coloured = np.broadcast_to(np.float32([0.4, 0.0, -0.4]), (COUNT, SIZE, SIZE, 3))
+  images = np.asarray(augment(keys(), coloured, np.ones((COUNT, SIZE, SIZE), bool))[0])
+  assert (images[:, 20:40, 20:40].mean(axis=(1, 2)).std(axis=0) > 0.02).all()
+
+
+def test_the_key_alone_decides(augment):
+  first, again, other = (augment(keys(seed), *pairs()) for seed in (0, 0, 1))
+  jax.tree.map(np.testing.assert_array_equal, first, again)
+  assert (np.asarray(first[0]) != np.asarray(other[0])).any(axis=(1, 2, 3)).all()
+  alone = augmentation.augment(keys()[5], pairs()[0][5], pairs()[1][5])
+  np.testing.assert_array_equal(alone[1], first[1][5])
+  np.testing.assert_allclose(alone[0], first[0][5], atol=1e-5)

@@ -1,1 +1,0 @@
-"""Data sets: generated ones, and pictures beside masks."""

@@ -1,0 +1,243 @@
+"""Stage 1: the direction in latent space that lights the foreground and darkens the rest."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.serialization
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+
+from unseg_jax.direction import directions, losses
+from unseg_jax.generators import Generator, check_dtype, sample_at, with_dtype
+from unseg_jax.runtime import parallel, preemption, progress, workdir
+
+# The losses are fetched, and a request to leave is heard, once in so many steps.
+LOOK_EVERY = 10
+
+
+@flax.struct.dataclass
+class SearchState:
+  """R restarts of K directions `[R, K, *latent_shape]`, their optimizer's state, steps taken."""
+
+  directions: jax.Array
+  optimizer_state: optax.OptState
+  step: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """What a search found.
+
+  Attributes:
+    directions: `[R, K, *latent_shape]` float32, unit norm along the first axis of a latent.
+    losses: the weighted losses by name, `[steps, R, K]` float32.
+  """
+
+  directions: np.ndarray
+  losses: dict[str, np.ndarray]
+
+  def history(self, restart: int) -> dict[str, list[float]]:
+    """The curves of one restart by `step`; with two directions their names come first."""
+    count = self.directions.shape[1]
+    prefixes = [f"{name} " for name in directions.NAMES] if count > 1 else [""]
+    steps = len(next(iter(self.losses.values())))
+    return {"step": list(range(steps))} | {
+      prefix + name: values[:, restart, k].tolist()
+      for k, prefix in enumerate(prefixes[:count])
+      for name, values in self.losses.items()
+    }
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError for settings of `config.search` that make no sense."""
+  if config.directions not in (1, 2):
+    raise ValueError(
+      f"config.search.directions={config.directions}: expected 1 (light) or 2 (light and dark)"
+    )
+  if config.restarts < 1:
+    raise ValueError(f"config.search.restarts={config.restarts}: expected at least 1")
+  check_dtype("config.search.dtype", config.dtype)
+
+
+def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Adam with the learning rate of `config.learning_rate` and PyTorch's other defaults."""
+  return optax.adam(config.learning_rate, b1=0.9, b2=0.999, eps=1e-8)
+
+
+def initial_state(config: ml_collections.ConfigDict, start: jax.Array) -> SearchState:
+  """The state before the first step, from directions `[R, K, *latent_shape]` of any length."""
+  return SearchState(start, optimizer(config).init(start), jnp.zeros((), jnp.int32))
+
+
+def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """Returns the search step, to run under `pmap` (averages over `parallel.AXIS`).
+
+  The step maps a state, the generator's variables, latents `[n, *latent_shape]`, labels `[n]` and
+  radii like the latents to the next state and the two weighted losses, each `[R, K]`. All restarts
+  see the same latents, so that their losses can be compared and `G(z)` is computed once.
+  """
+
+  def weighted_losses(found, images, variables, latents, labels, radii):
+    def one(direction, sign):
+      shifted = generator.generate(variables, latents + radii * direction, labels)
+      return {
+        "outside_circle": sign * config.circle_weight * losses.outside_circle(shifted),
+        "sobel_shift": config.sobel_weight * losses.sobel_shift(images, shifted),
+      }
+
+    signs = jnp.array(directions.SIGNS[: len(found)])
+    parts = jax.vmap(one)(directions.normalise(found), signs)
+    return sum(part.sum() for part in parts.values()), parts
+
+  def gradients(found, variables, latents, labels, radii):
+    images = generator.generate(variables, latents, labels)
+    gradient = jax.grad(weighted_losses, has_aux=True)
+    fixed = (images, variables, latents, labels, radii)
+    return jax.vmap(gradient, in_axes=(0, *[None] * len(fixed)))(found, *fixed)
+
+  def step(state, variables, *batch):
+    if 0 < config.microbatch < len(batch[0]):
+      # One after the other, so that only one microbatch's activations are held.
+      pieces = jax.tree.map(lambda x: x.reshape(-1, config.microbatch, *x.shape[1:]), batch)
+      found = jax.lax.map(lambda piece: gradients(state.directions, variables, *piece), pieces)
+      gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), found)
+    else:
+      gradient, parts = gradients(state.directions, variables, *batch)
+    gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
+    updates, optimizer_state = optimizer(config).update(gradient, state.optimizer_state)
+    moved = jax.vmap(directions.normalise)(optax.apply_updates(state.directions, updates))
+    return SearchState(moved, optimizer_state, state.step + 1), parts
+
+  return step
+
+
+def draw(
+  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws elements of a step's batch: latents, labels, and radii like the latents.
+
+  Args:
+    generator: whose prior to draw from.
+    config: `config.search` of an experiment.
+    key: the step's key.
+    indices: `[n]`, the elements' numbers in the whole batch.
+  """
+  latents, labels = sample_at(generator, key, indices)
+  radius_key = jax.random.fold_in(key, config.batch_size)
+  radii = jax.vmap(
+    lambda i: directions.sample_radii(jax.random.fold_in(radius_key, i), generator.latent_shape)
+  )(indices)
+  return latents, labels, radii
+
+
+def search(
+  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, folder: Path
+) -> Found:
+  """Finds directions; continues from the folder's saved state if there is one.
+
+  Args:
+    generator: the pretrained generator.
+    config: `config.search` of an experiment.
+    key: the typed PRNG key of the experiment's search; step `i` and its element `j` draw from keys
+      folded from `i` and `j` alone.
+    folder: receives `state.msgpack` as the search goes.
+
+  Raises:
+    FloatingPointError: a loss became NaN or infinite.
+    ValueError: the batch does not split over devices and microbatches.
+    preemption.Preempted: the run was asked to leave; the state is saved.
+  """
+  check_config(config)
+  parallel.check_divisible("config.search.batch_size", config.batch_size)
+  per_device = config.batch_size // parallel.device_count()
+  if config.microbatch and per_device % min(config.microbatch, per_device):
+    raise ValueError(
+      f"config.search.microbatch={config.microbatch} does not divide a device's share of "
+      f"config.search.batch_size, {per_device} images; use a divisor of {per_device}"
+    )
+  generator = with_dtype(generator, config.dtype)
+  start_key, draw_key = jax.random.split(key)
+  count = config.restarts * config.directions
+  start = directions.initial(start_key, count, generator.latent_shape)
+  start = start.reshape(config.restarts, config.directions, *generator.latent_shape)
+  state, history = _restore(folder, initial_state(config, start))
+  update = make_step(generator, config)
+
+  def draw_and_step(state, variables, indices):
+    step_key = jax.random.fold_in(draw_key, state.step)
+    return update(state, variables, *draw(generator, config, step_key, indices))
+
+  step = parallel.pmap(draw_and_step, donate_argnums=(0,))
+  variables = parallel.replicate(generator.variables)
+  indices = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
+  done = int(state.step)
+  state, waiting = parallel.replicate(state), []
+  with progress.bar("search", config.steps, done) as bar:
+    for i in range(done + 1, config.steps + 1):
+      state, parts = step(state, variables, indices)
+      waiting.append(parts)
+      bar.update()
+      save = i % config.save_every == 0 or i == config.steps
+      # The device is not waited for at every step, but where processes agree on what to do next.
+      if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
+        _record(history, waiting, i, config, folder)
+        waiting = []
+        bar.set_postfix(_latest(history), refresh=False)
+        leaving = preemption.anyone_leaving()
+        if save or leaving:
+          _save(folder, parallel.unreplicate(state), history)
+        if leaving and i < config.steps:
+          preemption.leave(f"the search is saved at step {i} of {config.steps}")
+  losses = {name: np.asarray(values, np.float32) for name, values in history.items()}
+  return Found(np.asarray(parallel.unreplicate(state).directions), losses)
+
+
+def _record(
+  history: dict[str, list[np.ndarray]],
+  waiting: Sequence[Mapping[str, jax.Array]],
+  steps: int,
+  config: ml_collections.ConfigDict,
+  folder: Path,
+) -> None:
+  """Appends the losses of the last steps; stops the run at one that is not finite."""
+  fetched = jax.device_get([parallel.unreplicate(parts) for parts in waiting])
+  for i, parts in enumerate(fetched, start=steps - len(waiting)):
+    if not all(np.isfinite(values).all() for values in parts.values()):
+      shown = {name: values.tolist() for name, values in parts.items()}
+      raise FloatingPointError(
+        f"the search's loss is not finite at step {i}: {shown}. Lower "
+        f"config.search.learning_rate ({config.learning_rate}); {folder} keeps the state of an "
+        "earlier step."
+      )
+    for name, values in parts.items():
+      history.setdefault(name, []).append(values)
+
+
+def _latest(history: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str]:
+  """Each loss of the last step, the mean over restarts and directions where there are several."""
+  return {name: f"{np.mean(values[-1]):.4f}" for name, values in history.items()}
+
+
+def _save(folder: Path, state: SearchState, history: Mapping[str, list]) -> None:
+  if not parallel.is_primary():
+    return
+  contents = {
+    "state": flax.serialization.to_state_dict(jax.device_get(state)),
+    "history": {name: np.asarray(values) for name, values in history.items()},
+  }
+  workdir.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
+
+
+def _restore(folder: Path, fresh: SearchState) -> tuple[SearchState, dict[str, list]]:
+  path = folder / "state.msgpack"
+  if not path.exists():
+    return fresh, {}
+  contents = flax.serialization.msgpack_restore(path.read_bytes())
+  history = {name: list(values) for name, values in contents["history"].items()}
+  return flax.serialization.from_state_dict(fresh, contents["state"]), history

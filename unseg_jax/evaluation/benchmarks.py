@@ -1,0 +1,158 @@
+"""The paper's five data sets: where their files lie, and pairs of pictures and masks from them."""
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from unseg_jax.evaluation import folders, tfds_source
+from unseg_jax.evaluation.source import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+  """One of the data sets.
+
+  Attributes:
+    name: what the config calls it.
+    images: folder of pictures under the data root, as the original implementation documents it.
+    masks: folder of masks likewise.
+    crop: whether the paper evaluates its central squares only.
+    module: the module that registers the TFDS data set.
+    tfds_name: the TFDS data set that holds the same pictures.
+    tfds_split: its split.
+    tfds_image: its key of the pictures.
+    tfds_mask: its key of the masks.
+  """
+
+  name: str
+  images: str
+  masks: str
+  crop: bool
+  module: str
+  tfds_name: str
+  tfds_split: str = "test"
+  tfds_image: str = "image"
+  tfds_mask: str = "mask"
+
+
+BENCHMARKS = {
+  benchmark.name: benchmark
+  for benchmark in (
+    Benchmark(
+      "cub",
+      images="CUB_200_2011/test_images",
+      masks="CUB_200_2011/test_segmentations",
+      crop=True,
+      # TFDS's own keeps the segmentations' greys, 0 to 255 in steps of 51: one for each annotator.
+      module="tensorflow_datasets",
+      tfds_name="caltech_birds2011",
+      tfds_mask="segmentation_mask",
+    ),
+    Benchmark(
+      "flowers",
+      # These masks are white on black. The original release shows flowers before blue, which the
+      # TFDS builder converts.
+      images="Flowers/test_images",
+      masks="Flowers/test_segmentations",
+      crop=True,
+      module="unseg_jax.evaluation.builders.flowers",
+      tfds_name="flowers102_segmentation",
+    ),
+    Benchmark(
+      "dut_omron",
+      images="DUT_OMRON/DUT-OMRON-image",
+      masks="DUT_OMRON/pixelwiseGT-new-PNG",
+      crop=False,
+      module="unseg_jax.evaluation.builders.dut_omron",
+      tfds_name="dut_omron",
+    ),
+    Benchmark(
+      "duts",
+      images="DUTS/DUTS-TE/DUTS-TE-Image",
+      masks="DUTS/DUTS-TE/DUTS-TE-Mask",
+      crop=False,
+      module="unseg_jax.evaluation.builders.duts",
+      tfds_name="duts",
+    ),
+    Benchmark(
+      "ecssd",
+      images="ECSSD/images",
+      masks="ECSSD/ground_truth_mask",
+      crop=False,
+      module="unseg_jax.evaluation.builders.ecssd",
+      tfds_name="ecssd",
+    ),
+  )
+}
+
+
+def get(name: str) -> Benchmark:
+  """Finds a benchmark by name.
+
+  Raises:
+    ValueError: there is none of this name.
+  """
+  if name not in BENCHMARKS:
+    raise ValueError(f"there is no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}.")
+  return BENCHMARKS[name]
+
+
+def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
+  """Opens a benchmark: from its folders if either is there, else as a prepared TFDS data set.
+
+  Args:
+    benchmark: one of `BENCHMARKS`.
+    data_root: holds the benchmark's folders, or prepared TFDS data sets, or both.
+
+  Returns:
+    The pairs, not cropped.
+
+  Raises:
+    FileNotFoundError: neither is there, or only one of the folders.
+    ValueError: files of the folders are unpaired. While the pairs are read: a file is unreadable,
+      or a mask has another size than its picture.
+  """
+  root = Path(data_root).expanduser()
+  images, masks = root / benchmark.images, root / benchmark.masks
+  if images.is_dir() or masks.is_dir():
+    return folders.open_pairs(images, masks)
+  if any((root / benchmark.tfds_name).glob("*/dataset_info.json")):
+    return tfds_source.open_pairs(
+      benchmark.tfds_name,
+      benchmark.tfds_split,
+      benchmark.tfds_image,
+      benchmark.tfds_mask,
+      data_dir=root,
+    )
+  raise FileNotFoundError(
+    f"the benchmark {benchmark.name} is not in data_root, {root}. Either put its pictures into "
+    f"{images} and its masks, under the same stems, into {masks}; or prepare it with TFDS: "
+    f'python -c "from unseg_jax.evaluation import benchmarks; '
+    f"benchmarks.prepare('{benchmark.name}', '{root}')\"."
+  )
+
+
+def prepare(name: str, data_root: str | Path) -> None:
+  """Downloads a benchmark, or takes its archives from where they were put, and prepares it.
+
+  Archives in `data_root/downloads/manual`, under their original names, are not downloaded. That
+  of CUB is TFDS's own `caltech_birds2011`, which always downloads and needs `opencv-python`.
+
+  Args:
+    name: one of `BENCHMARKS`.
+    data_root: the folder for prepared data sets.
+
+  Raises:
+    ValueError: there is no such benchmark, or its files do not fit together.
+    OSError: a download failed.
+  """
+  benchmark = get(name)
+  tfds_source.hide_accelerators()
+  importlib.import_module(benchmark.module)
+  # Of TFDS's formats, this one can be read without TensorFlow.
+  builder = tfds.builder(
+    benchmark.tfds_name, data_dir=Path(data_root).expanduser(), file_format="array_record"
+  )
+  builder.download_and_prepare()

@@ -1,0 +1,160 @@
+"""Stage 4: how good a segmenter is, on held-out synthetic pairs and on real pictures."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import functools
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
+
+import ml_collections
+import numpy as np
+
+from unseg_jax.evaluation import benchmarks, folders, metrics, saliency, tfds_source
+from unseg_jax.evaluation.source import Source
+from unseg_jax.segmentation import refinement
+from unseg_jax.segmentation.segmenter import Segmenter, foreground, padded_size, resize_shorter_side
+
+Pair = tuple[np.ndarray, np.ndarray]
+SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
+
+
+def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
+  """Opens every real data set that an experiment's config lists, by name.
+
+  Args:
+    config: the experiment's; `config.evaluate.benchmarks`, `.folders` and `.tfds` list them.
+
+  Raises:
+    FileNotFoundError: a data set is not there.
+    ValueError: a name is given twice or unknown, or files of a folder are unpaired.
+  """
+  found = {}
+
+  def add(name: str, source: Source, crop: bool) -> None:
+    if name in found or name == SYNTHETIC:
+      raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
+    found[name] = _Pairs(source, crop)
+
+  for name in config.evaluate.benchmarks:
+    benchmark = benchmarks.get(name)
+    add(name, benchmarks.open_pairs(benchmark, config.data_root or "."), benchmark.crop)
+  for name, images, masks, crop in config.evaluate.folders:
+    add(name, folders.open_pairs(images, masks), crop)
+  for name, data_set, split, image, mask, crop in config.evaluate.tfds:
+    data_dir = config.data_root or None
+    add(name, tfds_source.open_pairs(data_set, split, image, mask, data_dir=data_dir), crop)
+  return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+  """A data set's pairs without their names, each cropped to its central square if wanted."""
+
+  source: Source
+  crop: bool
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __iter__(self) -> Iterator[Pair]:
+    for _, image, mask in self.source:
+      yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
+
+
+def central_square(array: np.ndarray) -> np.ndarray:
+  """Crops `[H, W, ...]` to the square in its middle."""
+  height, width = array.shape[:2]
+  side = min(height, width)
+  top, left = round((height - side) / 2), round((width - side) / 2)
+  return array[top : top + side, left : left + side]
+
+
+def evaluate(
+  segmenter: Segmenter,
+  pairs: Iterable[Pair],
+  batch_size: int = 8,
+  refine: str = "none",
+  with_saliency: bool = False,
+) -> dict[str, float]:
+  """Scores a segmenter at the masks' full resolution.
+
+  Pictures are read and scored on other threads than the one that runs the network. Every picture
+  is scored alone and the averages are taken in the pairs' order, so that neither the batch size
+  nor the order in which batches fill up changes the result.
+
+  Args:
+    segmenter: the segmenter.
+    pairs: images `[H, W, 3]` uint8 with masks `[H, W]` bool.
+    batch_size: how many pictures of one padded size go through the network together.
+    refine: one of `refinement.METHODS`.
+    with_saliency: whether to add the metrics of `saliency.NAMES`.
+
+  Returns:
+    `accuracy`, `iou`, `f_beta` and `f_max`, as `metrics.aggregate` defines them, and those added.
+
+  Raises:
+    ValueError: there is no pair.
+  """
+  score = functools.partial(_score, refine=refine, with_saliency=with_saliency)
+  waiting: dict[tuple[int, int], list[_Sample]] = {}
+  scores: list[tuple[int, concurrent.futures.Future]] = []
+  with (
+    concurrent.futures.ThreadPoolExecutor(max_workers=1) as reader,
+    concurrent.futures.ThreadPoolExecutor() as scorer,
+  ):
+
+    def run(samples: list[_Sample]) -> None:
+      # Filled up with copies: another batch size would compile the network again.
+      images = [sample.small for sample in samples]
+      images += images[:1] * (batch_size - len(images))
+      for sample, logits in zip(samples, segmenter.small_logits(images), strict=False):
+        scores.append((sample.number, scorer.submit(score, logits, sample)))
+
+    for sample in _ahead(_samples(segmenter, pairs, refine != "none"), reader, 2 * batch_size):
+      size = padded_size(sample.small)
+      waiting.setdefault(size, []).append(sample)
+      if len(waiting[size]) == batch_size:
+        run(waiting.pop(size))
+    for samples in waiting.values():
+      run(samples)
+    scores.sort(key=lambda entry: entry[0])
+    found = [future.result() for _, future in scores]
+  averages = metrics.aggregate([score for score, _ in found])
+  if with_saliency:
+    averages |= saliency.aggregate([score for _, score in found])
+  return averages
+
+
+class _Sample(NamedTuple):
+  number: int
+  small: np.ndarray  # The image as the network takes it.
+  image: np.ndarray | None  # At full resolution, where a refinement needs it.
+  mask: np.ndarray
+
+
+def _samples(segmenter: Segmenter, pairs: Iterable[Pair], keep_images: bool) -> Iterator[_Sample]:
+  for number, (image, mask) in enumerate(pairs):
+    small = resize_shorter_side(image, segmenter.image_size)
+    yield _Sample(number, small, image if keep_images else None, mask)
+
+
+def _score(
+  logits: np.ndarray, sample: _Sample, refine: str, with_saliency: bool
+) -> tuple[metrics.ImageScores, dict[str, float]]:
+  probability = foreground(logits, sample.mask.shape)
+  if sample.image is not None:
+    probability = refinement.refine(probability, sample.image, refine)
+  other = saliency.saliency_scores(probability, sample.mask) if with_saliency else {}
+  return metrics.image_scores(probability, sample.mask), other
+
+
+def _ahead(
+  items: Iterator[_Sample], reader: concurrent.futures.Executor, depth: int
+) -> Iterator[_Sample]:
+  """Yields the items while up to `depth` more are made on the reader's one thread."""
+  end = object()
+  futures = collections.deque(reader.submit(next, items, end) for _ in range(depth))
+  while (item := futures.popleft().result()) is not end:
+    futures.append(reader.submit(next, items, end))
+    yield item

@@ -1,0 +1,119 @@
+"""Pictures with masks from two folders, paired by name."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from unseg_jax.evaluation.source import Example, Source, check_same_size
+from unseg_jax.runtime import picture_files
+
+NAMED_IN_ERRORS = 5
+
+
+def open_pairs(images: str | Path, masks: str | Path) -> Source:
+  """Opens two folders whose files pair by stem, or whose folders inside do.
+
+  Args:
+    images: pictures, or nothing but folders of pictures, such as one for each species of birds.
+    masks: masks of the pictures' sizes, in folders of the same names.
+
+  Returns:
+    The pairs; their names are the pictures' stems, after their folder's name where there is one.
+
+  Raises:
+    FileNotFoundError: a folder is missing or empty.
+    ValueError: files are unpaired. While the pairs are read: a file is unreadable, or a mask has
+      another size than its picture.
+  """
+  images, masks = Path(images), Path(masks)
+  pairs = [
+    (str(image.relative_to(images).with_suffix("")), image, mask)
+    for inner in _inner_folders(images, masks)
+    for image, mask in paired(images / inner, masks / inner)
+  ]
+
+  def read() -> Iterator[Example]:
+    for name, image, mask in pairs:
+      yield name, *read_pair(image, mask)
+
+  return Source(len(pairs), read)
+
+
+def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Path, Path]]:
+  """Pairs the pictures of a folder with the masks of another that have the same stem.
+
+  Args:
+    images_folder: holds the pictures, such as `cat.jpg`; folders inside are not searched.
+    masks_folder: holds as many masks, such as `cat.png`.
+
+  Returns:
+    (picture, mask) for each stem, in the order of the stems.
+
+  Raises:
+    FileNotFoundError: a folder is missing or has no picture files.
+    ValueError: two files of a folder share a stem, or some have no partner.
+  """
+  images, masks = (_by_stem(Path(folder)) for folder in (images_folder, masks_folder))
+  problems = [
+    f"{_names(lonely)} of {here} without a partner in {there}"
+    for here, there, lonely in (
+      (images_folder, masks_folder, images.keys() - masks.keys()),
+      (masks_folder, images_folder, masks.keys() - images.keys()),
+    )
+    if lonely
+  ]
+  if problems:
+    raise ValueError(
+      f"pictures and masks do not pair up by stem: {'; '.join(problems)}. Every picture NAME.* "
+      "needs exactly one mask NAME.*; add, rename or remove files."
+    )
+  return [(images[stem], masks[stem]) for stem in sorted(images)]
+
+
+def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a picture and its mask, as `read_picture` and `read_mask` do.
+
+  Args:
+    image_path: the picture.
+    mask_path: its mask, of the same size.
+
+  Returns:
+    uint8 [H, W, 3] and bool [H, W].
+
+  Raises:
+    ValueError: a file is missing, damaged or no picture, or their sizes differ.
+  """
+  image, mask = picture_files.read_picture(image_path), picture_files.read_mask(mask_path)
+  check_same_size(image, mask, image_path, mask_path)
+  return image, mask
+
+
+def _inner_folders(images: Path, masks: Path) -> list[str]:
+  """Names the folders to pair: those inside of either, or "" where the files lie directly."""
+  inner = set()
+  for outer in (images, masks):
+    paths = list(outer.iterdir()) if outer.is_dir() else []
+    if any(path.is_file() and path.suffix.lower() in picture_files.SUFFIXES for path in paths):
+      return [""]
+    inner |= {path.name for path in paths if path.is_dir() and not path.name.startswith(".")}
+  return sorted(inner) or [""]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+  files = picture_files.pictures_in(folder)
+  by_stem = {path.stem: path for path in files}
+  if len(by_stem) < len(files):
+    twice = [path.name for path in files if by_stem[path.stem] != path]
+    both = [by_stem[Path(name).stem].name for name in twice]
+    raise ValueError(
+      f"{folder} has files that differ only in their suffix: {_names(twice + both)}. Files are "
+      "paired by stem, so each may occur once; rename or remove one."
+    )
+  return by_stem
+
+
+def _names(names: Iterable[str]) -> str:
+  names = sorted(names)
+  more = len(names) - NAMED_IN_ERRORS
+  return ", ".join(names[:NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,177 @@
+"""Pictures with masks from any prepared TFDS data set, by name and keys."""
+
+import io
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from unseg_jax.evaluation.source import Example, Source, check_same_size
+from unseg_jax.runtime import picture_files
+
+# Where data sets keep the pictures' file names, if they do.
+FILENAME_KEYS = ("filename", "file_name", "image/filename")
+# A lossless mask whose largest value lies below this holds class numbers, not brightness: the
+# faintest grey of the masks here is 51, one of CUB's five annotators.
+SMALLEST_GREY = 32
+
+
+def open_pairs(
+  name: str,
+  split: str,
+  image: str,
+  mask: str,
+  foreground: Sequence[int] | None = None,
+  data_dir: str | Path | None = None,
+) -> Source:
+  """Opens a split of a prepared TFDS data set.
+
+  Pictures and masks are decoded by Pillow, as those of a folder are, and stand as they are stored:
+  EXIF orientations are not applied, as TFDS does not. A data set in a random-access format, such
+  as ArrayRecord, is read without TensorFlow; others are read through it, on the CPU only.
+
+  Args:
+    name: the data set, such as `oxford_iiit_pet`, `coco/2017` or `duts:1.0.0`.
+    split: such as `test` or `test[:100]`.
+    image: the key of the pictures: images, or uint8 [H, W, 1 or 3].
+    mask: the key of the masks: images, or arrays [H, W] or [H, W, C] whose first channel counts.
+    foreground: the mask's values, in a palette its indices, that count as foreground, such as
+      (1,) where it holds 0 and 1; None: the values above half of its type's full scale,
+      which is 1 for bool and floats.
+    data_dir: the folder of prepared data sets; None: TFDS's own choice.
+
+  Returns:
+    The pairs. Their names are the stems of the pictures' file names, or split and position where
+    the data set does not keep these. While they are read, a record that cannot be used raises
+    ValueError; the message names it.
+
+  Raises:
+    ValueError: there is no such data set, split or key.
+    FileNotFoundError: the data set is not prepared.
+  """
+  builder = _builder(name, data_dir)
+  features = builder.info.features
+  for key, purpose in ((image, "pictures"), (mask, "masks")):
+    if key not in features:
+      known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
+      raise ValueError(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
+  try:
+    length = builder.info.splits[split].num_examples
+  except (KeyError, ValueError) as error:
+    known = ", ".join(builder.info.splits)
+    raise ValueError(
+      f"{name} has no split {split!r}; expected one of {known}, or a part of one, such as "
+      f"{next(iter(builder.info.splits))}[:100]."
+    ) from error
+  name_key = next((key for key in FILENAME_KEYS if key in features), None)
+
+  def read() -> Iterator[Example]:
+    for i, record in enumerate(_records(builder, split)):
+      label = f"{split}-{i:06d}"
+      if name_key is not None:
+        label = PurePosixPath(record[name_key].decode()).stem
+      where = f"record {i} ({label}) of {name}, split {split}"
+      picture = _picture(record[image], f"{image!r} of {where}")
+      target = _mask(record[mask], foreground, f"{mask!r} of {where}")
+      check_same_size(picture, target, f"{image!r}", f"{mask!r} of {where}")
+      yield label, picture, target
+
+  return Source(length, read)
+
+
+def hide_accelerators() -> None:
+  """Keeps TensorFlow, which only reads and writes files here, from taking accelerators' memory."""
+  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+  import tensorflow as tf
+
+  for kind in ("GPU", "TPU"):
+    tf.config.set_visible_devices([], kind)
+
+
+def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
+  try:
+    builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+  except tfds.core.DatasetNotFoundError as error:
+    raise ValueError(
+      f"TFDS has no data set {name!r}, neither by its code nor prepared in "
+      f"{data_dir or 'its own folder'}; check its spelling and the folder."
+    ) from error
+  if not (builder.data_path / "dataset_info.json").exists():
+    raise FileNotFoundError(
+      f"the TFDS data set {name} is not prepared in {data_dir or 'its own folder'}; prepare it "
+      f"once with tfds.builder({name!r}, data_dir=..., file_format='array_record')"
+      ".download_and_prepare()."
+    )
+  return builder
+
+
+def _records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Mapping[str, Any]]:
+  decoders = {
+    key: tfds.decode.SkipDecoding()
+    for key, feature in builder.info.features.items()
+    if isinstance(feature, tfds.features.Image) and feature.np_dtype in (np.uint8, np.uint16)
+  }
+  try:
+    source = builder.as_data_source(split, decoders=decoders)
+  except NotImplementedError:  # The format offers no random access.
+    yield from _records_by_tensorflow(builder, split, decoders)
+  else:
+    for i in range(len(source)):
+      yield source[i]
+
+
+def _records_by_tensorflow(
+  builder: tfds.core.DatasetBuilder, split: str, decoders: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+  hide_accelerators()
+  yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
+
+
+def _picture(value: bytes | np.ndarray, where: str) -> np.ndarray:
+  if isinstance(value, bytes):
+    return _decode(value, picture_files.to_rgb, where)
+  array = np.asarray(value)
+  if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
+    raise ValueError(
+      f"{where} is {array.dtype} of shape {array.shape}; expected a picture, uint8 [H, W, 1 or 3]"
+    )
+  return np.broadcast_to(array, (*array.shape[:2], 3))
+
+
+def _mask(value: bytes | np.ndarray, foreground: Sequence[int] | None, where: str) -> np.ndarray:
+  lossless = True
+  if isinstance(value, bytes):
+    lossless = not value.startswith(b"\xff\xd8")  # JPEG's mark.
+    value = _decode(value, _greys if foreground is None else np.array, where)
+  array = np.asarray(value)
+  if array.ndim == 3:
+    array = array[..., 0]
+  if array.ndim != 2:
+    raise ValueError(f"{where} has shape {array.shape}; expected a mask [H, W] or [H, W, C]")
+  if foreground is not None:
+    return np.isin(array, list(foreground))
+  if not np.issubdtype(array.dtype, np.integer):
+    return array > 0.5
+  if lossless and 0 < array.max() < SMALLEST_GREY:
+    raise ValueError(
+      f"{where} holds the values {np.unique(array).tolist()}, which look like class numbers; set "
+      "foreground to those that count, such as foreground=(1,)"
+    )
+  return array > np.iinfo(array.dtype).max / 2
+
+
+def _greys(image: Image.Image) -> np.ndarray:
+  """Returns a mask's pixels; in a palette the colour counts, not its index."""
+  return np.array(image.convert("RGB") if image.mode == "P" else image)
+
+
+def _decode(encoded: bytes, convert: Callable[[Image.Image], np.ndarray], where: str) -> np.ndarray:
+  try:
+    with Image.open(io.BytesIO(encoded)) as image:
+      return convert(image)
+  except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
+    raise ValueError(f"{where} cannot be decoded: {error}") from error

@@ -1,0 +1,239 @@
+"""Devices and processes: the only file that knows how many there are and how work is spread.
+
+A run is one process or several; each process has its own devices. What all of them compute
+together (search, training) goes through `pmap` over every device of every process; what each
+computes for itself (its own shards of a data set) through `pmap_local`.
+"""
+
+import atexit
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from flax import jax_utils
+from jax.experimental import multihost_utils
+
+from unseg_jax.runtime import workdir
+
+AXIS = "devices"
+
+# XLA's CPU compiler hands convolutions and matrix products to YNNPACK where it can. Measured on two
+# cores with jaxlib 0.10, its weight gradients of 3 x 3 convolutions take up to six times as long as
+# Eigen's (590 ms and 95 ms for [16, 64, 64, 128 -> 64]); only its reductions are faster.
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+
+# A process that has been silent for so long is taken to be dead, and the others stop.
+HEARTBEAT_SECONDS = 30
+
+
+def start(
+  coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+  """Joins the other processes of the run, if there are any; call it before anything uses JAX.
+
+  What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
+  and `JAX_PROCESS_ID`, or what JAX finds by itself on a TPU pod, under SLURM and under Open MPI.
+  Where there is none of these, the run is this process alone.
+
+  Args:
+    coordinator: `host:port` at which process 0 can be reached.
+    processes: number of processes.
+    process: the number of this one, from 0.
+
+  Raises:
+    ValueError: only some of the three are known, or they contradict each other.
+  """
+  coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
+  processes = _number(processes, "JAX_NUM_PROCESSES")
+  process = _number(process, "JAX_PROCESS_ID")
+  given = (coordinator, processes, process)
+  if any(x is not None for x in given) and None in given:
+    raise ValueError(
+      f"coordinator={coordinator}, processes={processes}, process={process}: expected all three, "
+      "as --coordinator=HOST:PORT --processes=N --process=I, or none"
+    )
+  # This package saves by itself when it is asked to leave.
+  jax.config.update("jax_enable_preemption_service", False)
+  try:
+    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  except ValueError as error:
+    if coordinator is None and "coordinator_address" in str(error):
+      return  # Nothing around this process says that there are others.
+    raise
+  if process_count() > 1:
+    _announce_death()
+
+
+def _number(value: int | None, variable: str) -> int | None:
+  text = os.environ.get(variable)
+  if value is not None or text is None:
+    return value
+  if not text.isdecimal():
+    raise ValueError(f"{variable}={text}: expected a number")
+  return int(text)
+
+
+def _announce_death() -> None:
+  """Lets a small companion say what happened should this process not end in the ordinary way.
+
+  When another process dies, JAX ends this one from within its C++ code, where nothing can catch it.
+  """
+  code = (
+    "import signal, sys\n"
+    "for name in ('SIGTERM', 'SIGINT'): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+    "if not sys.stdin.buffer.read(): print(sys.argv[1], file=sys.stderr, flush=True)"
+  )
+  message = (
+    f"error: process {process_index()} of {process_count()} was stopped: when one of them ends, so "
+    "does the run. Start all of them again with the same command: they continue from what is on "
+    "disk."
+  )
+  companion = subprocess.Popen([sys.executable, "-c", code, message], stdin=subprocess.PIPE)
+
+  @atexit.register
+  def say_goodbye():
+    companion.communicate(b"goodbye")
+
+
+def keep_compiled() -> None:
+  """Keeps compiled programs on disk for the next run, where JAX was not told where already."""
+  if jax.config.jax_compilation_cache_dir is None:
+    jax.config.update("jax_compilation_cache_dir", str(workdir.cache_folder() / "compiled"))
+
+
+def leave_at_once(status: int) -> None:
+  """Ends a process whose fellows are gone; an ordinary exit would wait for them."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def process_count() -> int:
+  """Number of processes in this run."""
+  return jax.process_count()
+
+
+def process_index() -> int:
+  """The number of this process, from 0."""
+  return jax.process_index()
+
+
+def is_primary() -> bool:
+  """Whether this is the process that writes what is written once, and that logs."""
+  return process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here; what the others wrote before is then on disk."""
+  if process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def gather(values: Sequence[int]) -> np.ndarray:
+  """Returns the numbers of every process, `[processes, len(values)]`; waits for all of them."""
+  values = np.asarray(values, np.int32)
+  if process_count() == 1:
+    return values[None]
+  return np.asarray(multihost_utils.process_allgather(values))
+
+
+def device_count() -> int:
+  """Number of devices over which `pmap` spreads its work, those of other processes included."""
+  return jax.device_count()
+
+
+def local_device_count() -> int:
+  """Number of devices of this process, over which `pmap_local` spreads its work."""
+  return jax.local_device_count()
+
+
+@functools.cache
+def compiler_options() -> dict[str, str]:
+  """Compiler options for this backend; empty where this version of XLA does not know them."""
+  if jax.default_backend() != "cpu":
+    return {}
+  try:
+    jax.jit(lambda x: x, compiler_options=CPU_OPTIONS)(0)
+  except jax.errors.JaxRuntimeError:
+    return {}
+  return CPU_OPTIONS
+
+
+def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+  """`jax.jit` on one device, compiled with `compiler_options`."""
+
+  @functools.cache
+  def compiled():
+    # The options depend on the backend, which must not be started when a module is imported.
+    return jax.jit(function, compiler_options=compiler_options())
+
+  return lambda *args: compiled()(*args)
+
+
+def pmap(function: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
+  """`jax.pmap` along `AXIS` over all devices of all processes.
+
+  Every argument has a leading axis as long as this process has devices. A call compiles once for
+  each combination of shapes.
+  """
+  mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
+  # What is compiled ahead of its call takes no arguments from several processes.
+  return _with_options(mapped) if process_count() == 1 else mapped
+
+
+def pmap_local(function: Callable[..., Any]) -> Callable[..., Any]:
+  """`jax.pmap` over the devices of this process alone, in step with no other process."""
+  return _with_options(jax.pmap(function, axis_name=AXIS, devices=jax.local_devices()))
+
+
+def _with_options(mapped: Any) -> Callable[..., Any]:
+  """Compiles with `compiler_options`, for which `jax.pmap` has no argument."""
+  executables = {}
+
+  def call(*args):
+    leaves, structure = jax.tree.flatten(args)
+    signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    if signature not in executables:
+      executables[signature] = mapped.lower(*args).compile(compiler_options=compiler_options())
+    return executables[signature](*args)
+
+  return call
+
+
+def replicate(tree: Any) -> Any:
+  """Returns the tree with every array copied to each device of this process, on a new axis."""
+  return jax_utils.replicate(tree)
+
+
+def unreplicate(tree: Any) -> Any:
+  """Returns the first device's copy of a replicated tree."""
+  return jax_utils.unreplicate(tree)
+
+
+def own_part(array: np.ndarray) -> np.ndarray:
+  """Returns this process's part of the leading axis `[N, ...]`: `[N / processes, ...]`."""
+  return np.split(array, process_count())[process_index()]
+
+
+def shard(tree: Any) -> Any:
+  """Splits the leading axis of every array over this process's devices: `[D, N / D, ...]`."""
+  return jax.tree.map(lambda x: np.reshape(x, (local_device_count(), -1, *np.shape(x)[1:])), tree)
+
+
+def unshard(tree: Any) -> Any:
+  """Fetches this process's `[D, N / D, ...]` arrays to the host as `[N, ...]` NumPy arrays."""
+  return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+
+
+def check_divisible(name: str, batch: int) -> None:
+  """Raises a ValueError unless `batch` splits evenly over the devices."""
+  if batch % device_count():
+    raise ValueError(
+      f"{name}={batch} does not split over {device_count()} devices; use a multiple of "
+      f"{device_count()}"
+    )

@@ -1,0 +1,6 @@
+"""Stage 3: a U-Net that learns to find the masks from the images alone.
+
+In: (image, mask) pairs, from disk or made on the fly. Out: checkpoints, which `Segmenter.restore`
+turns into a function of a picture. Open `train.py` first, then `unet.py`; `segmenter.py` runs a
+trained network on pictures of any size, and `refinement.py` may fit its answer to their edges.
+"""

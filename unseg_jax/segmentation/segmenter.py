@@ -1,0 +1,183 @@
+"""A trained segmenter: any picture in, the probability of foreground out.
+
+segmenter = Segmenter.restore("runs/dcgan_faces")
+probability = segmenter("photograph.jpg")  # [H, W]
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from unseg_jax.runtime import checkpoints, parallel, picture_files, workdir
+from unseg_jax.segmentation.unet import Unet
+
+
+@dataclasses.dataclass(frozen=True)
+class Segmenter:
+  """A U-Net with its weights.
+
+  Attributes:
+    variables: the U-Net's `params` and `batch_stats`.
+    image_size: pictures are resized so that their shorter side has so many pixels.
+    logits: compiled `(variables, images [N, H, W, 3] uint8, sizes [N, 2]) -> [N, H, W]` float32,
+      the foreground's logit minus the background's; image n fills the first `sizes[n]` rows and
+      columns.
+  """
+
+  variables: dict[str, Any]
+  image_size: int
+  logits: Callable[..., jax.Array]
+
+  @classmethod
+  def create(cls, variables: dict[str, Any], widths: tuple[int, ...], image_size: int):
+    """Makes a segmenter from the weights of a U-Net of these widths."""
+    return cls(variables, image_size, _logits(tuple(widths)))
+
+  @classmethod
+  def restore(cls, folder: str | Path) -> "Segmenter":
+    """Restores the best checkpoint of a run, or a U-Net that was converted.
+
+    Args:
+      folder: the run's workdir, or a file that `convert.py --format=unet` wrote.
+
+    Raises:
+      FileNotFoundError: it is neither, or the run holds no trained segmenter.
+      ValueError: the file is damaged or holds a generator.
+    """
+    folder = Path(folder)
+    if folder.is_file():
+      file = checkpoints.read_generator(folder)
+      if file.architecture != "unet":
+        raise ValueError(f"{folder} holds a {file.architecture} generator, expected a segmenter")
+      return cls.create(file.variables, file.config["widths"], file.config["image_size"])
+    if not (folder / "config.json").exists():
+      raise FileNotFoundError(
+        f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
+        "`python -m unseg_jax.main`, by default runs/NAME, or a converted U-Net, *.safetensors."
+      )
+    config = workdir.read_json(folder / "config.json")
+    variables = checkpoints.restore_best(folder / "train" / "checkpoints")
+    return cls.create(variables, config["train"]["widths"], config["train"]["image_size"])
+
+  def __call__(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
+    """Segments one picture.
+
+    Args:
+      image: `[H, W, 3]` uint8, a Pillow image or a file.
+
+    Returns:
+      `[H, W]` float32: each pixel's probability of being foreground.
+    """
+    if isinstance(image, (str, Path)):
+      image = picture_files.read_picture(Path(image))
+    elif isinstance(image, Image.Image):
+      image = np.asarray(image.convert("RGB"))
+    image = np.asarray(image)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+      raise ValueError(f"expected a picture [H, W, 3] of uint8, got {image.shape} {image.dtype}")
+    return self.probability(image, image.shape[:2])
+
+  def probability(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Segments `[H, W, 3]` uint8 and resizes the logits to `size` (height, width), bilinearly."""
+    small = resize_shorter_side(image, self.image_size)
+    return foreground(self.small_logits([small])[0], size)
+
+  def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Runs the network on pictures of one `padded_size`.
+
+    Args:
+      images: `[h, w, 3]` uint8, as `resize_shorter_side` returns them.
+
+    Returns:
+      For each, the logits `[h, w]` float32.
+    """
+    sizes = np.array([image.shape[:2] for image in images], np.int32)
+    batch = np.zeros((len(images), *padded_size(images[0]), 3), np.uint8)
+    for row, image in zip(batch, images, strict=True):
+      row[: image.shape[0], : image.shape[1]] = image
+    logits = np.asarray(self.logits(self.variables, batch, sizes))
+    return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
+
+
+# A network is compiled for each shape that it sees. Pictures are therefore padded to multiples of
+# this; the network keeps to the part that they fill.
+PADDED_TO = 32
+
+
+def padded_size(image: np.ndarray) -> tuple[int, int]:
+  """The size to which a small picture `[h, w, 3]` is padded."""
+  return tuple(-(-side // PADDED_TO) * PADDED_TO for side in image.shape[:2])
+
+
+@functools.cache
+def _logits(widths: tuple[int, ...]) -> Callable[..., jax.Array]:
+  """One compiled function for all segmenters of the same widths."""
+  network = Unet(widths)
+  if PADDED_TO % 2 ** (len(widths) - 1):
+    raise ValueError(f"a U-Net of {len(widths)} levels: expected at most 6")
+
+  def logits(variables, images, sizes):
+    images = images.astype(jnp.float32) / 127.5 - 1.0
+    found = network.apply(variables, images, sizes=sizes)
+    return found[..., 1] - found[..., 0]
+
+  return parallel.jit(logits)
+
+
+def foreground(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes logits `[h, w]` to `size` and returns the probability of foreground, float32.
+
+  The softmax of two logits depends on their difference alone, and resizing is linear.
+  """
+  with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the right 0.
+    return 1 / (1 + np.exp(-resize_bilinear(logits, size)))
+
+
+def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
+  """Resizes `[H, W, 3]` uint8 so that its shorter side has `size` pixels (Pillow's bilinear)."""
+  height, width = image.shape[:2]
+  shorter = min(height, width)
+  if shorter == size:
+    return image
+  # Truncated, as torchvision's Resize does.
+  new_height, new_width = (
+    size if side == shorter else int(size * side / shorter) for side in (height, width)
+  )
+  resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
+  return np.asarray(resized)
+
+
+def resize_bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  """Resizes `[H, W]` float32 to `size`: bilinear, half-pixel centres, not antialiased."""
+  if values.shape == tuple(size):
+    return values
+  # Two taps per axis. Not as products of matrices: for these small ones, the
+  # threads of NumPy's BLAS wait for each other in loops that take the processor from the network.
+  for axis in (1, 0):
+    values = _resize_axis(values, axis, size[axis])
+  return values
+
+
+def _resize_axis(values: np.ndarray, axis: int, new: int) -> np.ndarray:
+  before, after, share = _half_pixel(values.shape[axis], new)
+  start = values.take(before, axis)
+  resized = values.take(after, axis)
+  resized -= start
+  resized *= share if axis else share[:, None]
+  resized += start
+  return resized
+
+
+@functools.lru_cache(maxsize=64)
+def _half_pixel(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """For each of `new` points its two neighbours among `old`, and the share of the second."""
+  position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
+  before = position.astype(np.intp)
+  return before, np.minimum(before + 1, old - 1), (position - before).astype(np.float32)

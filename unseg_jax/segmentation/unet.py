@@ -1,0 +1,146 @@
+"""The segmentation U-Net (arXiv 2105.08127, appendix; milesial/Pytorch-UNet's layout, bilinear)."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from unseg_jax.runtime import parallel
+
+# PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan in).
+KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Block(nn.Module):
+  """Twice: 3 x 3 convolution, batch norm, ReLU."""
+
+  features: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool, sizes: jax.Array | None = None) -> jax.Array:
+    for i in (1, 2):
+      x = keep_within(x, sizes)
+      x = nn.Conv(
+        self.features, (3, 3), kernel_init=KERNEL_INIT, dtype=self.dtype, name=f"conv_{i}"
+      )(x)
+      x = nn.BatchNorm(
+        dtype=self.dtype,
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        axis_name=parallel.AXIS if train else None,
+        name=f"norm_{i}",
+      )(x)
+      x = nn.relu(x)
+    return x
+
+
+class Unet(nn.Module):
+  """Maps images `[N, H, W, 3]` in [-1, 1] to logits `[N, H, W, 2]`; channel 1 is foreground.
+
+  H and W are any size from 2 ** (len(widths) - 1) on. In training it runs under `parallel.pmap`,
+  over which the batch norms average.
+
+  Images of several sizes go through together with `sizes` `[N, 2]`: image n fills the first
+  `sizes[n]` rows and columns of its `[H, W]`, and its logits there are the same as those of the
+  image alone. H and W must then be multiples of 2 ** (len(widths) - 1).
+
+  Attributes:
+    widths: channels of each level, from full resolution down.
+    dtype: what to compute in, such as `bfloat16`; weights, statistics and logits stay float32.
+  """
+
+  widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(
+    self, images: jax.Array, train: bool = False, sizes: jax.Array | None = None
+  ) -> jax.Array:
+    x = Block(self.widths[0], dtype=self.dtype, name="inc")(images, train, sizes)
+    skips = []
+    for i, features in enumerate(self.widths[1:], start=1):
+      skips.append((x, sizes))
+      sizes = None if sizes is None else sizes // 2
+      # [N, H / 2^i, W / 2^i, features]
+      x = Block(features, dtype=self.dtype, name=f"down_{i}")(max_pool(x), train, sizes)
+    # The way up: half of the channels of each level, the last level keeps its own.
+    up_widths = (*self.widths[-3::-1], self.widths[0])
+    for i, features in enumerate(up_widths, start=1):
+      x = upsample(x, sizes)
+      # Where the skip's size is odd, its last row or column sees zeros from below.
+      x = keep_within(x, None if sizes is None else 2 * sizes)
+      skip, sizes = skips.pop()
+      x = jnp.concatenate([skip, pad_to(x, skip)], axis=-1)
+      x = Block(features, dtype=self.dtype, name=f"up_{i}")(x, train, sizes)
+    logits = nn.Conv(2, (1, 1), kernel_init=KERNEL_INIT, dtype=self.dtype, name="out")(x)
+    return logits.astype(jnp.float32)
+
+
+def keep_within(x: jax.Array, sizes: jax.Array | None) -> jax.Array:
+  """Sets to zero what lies outside of the first `sizes[n]` rows and columns; None keeps all."""
+  if sizes is None:
+    return x
+  rows = jnp.arange(x.shape[1])[None, :, None, None] < sizes[:, 0, None, None, None]
+  columns = jnp.arange(x.shape[2])[None, None, :, None] < sizes[:, 1, None, None, None]
+  return jnp.where(rows & columns, x, 0)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+  """Halves height and width by the maximum of 2 x 2 pixels; an odd last row or column is dropped.
+
+  Written as maxima of slices because the gradient of a windowed reduction is slow on CPUs.
+  """
+  batch, height, width, channels = x.shape
+  x = x[:, : height // 2 * 2, : width // 2 * 2]
+  x = x.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  x = jnp.maximum(x[:, :, 0], x[:, :, 1])
+  return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
+
+
+def upsample(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+  """Doubles height and width by bilinear interpolation with aligned corners.
+
+  Args:
+    x: `[N, H, W, C]`.
+    sizes: `[N, 2]`, how many rows and columns each image fills; None: all.
+  """
+  if sizes is None:
+    sizes = jnp.array([x.shape[1:3]])
+  return _double(_double(x, 1, sizes[:, 0]), 2, sizes[:, 1])
+
+
+def _double(x: jax.Array, axis: int, filled: jax.Array) -> jax.Array:
+  """Linear interpolation from n to 2n points along one axis, the ends kept in place.
+
+  Point `p` of the result lies at `p (n - 1) / (2n - 1)`: point `2j` between the inputs `j - 1` and
+  `j`, at the share `1 - j / (2n - 1)`; point `2j + 1` between `j` and `j + 1`, at the share
+  `(n - 1 - j) / (2n - 1)`. Slices and sums alone: their gradient is fast everywhere.
+
+  Args:
+    x: `[N, H, W, C]`.
+    axis: 1 or 2.
+    filled: `[N]` or `[1]`, each image's n; what lies beyond counts for nothing.
+  """
+  size = x.shape[axis]
+  n = filled.reshape(-1, 1, 1, 1)
+  j = jnp.arange(size).reshape([-1 if i == axis else 1 for i in range(4)])
+  first, without_first = jnp.split(x, [1], axis)
+  without_last, last = jnp.split(x, [size - 1], axis)
+  before = jnp.concatenate([first, without_last], axis)
+  after = jnp.concatenate([without_first, last], axis)
+  even = before + (x - before) * (1 - j / (2 * n - 1)).astype(x.dtype)
+  odd = x + (after - x) * ((n - 1 - j) / (2 * n - 1)).astype(x.dtype)
+  doubled = jnp.stack([even, odd], axis + 1)
+  return doubled.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
+
+
+def pad_to(x: jax.Array, like: jax.Array) -> jax.Array:
+  """Pads height and width with zeros, evenly on both sides, to those of `like`."""
+  rows, columns = like.shape[1] - x.shape[1], like.shape[2] - x.shape[2]
+  before = (rows // 2, columns // 2)
+  return jnp.pad(
+    x, ((0, 0), (before[0], rows - before[0]), (before[1], columns - before[1]), (0, 0))
+  )

@@ -1,0 +1,190 @@
+"""From latents to candidates: images, their masks, and every filter's verdict, on the device.
+
+Candidate `i` of a stream is a pure function of the stream's key and `i`, and, by the rule `std`, of
+the chunk around it. What is kept of the candidates becomes the data set (arXiv 2105.08127, section
+3.2).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from unseg_jax.generators import Generator, sample_at, with_dtype
+from unseg_jax.runtime import parallel
+from unseg_jax.synthesis import filters, masks
+
+# The settings of `config.generate` that decide what a candidate is, and whether it is kept.
+SETTINGS = (
+  "shift",
+  "rule",
+  "invert",
+  "components",
+  "area",
+  "histogram_bins",
+  "histogram_maxima",
+  "roundness",
+  "agreement",
+  "dtype",
+  "chunk",
+)
+
+
+def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
+  """Raises a ValueError for settings of `config.generate` that make no sense.
+
+  Args:
+    config: `config.generate` of an experiment.
+    directions: 1 (light) or 2 (light and dark).
+  """
+  low, high = config.area
+  if not 0 <= low <= high <= 1:
+    raise ValueError(f"config.generate.area={config.area}: expected 0 <= low <= high <= 1")
+  if config.rule not in masks.MASK_RULES:
+    raise ValueError(
+      f"config.generate.rule={config.rule!r}: expected one of {list(masks.MASK_RULES)}"
+    )
+  if not 0 <= config.agreement <= 1:
+    raise ValueError(
+      f"config.generate.agreement={config.agreement}: expected a share of pixels within [0, 1]"
+    )
+  if config.agreement and directions != 2:
+    raise ValueError(
+      f"config.generate.agreement={config.agreement} compares the masks of two directions; set "
+      "config.search.directions=2, or the agreement to 0"
+    )
+
+
+def make_masks(
+  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
+) -> jax.Array:
+  """Applies the mask rule, and keeps large components where the config says so.
+
+  Args:
+    images: `[N, H, W, 3]` float32 in [-1, 1].
+    shifted: `[K, N, H, W, 3]`, as for `mask_and_filters`.
+    config: `config.generate` of an experiment.
+
+  Returns:
+    Masks `[N, H, W]` bool.
+  """
+  light = shifted[0]
+  if len(shifted) == 1:
+    return _tidy(masks.difference_mask(images, light, config.rule, config.invert), config)
+  pair = (shifted[1], light) if config.invert else (light, shifted[1])
+  return _tidy(masks.dual_mask(*pair), config)
+
+
+def mask_and_filters(
+  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """Applies the mask rule and every filter that the config switches on.
+
+  Args:
+    images: `[N, H, W, 3]` float32 in [-1, 1].
+    shifted: `[K, N, H, W, 3]`, the same latents' images after the shift along each of K directions:
+      `light`, or `light` and `dark`.
+    config: `config.generate` of an experiment.
+
+  Returns:
+    Masks `[N, H, W]` bool, and each filter's verdict `[N]` bool by its name.
+  """
+  light, found = shifted[0], make_masks(images, shifted, config)
+  verdicts = {"area": filters.area_accepted(found, *config.area)}
+  if config.histogram_maxima:
+    verdicts["histogram"] = filters.histogram_accepted(
+      light, bins=config.histogram_bins, minimum_maxima=config.histogram_maxima
+    )
+  if config.roundness:
+    verdicts["roundness"] = filters.roundness_accepted(found, config.roundness)
+  if len(shifted) == 2 and config.agreement:
+    by_light, by_dark = (
+      _tidy(masks.difference_mask(images, moved, config.rule, invert), config)
+      for moved, invert in ((light, config.invert), (shifted[1], not config.invert))
+    )
+    verdicts["agreement"] = filters.agreement(by_light, by_dark) >= config.agreement
+  return found, verdicts
+
+
+def _tidy(found: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
+  return masks.keep_large_components(found, config.components) if config.components else found
+
+
+def make_candidates(
+  generator: Generator, config: ml_collections.ConfigDict
+) -> Callable[..., dict[str, Any]]:
+  """Returns the function of (variables, directions, key, indices) that computes a chunk.
+
+  `directions` is `[K, *latent_shape]`, of `light` or of `light` and `dark`; `indices` is `[chunk]`.
+  A last argument, latents `[chunk, *latent_shape]`, takes the place of the generator's own prior;
+  `config.latent_noise` is then added to them.
+
+  The result holds `image` `[chunk, H, W, 3]` uint8, `mask` `[chunk, H, W]` bool, `label` `[chunk]`,
+  and `verdicts`: each filter's, and `all`, `[chunk]` bool.
+  """
+
+  def candidates(variables, directions, key, indices, given=None):
+    latents, labels = sample_at(generator, key, indices)
+    if given is not None:
+      latents = given + config.latent_noise * _noise(key, indices, given.shape[1:])
+    images = generator.generate(variables, latents, labels)
+    shifted = jnp.stack(
+      [
+        generator.generate(variables, latents + config.shift * direction, labels)
+        for direction in directions
+      ]
+    )
+    found, verdicts = mask_and_filters(images, shifted, config)
+    everything = jnp.all(jnp.stack(list(verdicts.values())), axis=0)
+    pixels = jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+    return {
+      "image": pixels,
+      "mask": found,
+      "label": labels,
+      "verdicts": verdicts | {"all": everything},
+    }
+
+  return candidates
+
+
+def first_masks(
+  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, count: int
+) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  """Returns the function of directions that makes the first masks of a stream, compiled once.
+
+  Args:
+    generator: the pretrained generator.
+    config: `config.generate` of an experiment.
+    key: the stream's.
+    count: how many masks, rounded up to whole chunks.
+
+  Returns:
+    Directions `[K, *latent_shape]` -> masks `[N, H, W]` bool and whether all filters accept them,
+    `[N]` bool.
+  """
+  generator = with_dtype(generator, config.dtype)
+  compute = parallel.pmap_local(make_candidates(generator, config))
+  variables, keys = parallel.replicate((generator.variables, key))
+  kept = -(-count // config.chunk) * config.chunk  # On any number of devices.
+  per_call = config.chunk * parallel.local_device_count()
+
+  def make(directions):
+    directions = parallel.replicate(directions)
+    calls = (
+      compute(variables, directions, keys, parallel.shard(np.arange(start, start + per_call)))
+      for start in range(0, kept, per_call)
+    )
+    chunks = [parallel.unshard(call) for call in calls]
+    found = np.concatenate([chunk["mask"] for chunk in chunks])[:kept]
+    return found, np.concatenate([chunk["verdicts"]["all"] for chunk in chunks])[:kept]
+
+  return make
+
+
+def _noise(key: jax.Array, indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  # A stream of its own, apart from the candidates' latents and labels.
+  noise_key = jax.random.fold_in(jax.random.split(key)[1], 0)
+  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(noise_key, i), shape))(indices)

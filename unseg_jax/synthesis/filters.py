@@ -1,0 +1,197 @@
+"""Filters: which masks are worth training on (arXiv 2105.08127, section 3.2); `*_accepted` decide.
+
+Each function is pure, treats the whole batch at once on the device, and works under `jit`. Shapes:
+images [N, H, W, 3] float32 in [-1, 1]; masks bool [N, H, W], True in the foreground. Thresholds,
+fractions and names of rules are Python values, fixed when a function is compiled.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from unseg_jax.synthesis.components import component_areas, label_components
+
+
+def area_accepted(masks: jax.Array, low: float, high: float) -> jax.Array:
+  """Accepts masks whose foreground takes up a fraction of the picture within [low, high].
+
+  Args:
+    masks: bool [N, H, W].
+    low: smallest fraction accepted, in [0, 1].
+    high: largest fraction accepted, in [low, 1].
+
+  Returns:
+    bool [N].
+
+  Raises:
+    ValueError: unless 0 <= low <= high <= 1.
+  """
+  _check_range(low, high)
+  fractions = _possible_fractions(masks)
+  lowest = np.searchsorted(fractions, low, side="left")
+  highest = np.searchsorted(fractions, high, side="right") - 1
+  areas = _count(masks)
+  return (areas >= lowest) & (areas <= highest)
+
+
+def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int = 2) -> jax.Array:
+  """Accepts images whose histogram of values has several local maxima.
+
+  The histogram counts all values, of all channels, in equal bins over [-1, 1]; values outside are
+  ignored. It is smoothed by a box of 3 bins, padded with zeros. A bin is a maximum if it is at
+  least as high as its neighbours; the two ends have one neighbour each.
+
+  Args:
+    shifted: float32 [N, H, W, 3], the shifted images.
+    bins: number of bins, at least 2.
+    minimum_maxima: the fewest local maxima accepted.
+
+  Returns:
+    bool [N].
+
+  Raises:
+    ValueError: if there are fewer than 2 bins.
+  """
+  if bins < 2:
+    raise ValueError(f"bins must be at least 2, for a bin needs a neighbour; got {bins}")
+  n, height, width, channels = shifted.shape
+  values = shifted.reshape(n, height * width * channels)
+  # The last bin includes its right end, 1. One more bin takes the values outside.
+  bin_of_value = jnp.minimum(jnp.floor((values + 1) * bins / 2), bins - 1)
+  bin_of_value = jnp.where(jnp.abs(values) <= 1, bin_of_value, bins).astype(jnp.int32)
+  bin_of_value += (bins + 1) * jnp.arange(n, dtype=jnp.int32)[:, None]
+  counts = jnp.zeros(n * (bins + 1), jnp.int32)
+  counts = counts.at[bin_of_value].add(1, mode="promise_in_bounds")
+  counts = counts.reshape(n, bins + 1)[:, :bins]
+  # Sums instead of means of 3 bins: integers keep ties exact, and the maxima are the same.
+  padded = jnp.pad(counts, ((0, 0), (1, 1)))
+  smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+  padded = jnp.pad(smooth, ((0, 0), (1, 1)), constant_values=-1)
+  maxima = (smooth >= padded[:, :-2]) & (smooth >= padded[:, 2:])
+  return jnp.sum(maxima, axis=1) >= minimum_maxima
+
+
+def roundness_accepted(
+  masks: jax.Array, threshold: float, low: float = 0.05, high: float = 0.90
+) -> jax.Array:
+  """Accepts masks whose largest component is round and of reasonable size.
+
+  The largest 8-connected component (of several as large, the first in reading order) must have
+  `area / perimeter^2 > threshold` and take up a fraction of the picture within (low, high), both
+  ends excluded. An empty mask is never accepted.
+
+  Args:
+    masks: bool [N, H, W].
+    threshold: at least 0; a disc has `1 / (4 pi)`, about 0.08, and a ragged mask less.
+    low: the fraction of the picture that the component must exceed, in [0, 1].
+    high: the fraction that it must stay below, in [low, 1].
+
+  Returns:
+    bool [N].
+
+  Raises:
+    ValueError: if `threshold` is negative, or unless 0 <= low <= high <= 1.
+  """
+  if threshold < 0:
+    raise ValueError(f"threshold must be at least 0 (a disc has 0.08), got {threshold}")
+  _check_range(low, high)
+  largest = _largest_component(masks)
+  areas = _count(largest)
+  fractions = _possible_fractions(masks)
+  above = areas >= np.searchsorted(fractions, low, side="right")
+  below = areas < np.searchsorted(fractions, high, side="left")
+  # Multiplied out, for the perimeter of a single pixel is 0.
+  return above & below & (areas > threshold * perimeter(largest) ** 2)
+
+
+def perimeter(masks: jax.Array) -> jax.Array:
+  """Measures the length of all outlines of each mask, in pixels.
+
+  The same estimate as scikit-image's `perimeter` with `neighborhood=4` (Benkrid and Crookes,
+  "Design and FPGA Implementation of a Perimeter Estimator"): a foreground pixel with a background
+  pixel, or the end of the picture, above, below, left or right of it is on the outline, and counts
+  1, sqrt(2) or the mean of both according to its neighbours on the outline.
+
+  Args:
+    masks: bool [N, H, W].
+
+  Returns:
+    float32 [N].
+  """
+  inner = masks
+  for neighbour in _neighbours(masks, ((-1, 0), (1, 0), (0, -1), (0, 1))):
+    inner &= neighbour
+  outline = masks & ~inner
+  sides = sum(n.astype(jnp.int32) for n in _neighbours(outline, ((-1, 0), (1, 0), (0, -1), (0, 1))))
+  corners = sum(
+    n.astype(jnp.int32) for n in _neighbours(outline, ((-1, -1), (-1, 1), (1, -1), (1, 1)))
+  )
+  straight = (sides == 2) | (sides == 3)
+  straight &= corners <= 2
+  diagonal = ((sides == 0) & (corners == 2)) | ((sides == 1) & (corners == 3))
+  mixed = (sides == 1) & ((corners == 1) | (corners == 2))
+  root = float(np.sqrt(2))
+  return (
+    _count(outline & straight)
+    + root * _count(outline & diagonal)
+    + (1 + root) / 2 * _count(outline & mixed)
+  )
+
+
+def agreement(masks_a: jax.Array, masks_b: jax.Array) -> jax.Array:
+  """Measures how far two masks of the same image agree.
+
+  Args:
+    masks_a: bool [N, H, W].
+    masks_b: bool [N, H, W].
+
+  Returns:
+    float32 [N] in [0, 1]: the fraction of pixels that are equal.
+
+  Raises:
+    ValueError: if the shapes differ.
+  """
+  if masks_a.shape != masks_b.shape:
+    raise ValueError(f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}")
+  return jnp.mean(masks_a == masks_b, axis=(1, 2))
+
+
+def _largest_component(masks: jax.Array) -> jax.Array:
+  labels = label_components(masks)
+  areas = component_areas(labels)
+  n, height, width = masks.shape
+  flat = (n, height * width)
+  first = jnp.argmax(areas.reshape(flat), axis=1)
+  label = jnp.take_along_axis(labels.reshape(flat), first[:, None], axis=1)
+  return masks & (labels == label[:, :, None])
+
+
+def _neighbours(masks: jax.Array, offsets: tuple[tuple[int, int], ...]) -> list[jax.Array]:
+  """The value at each offset (rows, columns) from each pixel, False outside the picture."""
+  _, height, width = masks.shape
+  padded = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
+  return [
+    padded[:, 1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
+    for rows, columns in offsets
+  ]
+
+
+def _count(masks: jax.Array) -> jax.Array:
+  return jnp.sum(masks, axis=(1, 2), dtype=jnp.int32)
+
+
+def _possible_fractions(masks: jax.Array) -> np.ndarray:
+  """The fractions of the picture that 0, 1, 2 ... pixels are, in float64 on the host.
+
+  Fractions of the picture are compared through this table, as whole numbers of pixels, since on
+  the device 5 of 100 pixels in float32 may come out above or below 0.05.
+  """
+  size = masks.shape[1] * masks.shape[2]
+  return np.arange(size + 1) / size
+
+
+def _check_range(low: float, high: float) -> None:
+  if not 0 <= low <= high <= 1:
+    raise ValueError(
+      f"low and high must be fractions with 0 <= low <= high <= 1, got {low}, {high}"
+    )

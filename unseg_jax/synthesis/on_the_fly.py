@@ -1,0 +1,144 @@
+"""Training pairs that are made, in the very step that trains on them, and never written.
+
+A pool on the devices holds accepted pairs in the order of their candidates. A step makes rounds of
+candidates until the pool holds a batch, takes the first pairs out of it, and trains on them: batch
+`t` holds the accepted candidates from number `t * batch_size` on, on any number of devices. They
+are those that the data set on disk would hold.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from unseg_jax.generators import Generator
+from unseg_jax.runtime import parallel
+from unseg_jax.synthesis import candidates
+
+
+@flax.struct.dataclass
+class Pool:
+  """Accepted pairs, the same on every device.
+
+  Attributes:
+    image: `[capacity, S, S, 3]` uint8.
+    mask: `[capacity, S, S, 1]` uint8, 255 is foreground.
+    candidate: `[capacity]` int32, the pairs' numbers among the candidates.
+    count: how many pairs there are.
+    first: candidates before this one are used up.
+    upcoming: the first candidate of the next round.
+  """
+
+  image: jax.Array
+  mask: jax.Array
+  candidate: jax.Array
+  count: jax.Array
+  first: jax.Array
+  upcoming: jax.Array
+
+
+def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
+  """A pool without pairs.
+
+  Args:
+    config: an experiment's; its `generate` and `train` count.
+    first: the first candidate to use; rounds begin with whole chunks.
+  """
+  chunk, size = config.generate.chunk, config.train.image_size
+  # As many as there can be: a batch less one, and a round in which all are accepted.
+  capacity = config.train.batch_size + chunk * parallel.device_count()
+  return Pool(
+    image=jnp.zeros((capacity, size, size, 3), jnp.uint8),
+    mask=jnp.zeros((capacity, size, size, 1), jnp.uint8),
+    candidate=jnp.zeros((capacity,), jnp.int32),
+    count=jnp.zeros((), jnp.int32),
+    first=jnp.array(first, jnp.int32),
+    upcoming=jnp.array(first // chunk * chunk, jnp.int32),
+  )
+
+
+def make_step(
+  update: Callable[..., Any],
+  generator: Generator,
+  config: ml_collections.ConfigDict,
+  key: jax.Array,
+) -> Callable[..., Any]:
+  """Returns the step that makes a batch and trains on it, to run under `pmap`.
+
+  Args:
+    update: the training step of a state and a batch.
+    generator: the pretrained generator.
+    config: an experiment's; its `generate` and `train` count.
+    key: the candidates' stream.
+
+  Returns:
+    The function of (state, pool, variables, directions) that gives the next state and pool, the
+    loss, and how many of the batch's pairs were found: fewer than the batch where the filters
+    reject almost everything.
+  """
+  settings, batch_size = config.generate, config.train.batch_size
+  compute = candidates.make_candidates(generator, settings)
+  per_round = settings.chunk * parallel.device_count()
+  # Beyond so many rounds too few are accepted, and the run has to stop.
+  most_rounds = int(np.ceil(batch_size / (per_round * settings.minimum_acceptance))) + 1
+
+  def fill(pool, variables, directions):
+    offset = settings.chunk * jax.lax.axis_index(parallel.AXIS)
+    numbers = pool.upcoming + offset + jnp.arange(settings.chunk, dtype=jnp.int32)
+    made = compute(variables, directions, key, numbers)
+    wanted = made["verdicts"]["all"] & (numbers >= pool.first)
+    image, mask = _fit(made["image"], made["mask"], config.train.image_size)
+    pairs = (image, mask, numbers, wanted)
+    image, mask, numbers, wanted = jax.lax.all_gather(pairs, parallel.AXIS, tiled=True)
+    place = pool.count + jnp.cumsum(wanted) - 1
+    place = jnp.where(wanted, place, len(pool.candidate))  # Beyond the end: dropped.
+    return pool.replace(
+      image=pool.image.at[place].set(image, mode="drop"),
+      mask=pool.mask.at[place].set(mask, mode="drop"),
+      candidate=pool.candidate.at[place].set(numbers, mode="drop"),
+      count=pool.count + jnp.sum(wanted, dtype=jnp.int32),
+      upcoming=pool.upcoming + per_round,
+    )
+
+  def step(state, pool, variables, directions):
+    pool, _ = jax.lax.while_loop(
+      lambda s: (s[0].count < batch_size) & (s[1] < most_rounds),
+      lambda s: (fill(s[0], variables, directions), s[1] + 1),
+      (pool, jnp.zeros((), jnp.int32)),
+    )
+    own = batch_size // parallel.device_count()
+    position = own * jax.lax.axis_index(parallel.AXIS) + jnp.arange(own)
+    batch = {"image": pool.image[position], "mask": pool.mask[position], "position": position}
+    found = jnp.minimum(pool.count, batch_size)
+    state, loss = update(state, batch)
+    state = state.replace(candidates=pool.candidate[batch_size - 1] + 1)
+    return state, _without_first(pool, batch_size), loss, found
+
+  return step
+
+
+def _without_first(pool: Pool, count: int) -> Pool:
+  def drop(array):
+    return jnp.concatenate([array[count:], jnp.zeros_like(array[:count])])
+
+  return pool.replace(
+    image=drop(pool.image),
+    mask=drop(pool.mask),
+    candidate=drop(pool.candidate),
+    count=pool.count - count,
+  )
+
+
+def _fit(images: jax.Array, found: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+  """Images `[n, S, S, 3]` and masks `[n, size, size, 1]` as uint8 at the training's size."""
+  mask = jnp.where(found[..., None], 255, 0).astype(jnp.uint8)
+  if images.shape[1] != size:
+    shape = (len(images), size, size)
+    resized = jax.image.resize(images.astype(jnp.float32), (*shape, 3), "bilinear")
+    images = jnp.clip(jnp.round(resized), 0, 255).astype(jnp.uint8)
+    mask = jax.image.resize(mask, (*shape, 1), "nearest")
+  return images, mask

@@ -1,0 +1,194 @@
+"""Generated data sets on disk: ArrayRecord shards that TFDS reads as any other data set.
+
+`tfds.builder_from_directory(folder).as_data_source(split)` opens one.
+"""
+
+import concurrent.futures
+import glob
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
+
+from unseg_jax.runtime import checkpoints, workdir
+
+NAME = "synthetic"
+JPEG_QUALITY = 95
+FILENAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
+
+
+def features(image_size: int) -> tfds.features.FeaturesDict:
+  """What a record holds: image (JPEG), mask (PNG, 255 is foreground), class and candidate."""
+  return tfds.features.FeaturesDict(
+    {
+      "image": tfds.features.Image(shape=(image_size, image_size, 3), encoding_format="jpeg"),
+      "mask": tfds.features.Image(shape=(image_size, image_size, 1), encoding_format="png"),
+      "label": tfds.features.Scalar(np.int64),
+      "candidate": tfds.features.Scalar(np.int64),
+    }
+  )
+
+
+def encode_record(
+  image: np.ndarray,
+  mask: np.ndarray,
+  label: int,
+  candidate: int,
+  record: tfds.features.FeaturesDict,
+) -> bytes:
+  """Serialises one pair.
+
+  Args:
+    image: `[S, S, 3]` uint8.
+    mask: `[S, S]` bool.
+    label: the class that the image was generated with; 0 if unconditional.
+    candidate: its index among the split's candidates, which with the config's seed makes it again.
+    record: `features(S)`.
+  """
+  example = {
+    "image": _encode(image, "JPEG", quality=JPEG_QUALITY, subsampling=0),
+    "mask": _encode(np.where(mask, 255, 0).astype(np.uint8), "PNG"),
+    "label": label,
+    "candidate": candidate,
+  }
+  serialized = record.serialize_example(record.encode_example(example))
+  # Protobuf writes a map's entries in an order of each process's own unless asked not to.
+  return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
+
+
+def _encode(array: np.ndarray, image_format: str, **options: Any) -> io.BytesIO:
+  buffer = io.BytesIO()
+  Image.fromarray(array).save(buffer, image_format, **options)
+  buffer.seek(0)
+  return buffer
+
+
+def shard_path(folder: Path, split: str, index: int) -> Path:
+  """The file of one shard."""
+  return folder / f"{NAME}-{split}.array_record-{index:05d}"
+
+
+def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any]) -> None:
+  """Writes a shard that is there whole or not at all, and what is known of it.
+
+  Args:
+    path: the shard's, as of `shard_path`.
+    records: serialised pairs.
+    counts: what else to remember: how many candidates were seen, and how many accepted.
+
+  Raises:
+    OSError: it could not be written, as on a full disk; no file is left.
+    ValueError: it was there before, damaged, and does not come out as it was.
+  """
+  counts = {**counts, "records": len(records)}
+  if (known := _counts_path(path)).exists():
+    if (before := workdir.read_json(known)["records"]) != len(records):
+      raise ValueError(
+        f"{path} held {before} records and now has {len(records)}: it was made on other hardware "
+        f"or by another version. Delete {path.parent} and make all of it again."
+      )
+  with workdir.whole_file(path) as temporary:
+    try:
+      writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+      for record in records:
+        writer.write(record)
+      writer.close()
+    except RuntimeError as error:
+      raise OSError(
+        f"the shard {path} could not be written ({error}). Free some disk space and run again: the "
+        "shards before it are kept."
+      ) from error
+    # The counts come first: a shard is complete when its own file is there.
+    workdir.write_json(known, counts | {"sha256": checkpoints.sha256(temporary)})
+
+
+def is_whole(path: Path) -> bool:
+  """Whether a shard was written to the end."""
+  return path.exists() and _counts_path(path).exists()
+
+
+def read_counts(path: Path) -> dict[str, Any]:
+  """What `write_shard` was told of a shard, its number of `records` and its `sha256`."""
+  return workdir.read_json(_counts_path(path))
+
+
+def _counts_path(path: Path) -> Path:
+  return path.parent / "counts" / f"{path.name}.json"
+
+
+def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
+  """Returns the shards, of one split or of all, that are missing or not as they were written."""
+  pattern = f"{glob.escape(NAME)}-{split}.array_record-*.json"
+  paths = [folder / known.stem for known in sorted((folder / "counts").glob(pattern))]
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return [
+      path for path, good in zip(paths, pool.map(_is_as_written, paths), strict=True) if not good
+    ]
+
+
+def _is_as_written(path: Path) -> bool:
+  return path.exists() and checkpoints.sha256(path) == read_counts(path).get("sha256")
+
+
+def write_metadata(
+  folder: Path, image_size: int, shard_lengths: Mapping[str, Sequence[int]], description: str
+) -> None:
+  """Completes a data set: TFDS's own metadata, written last."""
+  splits = []
+  for split, lengths in shard_lengths.items():
+    template = _template(folder, split)
+    num_bytes = sum(shard_path(folder, split, i).stat().st_size for i in range(len(lengths)))
+    splits.append(
+      tfds.core.SplitInfo(
+        name=split, shard_lengths=list(lengths), num_bytes=num_bytes, filename_template=template
+      )
+    )
+  tfds.folder_dataset.write_metadata(
+    data_dir=folder,
+    features=features(image_size),
+    split_infos=splits,
+    filename_template=_template(folder, next(iter(shard_lengths))),
+    description=description,
+    check_data=False,  # TFDS checks by tf.data, which cannot read ArrayRecord.
+  )
+
+
+def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
+  return tfds.core.ShardedFileTemplate(
+    data_dir=folder,
+    dataset_name=NAME,
+    split=split,
+    filetype_suffix="array_record",
+    template=FILENAME,
+  )
+
+
+def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
+  """Opens a split for random access: records with `image`, `mask` [S, S, 1], `label`, `candidate`.
+
+  Raises:
+    FileNotFoundError: there is no complete data set.
+    ValueError: a shard's bytes are not those that were written.
+  """
+  if not (folder / "dataset_info.json").exists():
+    raise FileNotFoundError(f"{folder} holds no complete data set; run the stage generate")
+  if damaged := damaged_shards(folder, split):
+    names = ", ".join(map(str, damaged))
+    raise ValueError(
+      f"damaged, for their SHA-256 is not what was written: {names}. Run again with --repair to "
+      "make exactly these shards anew."
+    )
+  return tfds.builder_from_directory(folder).as_data_source(split)
+
+
+def pairs(source: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields the pairs of a split that `read` opened: `[S, S, 3]` uint8 and `[S, S]` bool."""
+  for i in range(len(source)):
+    record = source[i]
+    yield record["image"], record["mask"][..., 0] > 127
