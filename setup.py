@@ -46,6 +46,8 @@ setup(
     "optax",
     "orbax-checkpoint>=0.11",
     "pillow",
+    "pooch>=1.9",
+    "requests",
     "safetensors",
     "scipy",
     # clu writes TensorBoard events through TensorFlow, which never computes here: its build without
@@ -55,6 +57,7 @@ setup(
     "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'",
     "tensorflow-datasets",
     "tqdm",
+    "urllib3>=2",  # Through requests, version 1 took a download that was cut short for whole.
   ],
   extras_require={
     "benchmarks": BENCHMARKS,
