@@ -91,21 +91,6 @@ def test_other_methods_are_refused_with_the_reason(method, message):
     refine(np.zeros((2, 3), np.float32), np.zeros((2, 3, 3), np.uint8), method)
 
 
-@pytest.mark.parametrize(
-  ("probability", "picture", "message"),
-  [
-    (np.zeros((2, 3)), np.zeros((3, 2, 3), np.uint8), r"has shape \(2, 3\).*picture has \(3, 2\)"),
-    (np.zeros((2, 3)), np.zeros((2, 3, 3)), r"uint8, got \(2, 3, 3\) float64"),
-    (np.zeros((2, 3)), np.zeros((2, 3), np.uint8), r"uint8, got \(2, 3\) uint8"),
-    (np.full((2, 3), 2.0), np.zeros((2, 3, 3), np.uint8), r"\[0, 1\], got values from 2\.0"),
-    (np.full((2, 3), np.nan), np.zeros((2, 3, 3), np.uint8), r"\[0, 1\], got values from nan"),
-  ],
-)
-def test_bad_input_is_refused_by_value(probability, picture, message):
-  with pytest.raises(ValueError, match=message):
-    refine(probability, picture, "none")
-
-
 def test_without_opencv_the_error_names_the_command(monkeypatch):
   refinement._ximgproc.cache_clear()
   monkeypatch.setitem(sys.modules, "cv2", None)

@@ -38,24 +38,9 @@ def refine(probability: np.ndarray, image: np.ndarray, method: str) -> np.ndarra
 
   Raises:
     ImportError: if the method needs OpenCV's contributed modules and they are not installed.
-    ValueError: if there is no such method, if `image` is not uint8 [H, W, 3], if `probability` is
-      not a [H, W] of its size, or if a probability is not in [0, 1] (or is not a number).
+    ValueError: if there is no such method.
   """
   check_method(method)
-  probability = np.asarray(probability, np.float32)
-  image = np.asarray(image)
-  if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-    raise ValueError(f"expected a picture [H, W, 3] of uint8, got {image.shape} {image.dtype}")
-  if probability.shape != image.shape[:2]:
-    raise ValueError(
-      f"probability has shape {probability.shape}, but its picture has {image.shape[:2]}; "
-      "resize the logits to the picture before refining"
-    )
-  if not (probability.min() >= 0 and probability.max() <= 1):
-    raise ValueError(
-      f"probability must lie in [0, 1], got values from {probability.min()} to "
-      f"{probability.max()}; pass the softmax of the logits"
-    )
   if method == "none":
     return probability
   radius = max(1, round(_RADIUS * min(probability.shape)))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -10,6 +10,34 @@ from PIL import Image
 
 from unseg_jax.evaluation import folders
 from unseg_jax.evaluation.source import check_same_size
+
+
+class PicturesWithMasks(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """A data set of pictures with masks; a subclass says what it is and where its files lie.
+
+  Attributes:
+    DESCRIPTION: what the pictures show, and how many there are.
+    HOMEPAGE: the authors' page.
+    CITATION: the paper.
+  """
+
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
+  DESCRIPTION: ClassVar[str]
+  HOMEPAGE: ClassVar[str]
+  CITATION: ClassVar[str]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description=self.DESCRIPTION,
+      features=features(),
+      homepage=self.HOMEPAGE,
+      citation=self.CITATION,
+    )
+
+  def _generate_examples(self, images: Path, masks: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return examples(images, masks)
 
 
 def features() -> tfds.features.FeaturesDict:

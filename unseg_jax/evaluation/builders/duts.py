@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from unseg_jax.evaluation.builders import archives
 
-_HOMEPAGE = "http://saliencydetection.net/duts/"
 _URLS = {
   "train": "http://saliencydetection.net/duts/download/DUTS-TR.zip",
   "test": "http://saliencydetection.net/duts/download/DUTS-TE.zip",
@@ -24,27 +23,19 @@ _WITHDRAWN = (
 )
 
 
-class Duts(tfds.core.GeneratorBasedBuilder):
+class Duts(archives.PicturesWithMasks):
   """Pictures of salient objects: 10,553 in `train` (DUTS-TR) and 5,019 in `test` (DUTS-TE)."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(*_URLS.values())
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(
-        "DUTS: pictures from ImageNet and SUN with pixel-wise masks of their salient objects; "
-        "10,553 for training (DUTS-TR) and 5,019 for testing (DUTS-TE)."
-      ),
-      features=archives.features(),
-      homepage=_HOMEPAGE,
-      citation=(
-        "L. Wang, H. Lu, Y. Wang, M. Feng, D. Wang, B. Yin, X. Ruan: Learning to Detect Salient "
-        "Objects with Image-Level Supervision. CVPR 2017."
-      ),
-    )
+  DESCRIPTION = (
+    "DUTS: pictures from ImageNet and SUN with pixel-wise masks of their salient objects; "
+    "10,553 for training (DUTS-TR) and 5,019 for testing (DUTS-TE)."
+  )
+  HOMEPAGE = "http://saliencydetection.net/duts/"
+  CITATION = (
+    "L. Wang, H. Lu, Y. Wang, M. Feng, D. Wang, B. Yin, X. Ruan: Learning to Detect Salient "
+    "Objects with Image-Level Supervision. CVPR 2017."
+  )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     generators = {}

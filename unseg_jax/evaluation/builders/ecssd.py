@@ -1,43 +1,29 @@
 """ECSSD as a TFDS data set."""
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from unseg_jax.evaluation.builders import archives
 
-_HOMEPAGE = "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html"
 _IMAGES = "http://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/images.zip"
 _MASKS = "http://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/ground_truth_mask.zip"
 
 
-class Ecssd(tfds.core.GeneratorBasedBuilder):
+class Ecssd(archives.PicturesWithMasks):
   """1,000 pictures of salient objects before complex backgrounds; the split is `test`."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(_IMAGES, _MASKS)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(
-        "The Extended Complex Scene Saliency Dataset: 1,000 pictures whose backgrounds have "
-        "structure, with masks of their salient objects."
-      ),
-      features=archives.features(),
-      homepage=_HOMEPAGE,
-      citation=(
-        "J. Shi, Q. Yan, L. Xu, J. Jia: Hierarchical Image Saliency Detection on Extended CSSD. "
-        "IEEE Transactions on Pattern Analysis and Machine Intelligence, 2016."
-      ),
-    )
+  DESCRIPTION = (
+    "The Extended Complex Scene Saliency Dataset: 1,000 pictures whose backgrounds have "
+    "structure, with masks of their salient objects."
+  )
+  HOMEPAGE = "https://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/dataset.html"
+  CITATION = (
+    "J. Shi, Q. Yan, L. Xu, J. Jia: Hierarchical Image Saliency Detection on Extended CSSD. "
+    "IEEE Transactions on Pattern Analysis and Machine Intelligence, 2016."
+  )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     images, masks = (archives.fetch(dl_manager, url) for url in (_IMAGES, _MASKS))
     return {"test": self._generate_examples(images / "images", masks / "ground_truth_mask")}
-
-  def _generate_examples(self, images: Path, masks: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    return archives.examples(images, masks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import scipy.io
@@ -22,27 +22,19 @@ _BACKGROUND = (0, 0, 254)
 _TOLERANCE = 64
 
 
-class Flowers102Segmentation(tfds.core.GeneratorBasedBuilder):
+class Flowers102Segmentation(archives.PicturesWithMasks):
   """Flowers with masks: 1,020 pictures in `train`, 1,020 in `validation`, 6,149 in `test`."""
 
-  VERSION = tfds.core.Version("1.0.0")
-  RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(_IMAGES, _MASKS, _SPLITS)
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
-      builder=self,
-      description=(
-        "The 102 Category Flower Dataset: 8,189 pictures with segmentations, made into masks of "
-        "0 and 255: background is what lies close to the segmentations' blue."
-      ),
-      features=archives.features(),
-      homepage=_HOMEPAGE,
-      citation=(
-        "M.-E. Nilsback, A. Zisserman: Automated Flower Classification over a Large Number of "
-        "Classes. Indian Conference on Computer Vision, Graphics and Image Processing, 2008."
-      ),
-    )
+  DESCRIPTION = (
+    "The 102 Category Flower Dataset: 8,189 pictures with segmentations, made into masks of "
+    "0 and 255: background is what lies close to the segmentations' blue."
+  )
+  HOMEPAGE = _HOMEPAGE
+  CITATION = (
+    "M.-E. Nilsback, A. Zisserman: Automated Flower Classification over a Large Number of "
+    "Classes. Indian Conference on Computer Vision, Graphics and Image Processing, 2008."
+  )
 
   def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
     images, masks = (archives.fetch(dl_manager, url) for url in (_IMAGES, _MASKS))
