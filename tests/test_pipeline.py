@@ -216,8 +216,10 @@ class TestRefusal:
 # progress bars tell where the stages started.
 KILL = """
 import os, pathlib, signal, sys, time
-from unseg_jax import progress, search, training
-from unseg_jax.data import synthetic
+from unseg_jax.direction import search
+from unseg_jax.runtime import progress
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import shards
 
 bar = progress.bar
 def told(description, total, done=0, **options):
@@ -246,15 +248,15 @@ def write_half_and_die(path, records, counts):
 shards.write_shard = write_half_and_die
 """,
   "train": """
-validate = train.validate
-def die_after_the_first_checkpoint(state, *arguments):
+make_segmenter = train._segmenter
+def die_after_the_first_checkpoint(state, config):
   if int(state.step) > 2:
     folder = pathlib.Path(next(x for x in sys.argv if "--workdir" in x).partition("=")[2])
     while not (folder / "train" / "checkpoints" / "2").exists():
       time.sleep(0.05)
     kill()
-  return validate(state, *arguments)
-train.validate = die_after_the_first_checkpoint
+  return make_segmenter(state, config)
+train._segmenter = die_after_the_first_checkpoint
 """,
 }
 

@@ -22,7 +22,8 @@ STEPS = 20
 BOTH = f"""
 import pathlib, sys
 import jax
-from unseg_jax import parallel, pipeline
+from unseg_jax import pipeline
+from unseg_jax.runtime import parallel
 from whole_runs import make_config
 
 def run_both(generator, folder, stages):
@@ -47,18 +48,18 @@ TOGETHER = (
   BOTH
   + """
 import os, signal
-from unseg_jax import training
+from unseg_jax.segmentation import train
 
 parallel.HEARTBEAT_SECONDS = 10
 parallel.start()
 assert jax.process_count() == 2 and jax.device_count() == 4
 if sys.argv[3] == "die" and jax.process_index() == 1:
-  validate = training.validate
-  def die(state, *arguments):
+  make_segmenter = train._segmenter
+  def die(state, config):
     if int(state.step) > 10:
       os.kill(os.getpid(), signal.SIGKILL)
-    return validate(state, *arguments)
-  training.validate = die
+    return make_segmenter(state, config)
+  train._segmenter = die
 try:
   run_both(*sys.argv[1:3], list(pipeline.STAGES))
 except jax.errors.JaxRuntimeError as error:
@@ -182,7 +183,7 @@ class TestDevicesAndProcesses:
 # Asks the process to leave, as a cluster does, when a stage's progress bar has moved twice.
 LEAVE = """
 import os, signal
-from unseg_jax import progress
+from unseg_jax.runtime import progress
 
 bar = progress.bar
 def told(description, *arguments, **options):
@@ -303,14 +304,14 @@ class TestDamagedShards:
     assert "00000" not in str(error.value)
 
   def test_are_repaired_and_no_other_is_touched(self, flipped, copied, config, finished):
-    shards = {
+    before = {
       path: state
       for path, state in contents(copied).items()
       if "array_record" in path.name and path.suffix != ".json"
     }
     pipeline.run(config, copied, ("generate",), repair=True)
     after = contents(copied)
-    changed = {path for path, state in shards.items() if after[path] != state}
+    changed = {path for path, state in before.items() if after[path] != state}
     assert changed == {flipped.relative_to(copied)}
     original = shards.shard_path(finished / "generate", "train", 1)
     assert checkpoints.sha256(flipped) == checkpoints.sha256(original)
