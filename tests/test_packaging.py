@@ -1,31 +1,86 @@
 """The wheel: what it must carry to work away from the checkout."""
 
+import os
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+from whole_runs import ROOT
+
+PIP = [sys.executable, "-m", "pip"]
 
 
-def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
-  source = tmp_path / "source"
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+  """The wheel of what is committed."""
+  folder = tmp_path_factory.mktemp("wheel")
+  source = folder / "source"
   subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
-  command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation"]
-  subprocess.run([*command, "-w", str(tmp_path), str(source)], check=True)
-  (wheel,) = tmp_path.glob("unseg_jax-*.whl")
+  build = [*PIP, "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(folder)]
+  subprocess.run([*build, str(source)], check=True)
+  (path,) = folder.glob("unseg_jax-*.whl")
+  return path
+
+
+def test_the_wheel_carries_the_package_the_converter_the_configs_and_their_data(wheel):
   names = set(zipfile.ZipFile(wheel).namelist())
-  modules = {str(path.relative_to(ROOT)) for path in (ROOT / "unseg_jax").rglob("*.py")}
-  data = {
-    "unseg_jax/reporting/templates/report_template.html",
+  code = {
+    str(path.relative_to(ROOT))
+    for folder in ("unseg_jax", "checkpoints_convert")
+    for path in (ROOT / folder).rglob("*.py")
+  }
+  configs = {f"unseg_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
+  templates = {
+    str(path.relative_to(ROOT))
+    for path in (ROOT / "unseg_jax" / "reporting" / "templates").rglob("*")
+    if path.is_file()
+  }
+  pretrained = {
     "unseg_jax/pretrained/README.md",
     "unseg_jax/pretrained/dcgan_faces.LICENSE.txt",
     "unseg_jax/pretrained/dcgan_faces.safetensors",
     "unseg_jax/pretrained/example/astronaut_head.png",
     "unseg_jax/pretrained/example/astronaut_head_mask.png",
   }
-  assert modules | data <= names
-  assert not any(name.startswith(("tests/", "configs/")) for name in names)
+  assert len(configs) > 5 and templates
+  assert code | configs | templates | pretrained <= names
+  assert not any(name.startswith(("tests/", "configs/", "benchmarks/")) for name in names)
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+  """The function that runs Python where the wheel is installed and there is no checkout."""
+  site, elsewhere = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("elsewhere")
+  subprocess.run([*PIP, "install", "-q", "--no-deps", "--target", site, wheel], check=True)
+
+  def run(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert not (elsewhere / "configs").exists()
+    return done
+
+  program = "import unseg_jax.configs, checkpoints_convert as c; print(unseg_jax.configs, c)"
+  assert run("-c", program).stdout.count(str(site)) == 2
+  return run
+
+
+def test_without_a_checkout_a_config_is_found_by_its_name_in_one(installed):
+  done = installed("-m", "unseg_jax.main", "--config=configs/biggan.py:128")
+  assert done.returncode == 1, done.stderr
+  assert "python -m checkpoints_convert.convert --variant=biggan-deep-128" in done.stderr
+  missing = installed("-m", "unseg_jax.main", "--config=configs/biggan_shallow.py")
+  assert missing.returncode != 0 and "biggan_shallow.py" in missing.stderr
+
+
+def test_without_a_checkout_a_checkpoint_is_converted(installed, tmp_path):
+  output = tmp_path / "converted.safetensors"
+  source = ROOT / "tests" / "golden" / "dcgan.pth"
+  flags = ("--format=dcgan", f"--source={source}", f"--output={output}")
+  done = installed("-m", "checkpoints_convert.convert", *flags)
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.startswith(f"wrote {output}")
 
 
 def test_importing_the_package_starts_neither_tensorflow_nor_a_backend():
