@@ -12,6 +12,7 @@ from array_record.python import array_record_module
 from unseg_jax.runtime import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 
 
 def make_config(generator):

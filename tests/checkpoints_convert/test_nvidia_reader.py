@@ -3,7 +3,6 @@
 import collections
 import io
 import os
-import pathlib
 import pickle
 import sys
 import types
@@ -11,10 +10,9 @@ import types
 import numpy as np
 import pytest
 import torch
+from whole_runs import GOLDEN
 
 from checkpoints_convert import nvidia_reader, stylegan2, torch_reader
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 def reconstruct(meta):

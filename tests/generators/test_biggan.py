@@ -1,18 +1,17 @@
 """BigGAN and BigBiGAN: the same pictures as upstream's, and clear words where that cannot be."""
 
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import GOLDEN
 
 from checkpoints_convert import biggan as converter
 from checkpoints_convert import torch_reader
 from unseg_jax.generators import biggan
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 SETTINGS = {"BN_eps": 1e-4, "SN_eps": 1e-4}
 
 

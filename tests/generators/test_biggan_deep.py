@@ -1,7 +1,6 @@
 """BigGAN-deep: Hugging Face's with its statistics by truncation, and StudioGAN's."""
 
 import json
-import pathlib
 import re
 
 import jax
@@ -10,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from pytorch_pretrained_biggan import BigGAN, BigGANConfig
+from whole_runs import GOLDEN
 
 from checkpoints_convert import biggan_deep as conversion
 from checkpoints_convert import state_dict, torch_reader
 from unseg_jax.generators import biggan_deep
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 # A network of 16 x 16 pixels with everything that a large one has.
 SMALL_CONFIG = {
   "output_dim": 16,

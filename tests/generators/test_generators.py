@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import GOLDEN
 
 from unseg_jax import generators
 from unseg_jax.runtime import checkpoints
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 USER_MODULE = """
 import jax.numpy as jnp

@@ -1,19 +1,18 @@
 """Every architecture of the paper through the whole method, from checkpoint to metrics."""
 
 import json
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_config
+from whole_runs import GOLDEN
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import generators, pipeline
 from unseg_jax.runtime import workdir
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 # A golden checkpoint of each architecture -> its format, and settings that its arrays do not tell.
 PUBLISHED = {
   "biggan_deep": ("biggan_deep", ("layers", "eps")),

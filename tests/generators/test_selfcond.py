@@ -1,18 +1,17 @@
 """Self-conditioned GANs and their unconditional baseline."""
 
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import GOLDEN
 
 from checkpoints_convert import selfcond, torch_reader
 from checkpoints_convert.convert import convert_file
 from unseg_jax import generators
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 EMBEDDING = "get_latent.embedding.weight"
 
 

@@ -1,18 +1,17 @@
 """SNGAN, SAGAN, BigGAN and ContraGAN of StudioGAN make upstream's pictures."""
 
 import json
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import GOLDEN
 
 from checkpoints_convert import studiogan, torch_reader
 from unseg_jax.generators import biggan
 
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 NAMES = ("sagan", "sngan", "big_resnet")
 
 

@@ -1,20 +1,18 @@
 """StyleGAN2: the converted network draws and makes what the original does."""
 
 import functools
-import pathlib
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from whole_runs import GOLDEN
 
 from checkpoints_convert import stylegan2 as conversion
 from checkpoints_convert import torch_reader
 from unseg_jax import generators
 from unseg_jax.generators import stylegan2
-
-GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 
 
 @functools.cache
