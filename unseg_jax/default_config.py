@@ -60,7 +60,10 @@ def get_config() -> ml_collections.ConfigDict:
   train.schedule = "staircase"  # Times `decay` every `decay_every` steps; or "cosine", down to 0.
   train.decay = 0.2
   train.decay_every = 8_000
-  train.augment = False
+  train.augment = False  # Flips, crops, colour and blur.
+  train.backgrounds = backgrounds = ml_collections.ConfigDict()
+  backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
+  backgrounds.kinds = ("plain", "gradient", "noise", "generated")  # Which ones, all as likely.
   train.dtype = "float32"  # What the U-Net computes in; or "bfloat16".
   train.log_every = 20
   train.checkpoint_every = 1_000

@@ -19,7 +19,7 @@ from PIL import Image
 
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import checkpoints, parallel, preemption, progress, workdir
-from unseg_jax.segmentation import augmentation
+from unseg_jax.segmentation import augmentation, backgrounds
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import on_the_fly
@@ -86,9 +86,11 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
   def prepare(step, batch):
     images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
     found = batch["mask"][..., 0] > 127
+    step_key, position = jax.random.fold_in(key, step), batch["position"]
+    if config.backgrounds.share:
+      images = backgrounds.replace_all(step_key, images, found, position, config)
     if config.augment:
-      step_key = jax.random.fold_in(key, step)
-      keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(batch["position"])
+      keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(position)
       images, found = jax.vmap(augmentation.augment)(keys, images, found)
     return images, found.astype(jnp.int32)
 
@@ -121,6 +123,7 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train` that make no sense."""
   schedule(config)
+  backgrounds.check_config(config.backgrounds)
   check_dtype("config.train.dtype", config.dtype)
 
 
