@@ -41,9 +41,9 @@ def records(folder, split):
   return found
 
 
-def last_state(folder):
-  """The number of steps and the state of a run's last checkpoint."""
-  with checkpoints.training_manager(folder / "train" / "checkpoints", read_only=True) as manager:
+def last_state(folder, stage="train"):
+  """The number of steps and the state of the last checkpoint of a run's training."""
+  with checkpoints.training_manager(folder / stage / "checkpoints", read_only=True) as manager:
     step = manager.latest_step()
     args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
     return step, manager.restore(step, args=args)["state"]

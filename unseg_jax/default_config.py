@@ -77,7 +77,9 @@ def get_config() -> ml_collections.ConfigDict:
   adapt.rounds = 1  # In each, the latest segmenter labels the pictures anew.
   adapt.steps = 500
   adapt.share = 0.5  # Of each batch; the rest are synthetic pairs.
-  adapt.confidence = 0.8  # Least mean of |2 p - 1| over the pixels of a picture to learn from.
+  adapt.confidence = 0.6  # Least mean of |2 p - 1| over the pixels of a picture to learn from.
+  # Its masks are first cut along the picture's own colours, by OpenCV; or "guided", or "none".
+  adapt.refine = "grabcut"
   adapt.learning_rate = 1e-3
 
   # What to evaluate on. Each picture's shorter side is resized as in training; masks keep theirs.
@@ -90,7 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.tfds = ()
   evaluate.batch_size = 8
   evaluate.saliency = False  # Also MAE, S-measure, E-measure and weighted F, by pysodmetrics.
-  evaluate.refine = "none"  # Or "guided": fit the masks to the pictures' edges, by OpenCV.
+  evaluate.refine = "none"  # "guided", "grabcut": fit the masks to the pictures' edges, by OpenCV.
   evaluate.reference = ml_collections.ConfigDict()  # Published numbers: {name: {metric: number}}.
 
   config.report = report = ml_collections.ConfigDict()

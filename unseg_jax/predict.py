@@ -44,7 +44,7 @@ BACKGROUND = flags.DEFINE_string(
 )
 ANIMATE = flags.DEFINE_bool("animate", False, "Also write an animation of the background's light.")
 REFINE = flags.DEFINE_string(
-  "refine", "none", "Or 'guided': fit the masks to the pictures' edges, by OpenCV."
+  "refine", "none", "Or 'guided' or 'grabcut': fit the masks to the pictures' edges, by OpenCV."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
 

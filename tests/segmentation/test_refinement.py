@@ -73,6 +73,27 @@ def test_guided_takes_a_view_of_a_picture_and_leaves_its_inputs_alone(opencv):
   np.testing.assert_array_equal(probability, before[1])
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_grabcut_finds_the_mask_of_other_colours_and_always_the_same(opencv, seed):
+  mask, picture, probability = blurred_star(seed)
+  refined = refine(probability, picture, "grabcut")
+  assert iou(refined, mask) > 0.98
+  assert refined.dtype == np.float32 and set(np.unique(refined)) == {0, 1}
+  refine(probability[::-1], picture, "grabcut")
+  np.testing.assert_array_equal(refine(probability, picture, "grabcut"), refined)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (31, 7)])
+def test_grabcut_takes_any_picture_and_leaves_alone_what_is_one_thing(opencv, shape):
+  picture = np.full((*shape, 3), 7, np.uint8)
+  for value in (0.0, 0.6, 1.0):
+    refined = refine(np.full(shape, value, np.float32), picture, "grabcut")
+    np.testing.assert_array_equal(refined, np.full(shape, round(value)))
+  one_pixel = np.zeros(shape, np.float32)
+  one_pixel[0, 0] = 1.0
+  np.testing.assert_array_equal(refine(one_pixel, picture, "grabcut"), one_pixel)
+
+
 def test_none_changes_nothing():
   _, picture, probability = blurred_star()
   assert refine(probability, picture, "none") is probability
@@ -93,7 +114,9 @@ def test_other_methods_are_refused_with_the_reason(method, message):
 
 def test_without_opencv_the_error_names_the_command(monkeypatch):
   refinement._ximgproc.cache_clear()
+  refinement._opencv.cache_clear()
   monkeypatch.setitem(sys.modules, "cv2", None)
-  with pytest.raises(ImportError, match=r'pip install .*"opencv-contrib-python-headless<5"'):
-    refinement.check_method("guided")
+  for method in ("guided", "grabcut"):
+    with pytest.raises(ImportError, match=r'pip install .*"opencv-contrib-python-headless<5"'):
+      refinement.check_method(method)
   refinement.check_method("none")

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.runtime import checkpoints, parallel, preemption, progress
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import refinement, train
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.synthesis import shards
 
@@ -38,6 +38,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   ):
     if not good:
       raise ValueError(f"config.adapt.{name}={config[name]}: expected {wanted}")
+  refinement.check_method(config.refine)
 
 
 def adapt(
@@ -71,7 +72,7 @@ def adapt(
   for number in range(1, config.adapt.rounds + 1):
     here, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
     if not (here / "dataset_info.json").exists():
-      write_labelled(segmenter, *pictures, config.adapt.confidence, here)
+      write_labelled(segmenter, *pictures, config.adapt, here)
     begin = train.from_mixture(settings, [*sources, shards.read(here, SPLIT)], weights, round_key)
     train.train(settings, begin, validate, round_key, here, segmenter.variables)
     best = checkpoints.restore_best(here / "checkpoints")
@@ -86,7 +87,11 @@ def training_settings(config: ml_collections.ConfigDict) -> ml_collections.Confi
 
 
 def write_labelled(
-  segmenter: Segmenter, count: int, read: Read, least: float, folder: Path
+  segmenter: Segmenter,
+  count: int,
+  read: Read,
+  config: ml_collections.ConfigDict,
+  folder: Path,
 ) -> None:
   """Writes the pictures of which a segmenter is sure, with its masks, as a data set of squares.
 
@@ -96,7 +101,7 @@ def write_labelled(
     segmenter: gives the masks, each averaged over the flip and `segmenter.SCALES`.
     count: how many pictures there are.
     read: yields them.
-    least: the least `confidence` of a picture that is kept.
+    config: `config.adapt` of an experiment; its `confidence` and `refine` count.
     folder: receives the shards, then TFDS's metadata.
 
   Raises:
@@ -110,16 +115,20 @@ def write_labelled(
       path = shards.shard_path(folder, SPLIT, index)
       start, end = index * SHARD_PICTURES, min(count, (index + 1) * SHARD_PICTURES)
       if index < total and not shards.is_whole(path):
-        _write_shard(segmenter, read, range(start, end), least, path)
+        _write_shard(segmenter, read, range(start, end), config, path)
       bar.update(min(count, (first + parallel.process_count()) * SHARD_PICTURES) - bar.n)
       if preemption.anyone_leaving():
         preemption.leave("the shards of labelled pictures that are whole are kept")
   parallel.barrier("every picture is labelled")
-  _complete(segmenter.image_size, total, least, folder)
+  _complete(segmenter.image_size, total, config.confidence, folder)
 
 
 def _write_shard(
-  segmenter: Segmenter, read: Read, numbers: range, least: float, path: Path
+  segmenter: Segmenter,
+  read: Read,
+  numbers: range,
+  config: ml_collections.ConfigDict,
+  path: Path,
 ) -> None:
   record = shards.features(segmenter.image_size)
   records, confidences = [], []
@@ -127,12 +136,13 @@ def _write_shard(
     small = resize_shorter_side(image, segmenter.image_size)
     probability = segmenter.average(image, small.shape[:2])
     confidences.append(confidence(probability))
-    if confidences[-1] >= least:
+    if confidences[-1] >= config.confidence:
+      mask = refinement.refine(probability, small, config.refine) > 0.5
       records += [
         shards.encode_record(*square, label=0, candidate=number, record=record)
-        for square in squares(small, probability > 0.5)
+        for square in squares(small, mask)
       ]
-  kept = sum(found >= least for found in confidences)
+  kept = sum(found >= config.confidence for found in confidences)
   counts = {"candidates": len(numbers), "accepted": {"confidence": kept}}
   shards.write_shard(path, records, counts | {"range": [min(confidences), max(confidences)]})
 
