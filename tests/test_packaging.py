@@ -17,7 +17,11 @@ def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
   names = set(zipfile.ZipFile(wheel).namelist())
   modules = {str(path.relative_to(ROOT)) for path in (ROOT / "unseg_jax").rglob("*.py")}
   data = {
-    "unseg_jax/reporting/templates/report_template.html",
+    "unseg_jax/reporting/templates/base.html",
+    "unseg_jax/reporting/templates/comparison.html",
+    "unseg_jax/reporting/templates/parts.html",
+    "unseg_jax/reporting/templates/report.html",
+    "unseg_jax/reporting/templates/style.css",
     "unseg_jax/pretrained/README.md",
     "unseg_jax/pretrained/dcgan_faces.LICENSE.txt",
     "unseg_jax/pretrained/dcgan_faces.safetensors",
@@ -28,11 +32,11 @@ def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
   assert not any(name.startswith(("tests/", "configs/")) for name in names)
 
 
-def test_importing_the_package_starts_neither_tensorflow_nor_a_backend():
+def test_importing_the_package_starts_neither_tensorflow_nor_matplotlib_nor_a_backend():
   program = (
     "import sys, unseg_jax, unseg_jax.segmentation.segmenter, unseg_jax.predict\n"
     "from jax._src import xla_bridge\n"
-    "assert 'tensorflow' not in sys.modules\n"
+    "assert not {'tensorflow', 'matplotlib'} & sys.modules.keys()\n"
     "assert not xla_bridge.backends_are_initialized()\n"
   )
   subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
