@@ -34,7 +34,8 @@ def test_wheel_carries_the_generator_its_licence_and_the_templates(tmp_path):
 
 def test_importing_the_package_starts_neither_tensorflow_nor_matplotlib_nor_a_backend():
   program = (
-    "import sys, unseg_jax, unseg_jax.segmentation.segmenter, unseg_jax.predict\n"
+    "import sys, unseg_jax, unseg_jax.predict\n"
+    "import unseg_jax.segmentation.segmenter, unseg_jax.reporting.report\n"
     "from jax._src import xla_bridge\n"
     "assert not {'tensorflow', 'matplotlib'} & sys.modules.keys()\n"
     "assert not xla_bridge.backends_are_initialized()\n"

@@ -79,11 +79,11 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
       axes.plot(steps, values, gid=f"curve {series_style(order.index(name))}", clip_on=False)
     axes.grid(axis="y")
     axes.tick_params(length=0, pad=8)
-    axes.tick_params("x", pad=11)
-    axes.set_xlabel("step", loc="right", labelpad=6)
+    axes.tick_params("x", pad=13)
+    axes.set_xlabel("step", loc="right", labelpad=8)
     margin = 0 if first < last else 0.5
     axes.set_xlim(first - margin, last + margin)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5, steps=ROUND, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(4, steps=ROUND, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter("{x:,.10g}")
     if logarithmic(curves):
       axes.set(yscale="log", ylim=(low, high))
