@@ -25,7 +25,7 @@ setup(
   package_data={
     "unseg_jax": [
       "py.typed",
-      "reporting/templates/*.html",
+      "reporting/templates/*",
       "pretrained/*.safetensors",
       "pretrained/*.txt",
       "pretrained/*.md",
@@ -41,6 +41,8 @@ setup(
     "grain",
     "importlib_resources",  # TFDS imports it when a builder is made.
     "jax>=0.10",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "ml-collections",
     "numpy",
     "optax",
@@ -71,7 +73,6 @@ setup(
       # The notebooks, which are executed.
       "ipykernel",
       "ipywidgets",
-      "matplotlib",
       "nbclient",
       "nbformat",
       "pytest",

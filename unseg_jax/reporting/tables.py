@@ -4,8 +4,9 @@ In that of the metrics a row is a data set, a column a metric. Where the publish
 set are given, they stand in a row of their own below it.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 METRIC_LABELS = {
   "accuracy": "Accuracy",
@@ -17,9 +18,18 @@ METRIC_LABELS = {
   "e_measure": "E-measure",
   "weighted_f": "Weighted F",
 }
+LOWER_IS_BETTER = frozenset({"mae"})
 NO_METRICS = "No data set was evaluated."
 
 Metrics = Mapping[str, Mapping[str, float]]
+
+
+class Score(NamedTuple):
+  """A metric of a run, the published one, if there are such, and whether it is best of the runs."""
+
+  value: float | None
+  published: float | None
+  best: bool
 
 
 def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str = "text") -> str:
@@ -45,6 +55,45 @@ def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str
   return "\n".join(_lines(metric_rows(metrics, reference), style))
 
 
+def scores(runs: Sequence[tuple[Metrics, Metrics]]) -> dict[str, dict[str, list[Score]]]:
+  """Puts the metrics of runs side by side.
+
+  Args:
+    runs: of each its metrics and the published ones, as `metrics_table` takes them.
+
+  Returns:
+    Of each data set that a run was evaluated on, of each of its metrics, what each run reached.
+  """
+  found: dict[str, dict[str, list[Score]]] = {}
+  for data_set, metric in [(d, m) for metrics, _ in runs for d in metrics for m in metrics[d]]:
+    values = [metrics.get(data_set, {}).get(metric) for metrics, _ in runs]
+    marked = best(values, metric in LOWER_IS_BETTER)
+    # The metrics of a data set stay together, though a run may bring one that others lack.
+    found.setdefault(data_set, {})[metric] = [
+      Score(value, reference.get(data_set, {}).get(metric), i in marked)
+      for i, (value, (_, reference)) in enumerate(zip(values, runs, strict=True))
+    ]
+  return found
+
+
+def best(values: Sequence[float | None], lower: bool) -> set[int]:
+  """Returns the indices of the best numbers.
+
+  Args:
+    values: any of them may be missing, or NaN, which is never best.
+    lower: whether lower is better.
+
+  Returns:
+    More than one index for equals; none if there is nothing to compare: fewer than two numbers,
+    or all of them equal.
+  """
+  numbers = {i: x for i, x in enumerate(values) if x is not None and not math.isnan(x)}
+  if len(set(numbers.values())) < 2:
+    return set()
+  winner = (min if lower else max)(numbers.values())
+  return {i for i, x in numbers.items() if x == winner}
+
+
 def _lines(cells: list[list[str]], style: str) -> list[str]:
   """Aligns a table's cells, the header's first: its first column left, the others right."""
   if style == "markdown":
@@ -66,6 +115,12 @@ def _lines(cells: list[list[str]], style: str) -> list[str]:
   return ["  ".join(line).rstrip() for line in lines]
 
 
+def metric_label(name: str) -> tuple[str, str]:
+  """Returns a metric's name, and its index, which may be empty."""
+  label, _, index = METRIC_LABELS.get(name, name).partition("_")
+  return label, index.replace("beta", "β")
+
+
 def restarts_table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Lays out how the restarts of a search did: a row per restart, the chosen one marked.
 
@@ -83,7 +138,7 @@ def restarts_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def metric_rows(metrics: Metrics, reference: Metrics | None = None) -> list[list[str]]:
   """Returns the table cell by cell, its header first; see `metrics_table`."""
   reference = reference or {}
-  names = _names(metrics, reference)
+  names = metric_names(metrics, reference)
   rows = [["Data set", *(METRIC_LABELS.get(name, name) for name in names)]]
   for data_set, values in metrics.items():
     rows.append([data_set, *_numbers(values, names)])
@@ -92,8 +147,8 @@ def metric_rows(metrics: Metrics, reference: Metrics | None = None) -> list[list
   return rows
 
 
-def _names(metrics: Metrics, reference: Metrics) -> list[str]:
-  """Returns the metrics of the table, each once, in the order in which they first come."""
+def metric_names(metrics: Metrics, reference: Metrics) -> list[str]:
+  """Returns the metrics that a table shows, each once, in the order in which they first come."""
   shown = [*metrics.values(), *(reference[name] for name in metrics if name in reference)]
   return list(dict.fromkeys(name for values in shown for name in values))
 
