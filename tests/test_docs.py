@@ -252,6 +252,15 @@ def test_every_file_of_the_package_that_is_named_is_there(document):
       assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
+def test_the_drawing_names_files_that_are_there_and_says_what_it_shows():
+  drawing = (ROOT / "docs" / "architecture.svg").read_text()
+  names = re.findall(r">(\w+/\w+\.py)<", drawing)
+  assert len(names) == 7
+  for name in names:
+    assert name == "configs/NAME.py" or (ROOT / "unseg_jax" / name).exists(), name
+  assert re.search("<title id=.+</title>", drawing) and re.search("<desc id=.+</desc>", drawing)
+
+
 @pytest.mark.parametrize("document", WRITTEN, ids=document_name)
 def test_every_setting_that_is_named_exists(document):
   config = default_config.get_config()

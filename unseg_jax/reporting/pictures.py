@@ -172,5 +172,5 @@ def _check_pair(image: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
 
 
 def data_uri(array: np.ndarray) -> str:
-  """Returns a picture (see `pictures.png_bytes`) as text that an <img> takes for its src."""
+  """Returns a picture (see `pictures.png_bytes`) as text that an `<img>` takes for its `src`."""
   return "data:image/png;base64," + base64.b64encode(png_bytes(array)).decode("ascii")
