@@ -74,6 +74,7 @@ setup(
       *DOCS,
       "dill",  # The builder tests of TFDS import it.
       "hypothesis",
+      "import-linter",  # Holds the layers that pyproject.toml lists.
       # The notebooks, which are executed.
       "ipykernel",
       "ipywidgets",
