@@ -209,7 +209,7 @@ def test_the_overrides_of_a_command_reach_its_config(monkeypatch):
 
 
 def test_the_two_commands_for_a_fresh_checkout_are_there():
-  fresh = "python3 -m venv .venv && . .venv/bin/activate && pip install -e "
+  fresh = "python3 -m venv .venv && . .venv/bin/activate && pip install -c constraints.txt -e "
   texts = [block.text for block in blocks(ROOT / "README.md")]
   assert f"{fresh}. && python -m unseg_jax.main --config=configs/dcgan_faces.py" in texts
   assert f"{fresh}'.[test]' && pytest" in texts
