@@ -409,6 +409,18 @@ def test_formulas_are_drawn_by_the_browser_alone(site):
 # The names of the package itself.
 
 
+@pytest.mark.parametrize(
+  "folder",
+  sorted(p.parent for p in (ROOT / "unseg_jax").glob("*/__init__.py")),
+  ids=lambda p: p.name,
+)
+def test_the_first_lines_of_a_folder_name_the_files_to_open(folder):
+  documentation = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+  named = re.findall(r"`(\w+\.py)`", documentation)
+  assert named and len(documentation.splitlines()) < 10
+  assert [name for name in named if not (folder / name).is_file()] == []
+
+
 def test_the_public_names_are_those_of_the_modules():
   for name in unseg_jax.__all__:
     assert name in dir(unseg_jax)
