@@ -1,6 +1,7 @@
 """Times this package beside PyTorch on the same CPU, in one run.
 
-python benchmarks/compare_pytorch.py [--rounds=5] [--steps=4] [--chunk=64] [--batch=16] [--divisor=1]
+python benchmarks/compare_pytorch.py [--rounds=5] [--steps=4] [--chunk=64] [--batch=16]
+  [--divisor=1]
 
 Each measurement has a twin in PyTorch: the same network with the same weights, the same batch, the
 same number of threads. The two are first checked to compute the same; then they take turns, so that

@@ -172,7 +172,7 @@ def memory(wanted: int, config: ml_collections.ConfigDict, generator: Generator)
     size = sum(map(len, records)) / 2**20
     print(
       f"{sum(made):>9,} candidates: {peak:.2f} GiB at most; this shard has {len(records):,} "
-      f"pairs, {size:.1f} MiB",
+      f"pairs, {size:.3g} MiB",
       flush=True,
     )
     if sum(made) >= wanted:

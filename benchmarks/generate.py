@@ -47,13 +47,13 @@ def measure(name: str, batch: int, rounds: int) -> None:
   if deep:
     runs["torch"] = torch_run(deep, twin, latents, labels, torch_device)
     apart = np.abs(np.asarray(runs["float32"]()) - runs["torch"]().transpose(0, 2, 3, 1)).mean()
-    note = f" images differ from PyTorch's by {apart:.0e} on average"
+    note = f"images differ from PyTorch's by {apart:.0e} on average"
   seconds = timing.in_turns(rounds, runs)
   rates = {name: f"{batch / value:.2f}" for name, value in seconds.items()}
   share = work.share_of_peak(programs["bfloat16"].flops / seconds["bfloat16"])
   print(
     f"| {name:16} | {generator.image_size:4} | {rates['float32']:>9} | {rates['bfloat16']:>9} "
-    f"| {share:>7} | {rates.get('torch', '-'):>9} |{note}",
+    f"| {share:>7} | {rates.get('torch', '-'):>9} | {note} |",
     flush=True,
   )
 
@@ -127,8 +127,8 @@ def main() -> None:
     return
   print(f"{jax.devices()[0].device_kind}, batch {arguments.batch}, {arguments.rounds} rounds")
   print("images per second:")
-  print("| generator        | size |   float32 |  bfloat16 |   share |   PyTorch |")
-  print("| ---------------- | ---: | --------: | --------: | ------: | --------: |")
+  print("| generator        | size |   float32 |  bfloat16 |   share |   PyTorch | note |")
+  print("| ---------------- | ---: | --------: | --------: | ------: | --------: | ---- |")
   for name in arguments.generators:
     measure(name, arguments.batch, arguments.rounds)
 

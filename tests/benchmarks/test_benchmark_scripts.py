@@ -142,6 +142,7 @@ class TestPaper:
       value, unit = time.split()
       assert float(value) > 0 and unit in ("s", "min", "h", "days")
 
+  @pytest.mark.slow
   def test_compares_types_and_says_what_was_not_measured(self, run, tmp_path):
     torch.save({k: torch.tensor(v) for k, v in make_state_dict(16).items()}, tmp_path / "unet.pth")
     segmenter = tmp_path / "unet.safetensors"
