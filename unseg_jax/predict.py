@@ -1,21 +1,24 @@
 r"""Segments your own pictures.
 
-  python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
+    python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
 
 writes, for each picture NAME, at its full resolution:
-  NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
-  NAME_cutout.png     the foreground; the probability is the opacity
-  NAME_overlay.png    the picture with its background darkened and the mask outlined
-and, if asked:
-  NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
-                      colour (white, '#2060a0') or on another picture, which is resized to cover
-                      this one and cropped to its centre
-  NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
-                      beside it; each at most 512 pixels a side
 
---input is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
-and --output gets the same ones: photos/a/b.jpg becomes segmented/a/b_mask.png. An --output inside
-such an --input is not searched for pictures. Hidden files and folders are left out.
+    NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
+    NAME_cutout.png     the foreground; the probability is the opacity
+    NAME_overlay.png    the picture with its background darkened and the mask outlined
+
+and, if asked:
+
+    NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
+                        colour (white, '#2060a0') or on another picture, which is resized to cover
+                        this one and cropped to its centre
+    NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
+                        beside it; each at most 512 pixels a side
+
+`--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
+and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
+inside such an `--input` is not searched for pictures. Hidden files and folders are left out.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what.
 """

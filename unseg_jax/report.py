@@ -1,7 +1,7 @@
 r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
-  python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
-  python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
+    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
+    python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
 The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
 page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark

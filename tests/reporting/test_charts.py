@@ -41,14 +41,16 @@ def heights(chart):
   return [y for line in lines(chart) for _, y in line]
 
 
-def labels(chart, anchor):
-  """The numbers along an axis: "middle" below, "end" beside."""
-  found = re.findall(rf'<text [^>]*text-anchor="{anchor}"[^>]*>([^<]*)<', chart)
-  return [label for label in found if label != "step"]
+def labels(chart):
+  """The numbers below and those beside the chart."""
+  found = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
+  below = [label for y, label in found if float(y) > charts.BOTTOM + 10 and label != "step"]
+  return below, [label for y, label in found if float(y) <= charts.BOTTOM + 10]
 
 
-def numbers(chart, anchor):
-  return [float(label.replace("−", "-").replace(",", "")) for label in labels(chart, anchor)]
+def numbers(chart):
+  """The numbers beside the chart."""
+  return [float(label.replace("−", "-")) for label in labels(chart)[1]]
 
 
 # Axes.
@@ -64,7 +66,7 @@ def test_a_constant_curve_is_drawn_in_range(value):
 def test_a_single_step_is_drawn_in_the_middle_as_a_dot():
   chart = draw({"loss": (np.array([7.0]), np.array([1.0]))})
   middle = (charts.LEFT + charts.RIGHT) / 2, (charts.TOP + charts.BOTTOM) / 2
-  assert lines(chart) == [[middle]] and labels(chart, "middle") == ["7"]
+  assert lines(chart) == [[middle]] and labels(chart)[0] == ["7"]
   # Without a line, even of length 0, nothing would be seen.
   assert re.search(r'<path class="curve[^>]* d="M \S+ \S+ h 0"', chart)
 
@@ -101,7 +103,7 @@ def test_curves_over_decades_are_drawn_logarithmically():
   ],
 )
 def test_numbers_of_a_linear_axis_are_round_and_reach_around_the_values(low, high, expected):
-  assert numbers(draw(curves_of(loss=[low, high])), "end") == expected
+  assert numbers(draw(curves_of(loss=[low, high]))) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,13 @@ def test_numbers_of_a_linear_axis_are_round_and_reach_around_the_values(low, hig
 )
 def test_numbers_of_the_steps_are_round_and_within_them(last, expected):
   chart = draw({"loss": (np.array([0.0, last]), np.array([0.0, 1.0]))})
-  assert labels(chart, "middle") == expected
+  assert labels(chart)[0] == expected
+
+
+def test_a_number_at_the_right_edge_ends_there():
+  chart = draw({"loss": (np.array([0.0, 2e7]), np.array([0.0, 1.0]))})
+  assert re.search(r'text-anchor="(\w+)">20,000,000<', chart)[1] == "end"
+  assert re.search(r'text-anchor="(\w+)">10,000,000<', chart)[1] == "middle"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +136,7 @@ def test_numbers_of_the_steps_are_round_and_within_them(last, expected):
   ],
 )
 def test_numbers_of_a_logarithmic_axis_are_few_and_round(low, high, expected):
-  np.testing.assert_allclose(numbers(draw(curves_of(loss=[low, high])), "end"), expected, rtol=1e-9)
+  np.testing.assert_allclose(numbers(draw(curves_of(loss=[low, high]))), expected, rtol=1e-9)
 
 
 def test_numbers_stand_beside_their_rules_with_a_real_minus_sign():

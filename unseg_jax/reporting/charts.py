@@ -3,7 +3,7 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 import numpy as np
 from markupsafe import Markup
@@ -72,9 +72,8 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
   first, last = _span(np.concatenate([steps for steps, _ in curves.values()]))
   low, high = _span(np.concatenate([values for _, values in curves.values()]))
   with style.context(STYLE, after_reset=True):
-    drawing = figure.Figure((WIDTH / 72, HEIGHT / 72), frameon=False)
     area = LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT
-    axes = drawing.add_axes(area, frameon=False)
+    axes = figure.Figure((WIDTH / 72, HEIGHT / 72), frameon=False).add_axes(area, frameon=False)
     for name, (steps, values) in curves.items():
       axes.plot(steps, values, gid=f"curve {series_style(order.index(name))}", clip_on=False)
     axes.grid(axis="y")
@@ -96,7 +95,7 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
       numbers = ticker.MaxNLocator(5, steps=ROUND).tick_values(low - margin, high + margin)
       axes.set(yticks=numbers, ylim=numbers[[0, -1]])
     axes.yaxis.set_major_formatter(lambda value, _: format_number(value))
-    drawing.savefig(file := io.BytesIO(), format="svg")
+    axes.figure.savefig(file := io.BytesIO(), format="svg")
   return _inline(file.getvalue(), label)
 
 
@@ -132,18 +131,19 @@ def _inline(file: bytes, label: str) -> Markup:
 
   They have no ids, so that several charts fit one page: those that `draw` gives become classes.
   """
-  old = ElementTree.fromstring(file)
-  new = ElementTree.Element("svg", {"viewBox": old.get("viewBox"), "role": "img"})
-  new.set("aria-label", label)
+  old = fromstring(file)
+  new = Element("svg", {"viewBox": old.get("viewBox"), "role": "img", "aria-label": label})
   for group in old.iter(SVG + "g"):
     curve = {"class": group.get("id")} if group.get("id", "").startswith("curve") else {}
     for part in group.findall(SVG + "path"):
-      ElementTree.SubElement(new, "path", curve, d=_round(part.get("d", "")))
+      SubElement(new, "path", curve, d=_round(part.get("d", "")))
     for part in group.findall(SVG + "text"):
       place = {name: _round(part.get(name)) for name in ("x", "y")}
-      anchor = re.search(r"text-anchor: (\w+)", part.get("style"))[1]
-      ElementTree.SubElement(new, "text", place, **{"text-anchor": anchor}).text = part.text
-  return Markup(ElementTree.tostring(new, encoding="unicode"))
+      # A number at the right edge ends there, as it would not fit around it.
+      at_edge = float(place["x"]) > RIGHT - 25
+      anchor = "end" if at_edge else re.search(r"text-anchor: (\w+)", part.get("style"))[1]
+      SubElement(new, "text", place, **{"text-anchor": anchor}).text = part.text
+  return Markup(tostring(new, encoding="unicode"))
 
 
 def _round(coordinates: str) -> str:

@@ -232,5 +232,5 @@ def embed_webp(animation: bytes) -> Embedded:
 
 
 def data_uri(array: np.ndarray) -> str:
-  """Returns a picture (see `pictures.png_bytes`) as text that an <img> takes for its src."""
+  """Returns a picture (see `pictures.png_bytes`) as text that an `<img>` takes for its `src`."""
   return "data:image/png;base64," + base64.b64encode(png_bytes(array)).decode("ascii")

@@ -1,7 +1,9 @@
 """A trained segmenter: any picture in, the probability of foreground out.
 
-segmenter = Segmenter.restore("runs/dcgan_faces")
-probability = segmenter("photograph.jpg")  # [H, W]
+In two lines:
+
+    segmenter = Segmenter.restore("runs/dcgan_faces")
+    probability = segmenter("photograph.jpg")  # [H, W]
 """
 
 import dataclasses
