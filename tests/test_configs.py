@@ -56,5 +56,18 @@ def test_a_variant_that_there_is_not_is_refused_with_those_known():
 
 def test_every_setting_of_every_config_is_one_of_the_default_ones():
   known = set(default_config.get_config().to_dict())
-  for name, argument in [*EVERY, ("dcgan_faces", None), ("evaluate", None)]:
+  for name, argument in [*EVERY, ("dcgan_faces", None), ("evaluate", None), ("mixture", None)]:
     assert set(get_config(name, argument).to_dict()) == known
+
+
+def test_the_mixture_begins_with_the_commands_that_make_its_runs(tmp_path, monkeypatch):
+  config = get_config("mixture")
+  documentation = sys.modules["configs.mixture"].__doc__.replace("\\\n  ", "")
+  *makers, last = re.findall(r"unseg_jax\.main --config=configs/(\w+)\.py:?(\w+)?", documentation)
+  assert last == ("mixture", "")
+  made = [f"runs/{get_config(name, argument or None).name}" for name, argument in makers]
+  assert made == [run for run, _ in config.train.data_sets]
+  assert get_config(*makers[1]).convert_command in documentation
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(FileNotFoundError, match="runs/dcgan_faces is not the workdir of a run"):
+    pipeline.run(config, tmp_path / "run", pipeline.STAGES)

@@ -68,6 +68,18 @@ def get_config() -> ml_collections.ConfigDict:
   train.log_every = 20
   train.checkpoint_every = 1_000
 
+  # Finished runs whose sets are mixed to train on: (workdir, weight); (): this run's own set.
+  train.data_sets = ()
+
+  # Going on with pictures without labels, by the segmenter's own masks of them.
+  config.adapt = adapt = ml_collections.ConfigDict()
+  adapt.images = ""  # A file, folder or glob, or `tfds:NAME:SPLIT:KEY OF THE IMAGE`; "": no stage.
+  adapt.rounds = 1  # In each, the latest segmenter labels the pictures anew.
+  adapt.steps = 500
+  adapt.share = 0.5  # Of each batch; the rest are synthetic pairs.
+  adapt.confidence = 0.8  # Least mean of |2 p - 1| over the pixels of a picture to learn from.
+  adapt.learning_rate = 1e-3
+
   # What to evaluate on. Each picture's shorter side is resized as in training; masks keep theirs.
   config.data_root = ""  # Holds the benchmarks, in the original folders or prepared by TFDS.
   config.evaluate = evaluate = ml_collections.ConfigDict()

@@ -38,7 +38,7 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", loc
 flags.FLAGS["config"].parser = _ConfigParser("config")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<config name> if unset.")
 _STAGES = flags.DEFINE_list(
-  "stages", None, "Which of search,generate,train,evaluate,report to run; all if unset."
+  "stages", None, "Which of search,generate,train,adapt,evaluate,report to run; all if unset."
 )
 _REPAIR = flags.DEFINE_bool(
   "repair", False, "Look for damaged shards of the data set, and make exactly these anew."

@@ -5,66 +5,29 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 
 import dataclasses
 import functools
+import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from unseg_jax import generators
+from unseg_jax import experiment
 from unseg_jax.direction import pictures as direction_pictures
 from unseg_jax.direction import restarts, search
-from unseg_jax.evaluation import evaluate, saliency
+from unseg_jax.evaluation import evaluate
+from unseg_jax.experiment import DERIVED, Run
 from unseg_jax.reporting import contents, report, tables
 from unseg_jax.runtime import parallel, pictures, preemption, progress, workdir
-from unseg_jax.runtime.tracking import EventWriter
-from unseg_jax.segmentation import refinement, train
+from unseg_jax.segmentation import adaptation, train
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.synthesis import candidates, generate, shards
 
 Scores = dict[str, dict[str, float]]
 FRAME_SECONDS = 0.08  # Of the animated direction.
 log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """What every stage needs: the resolved config, its generator, and where results go."""
-
-  config: ml_collections.ConfigDict
-  generator: generators.Generator
-  workdir: Path
-
-  @functools.cached_property
-  def events(self) -> EventWriter:
-    """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
-    return EventWriter(self.workdir / "events")
-
-  def key(self, stage: str) -> jax.Array:
-    """The PRNG key of a stage's named stream."""
-    return jax.random.fold_in(jax.random.key(self.config.seed), list(STAGES).index(stage))
-
-  def settings(self, stage: str) -> dict[str, Any]:
-    """Everything that determines a stage's result: its own settings and those it builds on."""
-    names = list(STAGES)
-    before = names[: names.index(stage) + 1]
-    config = self.config.to_dict()
-    # How much is computed at once changes nothing, but where a rule looks at the whole chunk.
-    del config["search"]["microbatch"]
-    if config["generate"]["rule"] != "std":
-      del config["generate"]["chunk"]
-    settings = {"generator": self.generator.identity, "seed": config["seed"]} | {
-      name: config[name] for name in before
-    }
-    if stage == "search" and self.config.search.restarts > 1:
-      # The restarts are ranked by the candidates that they make.
-      settings["generate"] = {
-        name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
-      }
-    return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
 
 
 def run(
@@ -78,7 +41,8 @@ def run(
   Args:
     config: the resolved config (`default_config.py` describes it).
     directory: the workdir; made if it is missing, continued if it is not.
-    stages: names of `STAGES`, run in their own order.
+    stages: names of `STAGES`, run in their own order; all of them stand for those that the config
+      does not leave out.
     repair: whether to look for damaged shards of the data set first, and make these anew.
 
   Raises:
@@ -89,23 +53,20 @@ def run(
       All of these are found before any work is done.
   """
   directory = Path(directory)
-  if unknown := set(stages) - set(STAGES):
-    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(STAGES)}")
-  if not stages:
-    raise ValueError(f"no stages to run; expected some of {','.join(STAGES)}")
+  stages = experiment.choose(stages, config)
   if config.segmenter:
     return evaluate_segmenter(config, directory)
-  check_inputs(config)
-  generator = generators.resolve(config.generator, config.generator_options.to_dict())
-  this = Run(config, generator, directory)
+  this = experiment.open_run(config, directory)
   # All refusals come before any work, and before any process changes anything.
   for stage in STAGES:
-    if stage not in DERIVED:
+    if stage not in experiment.stages_of(config):
+      workdir.require_absent(directory / stage, experiment.WHY_LEFT_OUT[stage])
+    elif stage not in DERIVED:
       workdir.is_complete(directory / stage, this.settings(stage))
   for stage in stages:
-    for needed in _needed(stage):
-      if needed not in stages:
-        workdir.require_stage(directory / needed, needed)
+    for name in experiment.needed(stage, config):
+      if name not in stages:
+        workdir.require_stage(directory / name, name)
   parallel.barrier("inputs are checked")
   if parallel.is_primary():
     if repair:
@@ -130,12 +91,6 @@ def _remove_damaged_shards(folder: Path) -> None:
   log.info("%d damaged shards in %s", len(damaged), folder)
 
 
-def _needed(stage: str) -> list[str]:
-  """The stages whose results a stage reads; it runs without those derived."""
-  names = list(STAGES)
-  return [name for name in names[: names.index(stage)] if name not in DERIVED]
-
-
 def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> None:
   """Scores `config.segmenter` on the real data sets that the config lists, without any training.
 
@@ -147,7 +102,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
     ValueError, FileNotFoundError: the segmenter or a data set is not there, or no data set is
       listed.
   """
-  data_sets = _check_evaluation(config)
+  data_sets = experiment.check_evaluation(config)
   if not data_sets:
     raise ValueError(
       "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
@@ -175,33 +130,6 @@ def _run_stage(this: Run, stage: str) -> None:
   if parallel.is_primary():
     workdir.finish_stage(folder)
   parallel.barrier(f"{stage} is complete")
-
-
-def check_inputs(config: ml_collections.ConfigDict) -> None:
-  """Raises at once for what would fail late: settings, files and folders that are not there."""
-  if config.convert_command and not (":" in config.generator or Path(config.generator).is_file()):
-    raise FileNotFoundError(
-      f"no generator at config.generator={config.generator}; make it with\n"
-      f"  {config.convert_command}"
-    )
-  search.check_config(config.search)
-  generate.check_config(config.generate, config.search.directions)
-  train.check_config(config.train)
-  _check_evaluation(config)
-  contents.find_pictures(config.report.pictures)
-
-
-def _check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluate.Pair]]:
-  """Raises for settings of the evaluation that would fail late; returns the data sets."""
-  settings = config.evaluate
-  if settings.batch_size < 1:
-    raise ValueError(
-      f"config.evaluate.batch_size={settings.batch_size}: expected at least 1 picture"
-    )
-  refinement.check_method(settings.refine)
-  if settings.saliency:
-    saliency.check_installed()
-  return evaluate.data_sets(config)
 
 
 def _search(this: Run, folder: Path) -> None:
@@ -262,28 +190,60 @@ def _generate(this: Run, folder: Path) -> None:
 
 def _train(this: Run, folder: Path) -> None:
   config, key = this.config, this.key("train")
-  data_set = this.workdir / "generate"
-  if generate.on_the_fly(config.generate):
+  if this.generator and generate.on_the_fly(config.generate):
     stream = generate.split_key(this.key("generate"), "train")
     begin = train.from_generator(config, this.generator, _directions(this), stream)
   else:
-    begin = train.from_disk(config.train, shards.read(data_set, "train"), key)
-  validation = shards.read(data_set, "validation")
+    sources = list(this.sources("train").values())
+    begin = train.from_mixture(config.train, sources, this.weights(), key)
+  train.train(config.train, begin, _validation(this), key, folder)
+  _log_curves(this, "train", folder)
 
-  def validate(segmenter):
-    return evaluate.evaluate(segmenter, shards.pairs(validation))
 
-  train.train(config.train, begin, validate, key, folder)
+def _validation(this: Run) -> Callable[[Segmenter], dict[str, float]]:
+  """Scores a segmenter on the validation splits of all data sets together."""
+  sources = this.sources("validation").values()
+  return lambda segmenter: evaluate.evaluate(
+    segmenter, itertools.chain.from_iterable(map(shards.pairs, sources))
+  )
+
+
+def _log_curves(this: Run, name: str, folder: Path) -> None:
   if parallel.is_primary():
-    for name, history in workdir.read_json(folder / "history.json").items():
-      this.events.curves(f"train/{name.lower()}", history)
+    for curve, history in workdir.read_json(folder / "history.json").items():
+      this.events.curves(f"{name}/{curve.lower()}", history)
+
+
+def _adapt(this: Run, folder: Path) -> None:
+  sources = list(this.sources("train").values())
+  before = Segmenter.restore(this.workdir, adapted=False)
+  adaptation.adapt(
+    this.config,
+    before,
+    (this.pictures.count, this.pictures.read),
+    sources,
+    this.weights(),
+    _validation(this),
+    this.key("adapt"),
+    folder,
+  )
+  for made in sorted(folder.glob("round-*")):
+    _log_curves(this, f"adapt/{made.name}", made)
 
 
 def _evaluate(this: Run, folder: Path) -> None:
-  segmenter = Segmenter.restore(this.workdir)
-  held_out = shards.read(this.workdir / "generate", "test")
-  scores = {evaluate.SYNTHETIC: _evaluate_on(this.config, segmenter, shards.pairs(held_out))}
-  scores |= _evaluate_real(this.config, segmenter, evaluate.data_sets(this.config))
+  segmenters = {"": Segmenter.restore(this.workdir)}
+  if this.pictures:
+    segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
+  held_out = this.sources("test")
+  scores = {
+    name + suffix: _evaluate_on(this.config, segmenter, shards.pairs(pairs))
+    for name, pairs in held_out.items()
+    for suffix, segmenter in segmenters.items()
+  }
+  for name, pairs in evaluate.data_sets(this.config).items():
+    for suffix, segmenter in segmenters.items():
+      scores |= _evaluate_real(this.config, segmenter, {name + suffix: pairs})
   _write_scores(scores, this.config, this.workdir)
   this.events.scalars(
     {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
@@ -326,12 +286,6 @@ def _report(this: Run, folder: Path) -> None:
   print(f"report: {this.workdir / 'report.html'}")
 
 
-STAGES: dict[str, Callable[[Run, Path], None]] = {
-  "search": _search,
-  "generate": _generate,
-  "train": _train,
-  "evaluate": _evaluate,
-  "report": _report,
-}
-# Quick to make from the others' results: made anew when settings change, instead of refusing.
-DERIVED = ("evaluate", "report")
+STAGES: dict[str, Callable[[Run, Path], None]] = dict(
+  zip(experiment.STAGES, (_search, _generate, _train, _adapt, _evaluate, _report), strict=True)
+)

@@ -17,6 +17,7 @@ from unseg_jax.segmentation.segmenter import Segmenter, foreground, padded_size,
 
 Pair = tuple[np.ndarray, np.ndarray]
 SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
+BEFORE = " (before adapting)"  # What it adds for the segmenter that was adapted later.
 
 
 def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
@@ -32,7 +33,7 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
   found = {}
 
   def add(name: str, source: Source, crop: bool) -> None:
-    if name in found or name == SYNTHETIC:
+    if name in found or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
       raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
     found[name] = _Pairs(source, crop)
 

@@ -1,6 +1,7 @@
 """Pictures with masks from any prepared TFDS data set, by name and keys."""
 
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -53,20 +54,8 @@ def open_pairs(
     ValueError: there is no such data set, split or key.
     FileNotFoundError: the data set is not prepared.
   """
-  builder = _builder(name, data_dir)
+  builder, length = _open(name, split, {image: "pictures", mask: "masks"}, data_dir)
   features = builder.info.features
-  for key, purpose in ((image, "pictures"), (mask, "masks")):
-    if key not in features:
-      known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
-      raise ValueError(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
-  try:
-    length = builder.info.splits[split].num_examples
-  except (KeyError, ValueError) as error:
-    known = ", ".join(builder.info.splits)
-    raise ValueError(
-      f"{name} has no split {split!r}; expected one of {known}, or a part of one, such as "
-      f"{next(iter(builder.info.splits))}[:100]."
-    ) from error
   name_key = next((key for key in FILENAME_KEYS if key in features), None)
 
   def read() -> Iterator[Example]:
@@ -81,6 +70,43 @@ def open_pairs(
       yield label, picture, target
 
   return Source(length, read)
+
+
+def open_pictures(
+  name: str, split: str, image: str, data_dir: str | Path | None = None
+) -> tuple[int, Callable[[int, int], Iterator[np.ndarray]]]:
+  """Opens the pictures of a split, without any masks; see `open_pairs`.
+
+  Returns:
+    How many there are, and what yields those from one number up to another, `[H, W, 3]` uint8.
+  """
+  builder, length = _open(name, split, {image: "pictures"}, data_dir)
+
+  def read(start: int, stop: int) -> Iterator[np.ndarray]:
+    for i, record in enumerate(_records(builder, split, start, stop), start):
+      yield _picture(record[image], f"{image!r} of record {i} of {name}, split {split}")
+
+  return length, read
+
+
+def _open(
+  name: str, split: str, purposes: Mapping[str, str], data_dir: str | Path | None
+) -> tuple[tfds.core.DatasetBuilder, int]:
+  """Opens a data set and counts a split's records; `purposes` says what its keys are for."""
+  builder = _builder(name, data_dir)
+  features = builder.info.features
+  for key, purpose in purposes.items():
+    if key not in features:
+      known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
+      raise ValueError(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
+  try:
+    return builder, builder.info.splits[split].num_examples
+  except (KeyError, ValueError) as error:
+    known = ", ".join(builder.info.splits)
+    raise ValueError(
+      f"{name} has no split {split!r}; expected one of {known}, or a part of one, such as "
+      f"{next(iter(builder.info.splits))}[:100]."
+    ) from error
 
 
 def hide_accelerators() -> None:
@@ -109,7 +135,9 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
   return builder
 
 
-def _records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Mapping[str, Any]]:
+def _records(
+  builder: tfds.core.DatasetBuilder, split: str, start: int = 0, stop: int | None = None
+) -> Iterator[Mapping[str, Any]]:
   decoders = {
     key: tfds.decode.SkipDecoding()
     for key, feature in builder.info.features.items()
@@ -118,9 +146,9 @@ def _records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[Mapping[
   try:
     source = builder.as_data_source(split, decoders=decoders)
   except NotImplementedError:  # The format offers no random access.
-    yield from _records_by_tensorflow(builder, split, decoders)
+    yield from itertools.islice(_records_by_tensorflow(builder, split, decoders), start, stop)
   else:
-    for i in range(len(source)):
+    for i in range(len(source))[start:stop]:
       yield source[i]
 
 

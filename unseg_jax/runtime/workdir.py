@@ -119,12 +119,26 @@ def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
     shutil.rmtree(folder)
 
 
+def has_complete_stage(folder: Path) -> bool:
+  """Whether a folder holds a stage's complete result, whatever the settings."""
+  return (folder / RECORD).exists() and read_json(folder / RECORD)["complete"]
+
+
 def require_stage(folder: Path, stage: str) -> None:
   """Raises a FileNotFoundError unless the folder holds a stage's complete result."""
-  if not (folder / RECORD).exists() or not read_json(folder / RECORD)["complete"]:
+  if not has_complete_stage(folder):
     raise FileNotFoundError(
       f"{folder} holds no complete result of the stage {stage!r}, which this one builds on; "
       f"add {stage} to --stages"
+    )
+
+
+def require_absent(folder: Path, why: str) -> None:
+  """Raises a StageMismatch if the folder holds a stage's result, which the config leaves out."""
+  if (folder / RECORD).exists():
+    raise StageMismatch(
+      f"{folder} holds a result, but {why}. Set it as in the run that made that, use another "
+      "--workdir, or delete that folder. Nothing was changed."
     )
 
 

@@ -43,11 +43,13 @@ class Segmenter:
     return cls(variables, image_size, _logits(tuple(widths)))
 
   @classmethod
-  def restore(cls, folder: str | Path) -> "Segmenter":
+  def restore(cls, folder: str | Path, adapted: bool = True) -> "Segmenter":
     """Restores the best checkpoint of a run, or a U-Net that was converted.
 
     Args:
       folder: the run's workdir, or a file that `convert.py --format=unet` wrote.
+      adapted: whether to take, of a run that adapted its segmenter to pictures, the adapted one;
+        else the one before.
 
     Raises:
       FileNotFoundError: it is neither, or the run holds no trained segmenter.
@@ -65,14 +67,20 @@ class Segmenter:
         "`python -m unseg_jax.main`, by default runs/NAME, or a converted U-Net, *.safetensors."
       )
     config = workdir.read_json(folder / "config.json")
-    variables = checkpoints.restore_best(folder / "train" / "checkpoints")
+    trained = folder / "train"
+    if adapted and workdir.has_complete_stage(folder / "adapt"):
+      trained = folder / "adapt" / f"round-{config['adapt']['rounds']}"
+    variables = checkpoints.restore_best(trained / "checkpoints")
     return cls.create(variables, config["train"]["widths"], config["train"]["image_size"])
 
-  def __call__(self, image: np.ndarray | Image.Image | str | Path) -> np.ndarray:
+  def __call__(
+    self, image: np.ndarray | Image.Image | str | Path, average: bool = False
+  ) -> np.ndarray:
     """Segments one picture.
 
     Args:
       image: `[H, W, 3]` uint8, a Pillow image or a file.
+      average: whether to average over the flipped picture and `SCALES`; see `average`.
 
     Returns:
       `[H, W]` float32: each pixel's probability of being foreground.
@@ -84,12 +92,21 @@ class Segmenter:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
       raise ValueError(f"expected a picture [H, W, 3] of uint8, got {image.shape} {image.dtype}")
-    return self.probability(image, image.shape[:2])
+    return (self.average if average else self.probability)(image, image.shape[:2])
 
   def probability(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Segments `[H, W, 3]` uint8 and resizes the logits to `size` (height, width), bilinearly."""
     small = resize_shorter_side(image, self.image_size)
     return foreground(self.small_logits([small])[0], size)
+
+  def average(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Segments like `probability`: the mean over the picture and its mirror image, at `SCALES`."""
+    found = []
+    for scale in SCALES:
+      small = resize_shorter_side(image, round(scale * self.image_size))
+      logits, mirrored = self.small_logits([small, small[:, ::-1]])
+      found += [foreground(logits, size), foreground(mirrored[:, ::-1], size)]
+    return np.mean(found, axis=0)
 
   def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Runs the network on pictures of one `padded_size`.
@@ -107,6 +124,8 @@ class Segmenter:
     logits = np.asarray(self.logits(self.variables, batch, sizes))
     return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
 
+
+SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.
 
 # A network is compiled for each shape that it sees. Pictures are therefore padded to multiples of
 # this; the network keeps to the part that they fill.

@@ -48,6 +48,7 @@ class TrainState:
 # there were for its batch.
 Advance = Callable[[TrainState], tuple[TrainState, jax.Array, jax.Array | None]]
 Begin = Callable[[TrainState, Callable[..., Any]], Advance]
+Source = Sequence[Mapping[str, Any]]  # A split for random access, as `shards.read` opens it.
 
 
 class TooFewPairs(Exception):
@@ -65,10 +66,14 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
   raise ValueError(f"config.train.schedule={config.schedule!r}: expected staircase or cosine")
 
 
-def initial_state(config: ml_collections.ConfigDict, key: jax.Array) -> TrainState:
-  """Fresh weights."""
-  images = jnp.zeros((1, config.image_size, config.image_size, 3))
-  variables = jax.jit(Unet(tuple(config.widths)).init)(key, images)
+def initial_state(
+  config: ml_collections.ConfigDict, key: jax.Array, start: Mapping[str, Any] | None = None
+) -> TrainState:
+  """Fresh weights, or those of a U-Net to start from (`params` and `batch_stats`)."""
+  variables = start
+  if variables is None:
+    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    variables = jax.jit(Unet(tuple(config.widths)).init)(key, images)
   optimizer_state = optax.adam(schedule(config)).init(variables["params"])
   zero = np.zeros((), np.int32)
   return TrainState(variables["params"], variables["batch_stats"], optimizer_state, zero, zero)
@@ -128,10 +133,17 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def batches(
-  source: Sequence[Mapping[str, Any]], config: ml_collections.ConfigDict, seed: int
+  sources: Sequence[Source],
+  weights: Sequence[float],
+  config: ml_collections.ConfigDict,
+  seed: int,
 ) -> grain.MapDataset:
   """This process's part of the training batches: number `t` is a function of the seed and `t`."""
-  dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
+  repeated = [
+    grain.MapDataset.source(source).seed(seed + number).shuffle().repeat()
+    for number, source in enumerate(sources)
+  ]
+  dataset = grain.MapDataset.mix(repeated, list(weights))
   dataset = dataset.map(lambda record: _fit(record, config.image_size))
   count = parallel.process_count()
   return dataset.batch(config.batch_size // count)[parallel.process_index() :: count]
@@ -147,16 +159,23 @@ def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
   return {"image": image, "mask": mask}
 
 
-def from_disk(
+def from_disk(config: ml_collections.ConfigDict, source: Source, key: jax.Array) -> Begin:
+  """Trains on one data set; see `from_mixture`."""
+  return from_mixture(config, [source], [1.0], key)
+
+
+def from_mixture(
   config: ml_collections.ConfigDict,
-  source: Sequence[Mapping[str, Any]],
+  sources: Sequence[Source],
+  weights: Sequence[float],
   key: jax.Array,
 ) -> Begin:
-  """Trains on a data set; every process reads its own part of each batch.
+  """Trains on data sets; every process reads its own part of each batch.
 
   Args:
     config: `config.train` of an experiment.
-    source: the split, for random access.
+    sources: the splits; none is empty, and the images' sizes may differ.
+    weights: above 0; of any stretch of pairs each source gives its weight's share.
     key: the training's; the batches' order comes from it.
 
   Returns:
@@ -169,7 +188,8 @@ def from_disk(
     # Half of the processors: where JAX computes on them as well, it needs the other half.
     threads = max(1, (os.cpu_count() or 1) // 2)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
-    upcoming = iter(batches(source, config, seed)[int(state.step) :].to_iter_dataset(options))
+    dataset = batches(sources, weights, config, seed)[int(state.step) :]
+    upcoming = iter(dataset.to_iter_dataset(options))
     step = parallel.pmap(update, donate_argnums=(0,))
     position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
 
@@ -223,17 +243,19 @@ def train(
   validate: Callable[[Segmenter], dict[str, float]],
   key: jax.Array,
   folder: Path,
+  start: Mapping[str, Any] | None = None,
 ) -> None:
   """Trains the segmenter; continues from the folder's last checkpoint if there is one.
 
   Args:
     config: `config.train` of an experiment.
-    begin: where the pairs come from: `from_disk` or `from_generator`.
+    begin: where the pairs come from: `from_disk`, `from_mixture` or `from_generator`.
     validate: scores a segmenter on pairs of its own; the `iou` among the scores picks the best
       checkpoint.
     key: the typed PRNG key of the experiment's training.
     folder: receives `checkpoints/` (orbax; the best by validation IoU and the last) and
       `history.json`.
+    start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step and the last checkpoint.
@@ -242,7 +264,7 @@ def train(
   """
   parallel.check_divisible("config.train.batch_size", config.batch_size)
   init_key, augment_key, _ = jax.random.split(key, 3)
-  state = initial_state(config, init_key)
+  state = initial_state(config, init_key, start)
   with checkpoints.training_manager(folder / "checkpoints") as manager:
     if manager.latest_step() is not None:
       state = checkpoints.restore_state(manager, manager.latest_step(), state)

@@ -1,0 +1,97 @@
+"""Finished runs whose synthetic pairs one segmenter learns from: `config.train.data_sets`."""
+
+import collections
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from unseg_jax.runtime import workdir
+from unseg_jax.synthesis import shards
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+  """The data set of a finished run.
+
+  Attributes:
+    name: what to call it: the run's name, with its number in the list where another has that name.
+    folder: holds the shards.
+    weight: its share of the training pairs, beside the others' weights.
+  """
+
+  name: str
+  folder: Path
+  weight: float
+
+
+def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
+  """Finds the data sets that `config.train.data_sets` lists.
+
+  Args:
+    listed: the workdir of a finished run, and the weight of its set.
+
+  Raises:
+    FileNotFoundError: a run is not there, its data set is not complete, or has no training split.
+    ValueError: a weight is not above 0, or a run is listed twice.
+  """
+  directories = [Path(os.path.expanduser(run)) for run, _ in listed]
+  for (run, weight), directory in zip(listed, directories, strict=True):
+    if not 0 < weight < math.inf:
+      raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")
+    _check_complete(directory)
+  places = collections.Counter(directory.resolve() for directory in directories)
+  if twice := [str(place) for place, count in places.items() if count > 1]:
+    raise ValueError(
+      f"config.train.data_sets lists {', '.join(twice)} twice; list it once, with another weight"
+    )
+  names = [workdir.read_json(directory / "config.json")["name"] for directory in directories]
+  return [
+    DataSet(
+      name=name if names.count(name) == 1 else f"{name} {number}",
+      folder=directory / "generate",
+      weight=float(weight),
+    )
+    for number, (name, directory, (_, weight)) in enumerate(
+      zip(names, directories, listed, strict=True), start=1
+    )
+  ]
+
+
+def _check_complete(directory: Path) -> None:
+  hint = "config.train.data_sets lists finished runs, each as (workdir, weight)"
+  if not (directory / "config.json").exists():
+    raise FileNotFoundError(
+      f"{directory} is not the workdir of a run: it has no config.json; {hint}"
+    )
+  folder = directory / "generate"
+  if not workdir.has_complete_stage(folder):
+    raise FileNotFoundError(f"{folder} holds no complete data set; {hint}. Finish that run first.")
+  if not shards.is_whole(shards.shard_path(folder, "train", 0)):
+    raise FileNotFoundError(
+      f"{folder} has no training pairs: that run made them on the fly. Make it again with "
+      "--config.generate.num_images.train set to a number, in another --workdir."
+    )
+
+
+def settings(found: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
+  """What a stage remembers of the data sets: their content and order, not where they lie."""
+  return {
+    data_set.name: {
+      "number": number,
+      "weight": data_set.weight,
+      "sha256": fingerprint(data_set.folder),
+    }
+    for number, data_set in enumerate(found, start=1)
+  }
+
+
+def fingerprint(folder: Path) -> str:
+  """Returns one SHA-256 for the content of a data set: that of its shards' SHA-256s, in order."""
+  digest = hashlib.sha256()
+  for path in sorted((folder / "counts").glob("*.json")):
+    digest.update(f"{path.stem} {workdir.read_json(path)['sha256']}\n".encode())
+  return digest.hexdigest()
