@@ -29,6 +29,7 @@ setup(
       "py.typed",
       "reporting/templates/*",
       "pretrained/*.safetensors",
+      "pretrained/segmenters/*.safetensors",
       "pretrained/*.txt",
       "pretrained/*.md",
       "pretrained/example/*.png",

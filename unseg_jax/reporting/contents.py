@@ -64,6 +64,7 @@ class ReportContents:
     restarts: the searches that the direction was chosen from; empty if there was only one.
     animation: an animated WebP of latents that move along the direction.
     reference: for any of the data sets the published metrics by name.
+    baselines: for any of the data sets the metrics of answers that look at no picture, by name.
   """
 
   title: str
@@ -77,6 +78,9 @@ class ReportContents:
   restarts: Sequence[Restart] = ()
   animation: bytes = b""
   reference: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+  baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
@@ -108,6 +112,7 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
     restarts=_read_restarts(search),
     animation=animation.read_bytes() if animation.exists() else b"",
     reference=config["evaluate"]["reference"],
+    baselines=_json_or_empty(directory / "baselines.json"),
   )
 
 

@@ -1,7 +1,7 @@
 """Tables as text or Markdown: the metrics of several data sets, the restarts of a search.
 
 In that of the metrics a row is a data set, a column a metric. Where the published numbers of a data
-set are given, they stand in a row of their own below it.
+set are given, they stand in a row of their own below it, and so do answers that look at no picture.
 """
 
 import math
@@ -17,6 +17,8 @@ METRIC_LABELS = {
   "s_measure": "S-measure",
   "e_measure": "E-measure",
   "weighted_f": "Weighted F",
+  "background_iou": "Background IoU",
+  "miou": "mIoU",
 }
 LOWER_IS_BETTER = frozenset({"mae"})
 NO_METRICS = "No data set was evaluated."
@@ -32,7 +34,12 @@ class Score(NamedTuple):
   best: bool
 
 
-def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str = "text") -> str:
+def metrics_table(
+  metrics: Metrics,
+  reference: Metrics | None = None,
+  style: str = "text",
+  baselines: Mapping[str, Metrics] | None = None,
+) -> str:
   """Lays metrics out as one table: a row per data set, aligned columns, 4 decimals.
 
   Args:
@@ -40,6 +47,7 @@ def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str
     reference: for any of the data sets the published metrics by name. Each makes a row below that
       of its data set; data sets that were not evaluated are left out.
     style: "text" or "markdown".
+    baselines: for any of the data sets the metrics of other answers by name, in rows likewise.
 
   Returns:
     The lines of the table, without a line break at the end. A metric that a data set lacks is
@@ -52,7 +60,7 @@ def metrics_table(metrics: Metrics, reference: Metrics | None = None, style: str
     raise ValueError(f"style is {style!r}; use text or markdown")
   if not metrics:
     return NO_METRICS
-  return "\n".join(_lines(metric_rows(metrics, reference), style))
+  return "\n".join(_lines(metric_rows(metrics, reference, baselines), style))
 
 
 def scores(runs: Sequence[tuple[Metrics, Metrics]]) -> dict[str, dict[str, list[Score]]]:
@@ -135,15 +143,21 @@ def restarts_table(rows: Sequence[Mapping[str, Any]]) -> str:
   return "\n".join(_lines(cells, "text"))
 
 
-def metric_rows(metrics: Metrics, reference: Metrics | None = None) -> list[list[str]]:
+def metric_rows(
+  metrics: Metrics,
+  reference: Metrics | None = None,
+  baselines: Mapping[str, Metrics] | None = None,
+) -> list[list[str]]:
   """Returns the table cell by cell, its header first; see `metrics_table`."""
-  reference = reference or {}
+  reference, baselines = reference or {}, baselines or {}
   names = metric_names(metrics, reference)
   rows = [["Data set", *(METRIC_LABELS.get(name, name) for name in names)]]
   for data_set, values in metrics.items():
     rows.append([data_set, *_numbers(values, names)])
     if data_set in reference:
       rows.append([f"{data_set} (reference)", *_numbers(reference[data_set], names)])
+    for answer, found in baselines.get(data_set, {}).items():
+      rows.append([f"{data_set} ({answer})", *_numbers(found, names)])
   return rows
 
 

@@ -24,4 +24,4 @@ def ellipse(shape: tuple[int, int]) -> np.ndarray:
 
 
 # What the table calls them.
-ANSWERS = {"all foreground": everything, "fixed ellipse": ellipse}
+BASELINES = {"all foreground": everything, "fixed ellipse": ellipse}
