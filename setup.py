@@ -7,6 +7,8 @@ from setuptools import find_packages, setup
 # pysodmetrics asks for opencv-python-headless below 5; the refinement needs its superset, which
 # fills the same folder. pip installs dependencies of dependencies first: the superset wins.
 BENCHMARKS = ["opencv-contrib-python-headless>=4.7,<5", "pysodmetrics>=1.6"]
+# Formulas become MathML when the site is built: latex2mathml needs no script from elsewhere.
+DOCS = ["latex2mathml>=3.78", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 
 setup(
   name="unseg-jax",
@@ -25,8 +27,9 @@ setup(
   package_data={
     "unseg_jax": [
       "py.typed",
-      "reporting/templates/*.html",
+      "reporting/templates/*",
       "pretrained/*.safetensors",
+      "pretrained/segmenters/*.safetensors",
       "pretrained/*.txt",
       "pretrained/*.md",
       "pretrained/example/*.png",
@@ -41,6 +44,8 @@ setup(
     "grain",
     "importlib_resources",  # TFDS imports it when a builder is made.
     "jax>=0.10",
+    "jinja2>=3.1",
+    "matplotlib>=3.8",
     "ml-collections",
     "numpy",
     "optax",
@@ -63,15 +68,17 @@ setup(
     "benchmarks": BENCHMARKS,
     "convert": ["torch>=2.10"],
     "cuda": ["jax[cuda12]"],
+    "docs": DOCS,
     "tpu": ["jax[tpu]"],
     "test": [
       *BENCHMARKS,
+      *DOCS,
       "dill",  # The builder tests of TFDS import it.
       "hypothesis",
+      "import-linter",  # Holds the layers that pyproject.toml lists.
       # The notebooks, which are executed.
       "ipykernel",
       "ipywidgets",
-      "matplotlib",
       "nbclient",
       "nbformat",
       "pytest",

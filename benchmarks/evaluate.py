@@ -14,7 +14,6 @@ of the field, and the refinement, run on fewer pictures.
 import argparse
 import itertools
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,16 +24,11 @@ import jax
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from unseg_jax.evaluation import (
-  benchmarks,
-  evaluate,
-)
-from unseg_jax.evaluation.tfds_source import Source  # noqa: E402
-from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side  # noqa: E402
-from unseg_jax.segmentation.unet import Unet  # noqa: E402
+import command_line
+from unseg_jax.evaluation import benchmarks, evaluate
+from unseg_jax.evaluation.source import Source
+from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.segmentation.unet import Unet
 
 WIDTH, HEIGHT = 400, 300
 WIDTHS, IMAGE_SIZE, BATCH = (16, 32, 64, 128, 128), 128, 8
@@ -134,11 +128,9 @@ def measure(segmenter: Segmenter, source: Source) -> None:
 def main() -> None:
   """Makes the pictures, runs the evaluations and prints what they take."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--pictures", type=int, default=5000, help="how many, at least 1")
+  parser.add_argument("--pictures", type=command_line.positive, default=5000, help="how many")
   parser.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures")
   arguments = parser.parse_args()
-  if arguments.pictures < 1:
-    parser.error(f"--pictures={arguments.pictures}: expected at least 1")
   print(
     f"JAX {jax.__version__} on {jax.default_backend()}, {len(os.sched_getaffinity(0))} cores; "
     f"{arguments.pictures} {arguments.format} pictures of {WIDTH} x {HEIGHT}, U-Net {WIDTHS} at "

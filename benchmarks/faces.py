@@ -1,107 +1,85 @@
 """Times the pipeline on the embedded face generator, as it runs on a CPU with two cores.
 
 python benchmarks/faces.py [--parts=disk,on_the_fly,restarts] [--rounds=3] [--pairs=3072]
-python benchmarks/faces.py --candidates=200000
+  [--chunk=64] [--restarts=8] [--steps=4]
+python benchmarks/faces.py --candidates=200000 [--shard=16384]
 
 - disk: kept pairs per second of the stage `generate`, its files included, and the share of the time
   in which the device had nothing to do; beside PyTorch, which makes, encodes and writes the same
   kind of pairs one batch after the other, as the reference implementation does. JAX's two small
   splits, and the chunk that is under way when a split is full, count: they weigh with few pairs.
 - on_the_fly: the time to make pairs and train on each once: through the disk, and on the fly.
-- restarts: a step of the search with 8 restarts, and with 1.
-- `--candidates` makes so many candidates, and prints how the process's memory grows.
+- restarts: a step of the search with `--restarts`, and with 1.
+- `--candidates` makes so many candidates, and prints after each shard how the process's memory
+  grows.
 
 Everything in one row is measured in turns, in the same run; the numbers are medians.
 """
 
 import argparse
-import concurrent.futures
-import io
+import contextlib
 import itertools
 import resource
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import jax
+import ml_collections
 import numpy as np
-import torch
-from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+import cases
+import command_line
+import data_set_time
+import timing
+from unseg_jax import generators
+from unseg_jax.generators import Generator
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import candidates, generate, shards
 
-import compare_pytorch  # noqa: E402
-from paper import idle_share, watch  # noqa: E402
-
-from configs import dcgan_faces  # noqa: E402
-from unseg_jax import generators  # noqa: E402
-from unseg_jax.direction import directions, search  # noqa: E402
-from unseg_jax.runtime import parallel  # noqa: E402
-from unseg_jax.segmentation import train  # noqa: E402
-from unseg_jax.synthesis import (
-  generate,
-  shards,
-)
-
-CHUNK, STEPS, RESTARTS = 64, 4, 8
-numbers = itertools.count()
+PARTS = ("disk", "on_the_fly", "restarts")
 
 
-def golden_direction() -> np.ndarray:
-  """The reference implementation's direction `[1, 100]`."""
-  return np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")["d"][-1:]
-
-
-def make_config(pairs: int) -> Any:
-  """The face config with so many training pairs and the reference's default filters."""
-  config = dcgan_faces.get_config()
-  config.generate.roundness = 0.0
+def make_config(pairs: int, chunk: int) -> ml_collections.ConfigDict:
+  """The face config with so many training pairs, its candidates made in such chunks."""
+  config = cases.faces_config()
+  config.generate.chunk = chunk
   config.generate.num_images.update({"train": pairs, "validation": 1, "test": 1})
   return config
 
 
-def make_set(generator: Any, config: Any, folder: Path) -> None:
-  """Runs the stage with a key of its own, so that nothing is there already."""
-  key = jax.random.key(next(numbers))
-  generate.generate(generator, config.generate, golden_direction(), key, folder)
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+  """A folder that is gone afterwards, whatever is in it."""
+  with tempfile.TemporaryDirectory() as folder:
+    yield Path(folder)
 
 
-def disk(rounds: int, pairs: int, generator: Any) -> None:
+def disk(rounds: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
   """Prints kept pairs per second with their writing, and the device's idle time."""
-  config = make_config(pairs)
-  twin = compare_pytorch.torch_generator(generator.variables)
-  direction = torch.tensor(golden_direction())
-  compute = parallel.pmap_local(generate.candidates.make_candidates(generator, config.generate))
-  idle = []
+  from twins import candidates as torch_candidates
+  from twins import dcgan
+
+  config, direction = config.generate, cases.faces_direction()
+  pairs = config.num_images.train
+  twin = dcgan.generator(generator.variables)
+  compute = parallel.pmap_local(candidates.make_candidates(generator, config))
+  keys, idle = map(jax.random.key, itertools.count()), []
 
   def run_jax():
-    in_flight = []
-    with (
-      tempfile.TemporaryDirectory() as folder,
-      concurrent.futures.ThreadPoolExecutor(max_workers=1) as watcher,
-      mock.patch.object(parallel, "pmap_local", lambda _: watch(compute, in_flight, watcher)),
-    ):
-      make_set(generator, config, Path(folder))
-    # Splits differ in their keys. The first has nearly all pairs.
-    first = [call for call in in_flight if call[0] is in_flight[0][0]]
-    end = min(start for keys, start, _ in in_flight if keys is not first[0][0])
-    idle.append(idle_share([(start, at.result()) for _, start, at in first], first[0][1], end))
+    with temporary_folder() as folder:
+      made = data_set_time.make(compute, generator, config, direction, next(keys), folder)
+    idle.append(made.idle)
 
   def run_torch():
-    with tempfile.TemporaryDirectory() as folder:
-      kept = 0
-      while kept < pairs:
-        latents = torch.randn(CHUNK, *generator.latent_shape)
-        for found in compare_pytorch.torch_candidates(twin, config.generate, direction, latents):
-          if found is not None and kept < pairs:
-            write_files(Path(folder), kept, *found)
-            kept += 1
+    with temporary_folder() as folder:
+      torch_candidates.write_data_set(twin, config, direction, pairs, folder)
 
-  seconds = compare_pytorch.interleave(rounds, {"jax": run_jax, "torch": run_torch})
+  seconds = timing.in_turns(rounds, {"jax": run_jax, "torch": run_torch})
   ours, theirs = (pairs / value for value in seconds.values())
   print(
     f"kept pairs onto the disk: JAX {ours:.0f}/s, PyTorch {theirs:.0f}/s, ratio "
@@ -110,102 +88,82 @@ def disk(rounds: int, pairs: int, generator: Any) -> None:
   )
 
 
-def write_files(folder: Path, number: int, image: np.ndarray, mask: np.ndarray) -> None:
-  """Writes a JPEG and a PNG."""
-  for array, suffix, options in (
-    (image, "jpg", {"quality": shards.JPEG_QUALITY, "subsampling": 0}),
-    (np.where(mask, 255, 0).astype(np.uint8), "png", {}),
-  ):
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "JPEG" if suffix == "jpg" else "PNG", **options)
-    (folder / f"{number}.{suffix}").write_bytes(buffer.getvalue())
-
-
-def on_the_fly(rounds: int, pairs: int, generator: Any) -> None:
+def on_the_fly(rounds: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
   """Prints the time from nothing to a U-Net trained on each pair once, by both ways."""
-  config = make_config(pairs)
-  config.train.steps = pairs // config.train.batch_size
-  key = jax.random.key(0)
+  pairs, direction = config.generate.num_images.train, cases.faces_direction()
+  steps = config.train.steps = pairs // config.train.batch_size
+  key, keys = jax.random.key(0), map(jax.random.key, itertools.count())
   update = train.make_step(config.train, key)
   start = train.initial_state(config.train, key)
-  # Compiled once: a long run compiles once, too.
-  kept = {name: getattr(parallel, name) for name in ("pmap", "pmap_local")}
-  programs: dict[Any, Any] = {}
 
-  def once(name):
-    return lambda function, **options: programs.setdefault(
-      (name, function.__module__, function.__qualname__), kept[name](function, **options)
-    )
-
-  def train(begin):
+  def train_once(begin):
     state, losses = parallel.replicate(start), []
     advance = begin(start, update)
-    for _ in range(config.train.steps):
+    for _ in range(steps):
       state, loss, _ = advance(state)
       losses.append(loss)
     jax.block_until_ready(losses)
 
   def through_disk():
-    with tempfile.TemporaryDirectory() as folder:
-      make_set(generator, config, Path(folder))
-      source = shards.read(Path(folder), "train")
-      train(train.from_disk(config.train, source, key))
+    with temporary_folder() as folder:
+      generate.generate(generator, config.generate, direction, next(keys), folder)
+      train_once(train.from_disk(config.train, shards.read(folder, "train"), key))
 
   def at_once():
-    train(train.from_generator(config, generator, golden_direction(), key))
+    train_once(train.from_generator(config, generator, direction, key))
 
-  with (
-    mock.patch.object(parallel, "pmap", once("pmap")),
-    mock.patch.object(parallel, "pmap_local", once("pmap_local")),
-  ):
-    seconds = compare_pytorch.interleave(rounds, {"disk": through_disk, "fly": at_once})
+  with compiled_once():
+    seconds = timing.in_turns(rounds, {"disk": through_disk, "fly": at_once})
   print(
     f"{pairs} pairs made and trained on, batch {config.train.batch_size}: through the disk "
-    f"{seconds['disk']:.1f} s, on the fly {seconds['fly']:.1f} s, ratio "
+    f"{seconds['disk']:.3g} s, on the fly {seconds['fly']:.3g} s, ratio "
     f"{seconds['disk'] / seconds['fly']:.2f}",
     flush=True,
   )
 
 
-def restarts(rounds: int, generator: Any) -> None:
-  """Prints the time of a search step with 1 restart and with 8."""
-  config = dcgan_faces.get_config().search
-  step = parallel.pmap(search.make_step(generator, config))
-  indices = np.arange(config.batch_size)
-  batch = jax.device_get(search.draw(generator, config, jax.random.key(1), indices))
-  inputs = (parallel.replicate(generator.variables), *parallel.shard(batch))
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+  """Lets all that is done inside share its programs: a long run compiles once, too."""
+  programs: dict[Any, Any] = {}
+
+  def once(name: str) -> Callable[..., Any]:
+    compiled = getattr(parallel, name)
+    return lambda function, **options: programs.setdefault(
+      (name, function.__module__, function.__qualname__), compiled(function, **options)
+    )
+
+  names = ("pmap", "pmap_local")
+  with mock.patch.multiple(parallel, **{name: once(name) for name in names}):
+    yield
+
+
+def restarts(rounds: int, count: int, steps: int, generator: Generator) -> None:
+  """Prints the time of a search step with 1 restart and with several."""
+  config = cases.faces_config().search
+  step = parallel.pmap(cases.search_step(generator, config), donate_argnums=(0,))
 
   def runs(count):
-    start = directions.initial(jax.random.key(0), count, generator.latent_shape)
-    state = parallel.replicate(search.initial_state(config, start[:, None]))
+    state, *fixed = cases.search_arguments(generator, config, count)
+    advance = timing.stepping(lambda state: step(state, *fixed), state)
+    return lambda: [jax.block_until_ready(advance()) for _ in range(steps)]
 
-    def run():
-      nonlocal state
-      for _ in range(STEPS):
-        state, parts = step(state, *inputs)
-        jax.block_until_ready(parts)
-
-    return run
-
-  seconds = compare_pytorch.interleave(rounds, {"one": runs(1), "many": runs(RESTARTS)})
-  one, many = (value / STEPS for value in seconds.values())
+  seconds = timing.in_turns(rounds, {"one": runs(1), "many": runs(count)})
+  one, many = (value / steps for value in seconds.values())
   print(
-    f"search step: {one * 1e3:.0f} ms with 1 restart, {many * 1e3:.0f} ms with {RESTARTS}, "
+    f"search step: {one * 1e3:.0f} ms with 1 restart, {many * 1e3:.0f} ms with {count}, "
     f"{many / one:.2f} times as long",
     flush=True,
   )
 
 
-def memory(candidates: int, generator: Any) -> None:
+def memory(wanted: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
   """Makes candidates and prints the largest memory that the process had so far, as it goes."""
-  config = make_config(1)
-  config.generate.shard_candidates = 16_384  # The paper's, not the smaller one of the faces.
-  # No set is ever full; the run ends with the shard that reaches the number of candidates.
-  config.generate.num_images.train = 10 * candidates
+  config.num_images.train = 10 * wanted  # The data set is never full.
   made, write = [], shards.write_shard
 
   class Enough(Exception):
-    pass
+    """Ends the run with the shard that reaches the number of candidates."""
 
   def written(path, records, counts):
     write(path, records, counts)
@@ -214,42 +172,44 @@ def memory(candidates: int, generator: Any) -> None:
     size = sum(map(len, records)) / 2**20
     print(
       f"{sum(made):>9,} candidates: {peak:.2f} GiB at most; this shard has {len(records):,} "
-      f"pairs, {size:.0f} MiB",
+      f"pairs, {size:.3g} MiB",
       flush=True,
     )
-    if sum(made) >= candidates:
+    if sum(made) >= wanted:
       raise Enough
 
-  start = time.perf_counter()
-  with tempfile.TemporaryDirectory() as folder:
-    with mock.patch.object(synthetic, "write_shard", written):
-      try:
-        make_set(generator, config, Path(folder))
-      except Enough:
-        pass
+  start, key = time.perf_counter(), jax.random.key(0)
+  with temporary_folder() as folder, mock.patch.object(shards, "write_shard", written):
+    with contextlib.suppress(Enough):
+      generate.generate(generator, config, cases.faces_direction(), key, folder)
   print(f"{sum(made) / (time.perf_counter() - start):.0f} candidates/s")
 
 
 def main() -> None:
   """Runs what the flags choose."""
+  positive, parts = command_line.positive, command_line.names(PARTS)
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--parts", default="disk,on_the_fly,restarts", help="comma-separated")
-  parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--pairs", type=int, default=3072)
-  parser.add_argument("--candidates", type=int, help="only measure the memory, over so many")
+  parser.add_argument("--parts", type=parts, default=list(PARTS), help="comma-separated")
+  parser.add_argument("--rounds", type=positive, default=3, help="timings of each")
+  parser.add_argument("--pairs", type=positive, default=3072, help="to make, and to train on")
+  parser.add_argument("--chunk", type=positive, default=64, help="candidates at once")
+  parser.add_argument("--restarts", type=positive, default=8, help="of the search")
+  parser.add_argument("--steps", type=positive, default=4, help="of the search in one timing")
+  parser.add_argument("--candidates", type=positive, help="only measure the memory, over so many")
+  parser.add_argument("--shard", type=positive, default=16_384, help="candidates of a shard, there")
   arguments = parser.parse_args()
-  generator = generators.load("pretrained:dcgan_faces")
+  generator = generators.load(cases.faces_config().generator)
+  config = make_config(arguments.pairs, arguments.chunk)
   if arguments.candidates:
-    return memory(arguments.candidates, generator)
-  parts = {
-    "disk": lambda: disk(arguments.rounds, arguments.pairs, generator),
-    "on_the_fly": lambda: on_the_fly(arguments.rounds, arguments.pairs, generator),
-    "restarts": lambda: restarts(arguments.rounds, generator),
+    config.generate.shard_candidates = arguments.shard
+    return memory(arguments.candidates, config.generate, generator)
+  run = {
+    "disk": lambda: disk(arguments.rounds, config, generator),
+    "on_the_fly": lambda: on_the_fly(arguments.rounds, config, generator),
+    "restarts": lambda: restarts(arguments.rounds, arguments.restarts, arguments.steps, generator),
   }
-  if unknown := set(arguments.parts.split(",")) - set(parts):
-    parser.error(f"unknown parts {sorted(unknown)}; expected {', '.join(parts)}")
-  for name in arguments.parts.split(","):
-    parts[name]()
+  for name in arguments.parts:
+    run[name]()
 
 
 if __name__ == "__main__":

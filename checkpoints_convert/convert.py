@@ -1,9 +1,9 @@
 r"""Converts a published PyTorch generator, or segmenter, to one file of unseg-jax.
 
-  python -m checkpoints_convert.convert --variant=biggan-deep-256 --output=biggan.safetensors
+    python -m checkpoints_convert.convert --variant=biggan-deep-256 --output=biggan.safetensors
 
-  python -m checkpoints_convert.convert --format=dcgan --source=weights.tar \
-    --output=faces.safetensors
+    python -m checkpoints_convert.convert --format=dcgan --source=weights.tar \
+      --output=faces.safetensors
 
 Nothing in the checkpoint is executed. The output appears whole or not at all, and converting the
 same checkpoint again gives the same bytes. Samples of the generator, drawn from the output, are

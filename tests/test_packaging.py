@@ -1,6 +1,7 @@
 """The wheel: what it must carry to work away from the checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -46,6 +47,17 @@ def test_the_wheel_carries_the_package_the_converter_the_configs_and_their_data(
   assert len(configs) > 5 and templates
   assert code | configs | templates | pretrained <= names
   assert not any(name.startswith(("tests/", "configs/", "benchmarks/")) for name in names)
+
+
+def test_every_dependency_has_a_version_that_is_known_to_work(wheel):
+  (metadata,) = (n for n in zipfile.ZipFile(wheel).namelist() if n.endswith("/METADATA"))
+  required = zipfile.ZipFile(wheel).read(metadata).decode()
+  lines = re.findall(r"^Requires-Dist: ([\w.-]+).*?(?:extra == ['\"](\w+)['\"])?$", required, re.M)
+  names = {name.lower().replace("_", "-") for name, extra in lines if extra in ("", "test")}
+  constraints = (ROOT / "constraints.txt").read_text().lower().replace("_", "-")
+  assert len(names) > 40
+  # TensorFlow's other build is for other machines.
+  assert names - set(re.findall(r"^([\w.-]+)==\S+$", constraints, re.M)) == {"tensorflow"}
 
 
 @pytest.fixture(scope="module")

@@ -93,6 +93,7 @@ def get_config() -> ml_collections.ConfigDict:
   evaluate.batch_size = 8
   evaluate.saliency = False  # Also MAE, S-measure, E-measure and weighted F, by pysodmetrics.
   evaluate.refine = "none"  # "guided", "grabcut": fit the masks to the pictures' edges, by OpenCV.
+  evaluate.average = False  # Over each picture's mirror image, at 0.75, 1 and 1.5 times its size.
   evaluate.reference = ml_collections.ConfigDict()  # Published numbers: {name: {metric: number}}.
 
   config.report = report = ml_collections.ConfigDict()

@@ -7,8 +7,9 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
@@ -109,7 +110,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
       ".tfds"
     )
   segmenter = Segmenter.restore(config.segmenter)
-  _write_scores(_evaluate_real(config, segmenter, data_sets), config, directory)
+  _write_scores(*_evaluate_real(config, {"": segmenter}, data_sets), config, directory)
 
 
 def _run_stage(this: Run, stage: str) -> None:
@@ -237,14 +238,13 @@ def _evaluate(this: Run, folder: Path) -> None:
     segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
   held_out = this.sources("test")
   scores = {
-    name + suffix: _evaluate_on(this.config, segmenter, shards.pairs(pairs))
+    name + suffix: evaluate.evaluate(segmenter, shards.pairs(pairs), **_evaluation(this.config))
     for name, pairs in held_out.items()
     for suffix, segmenter in segmenters.items()
   }
-  for name, pairs in evaluate.data_sets(this.config).items():
-    for suffix, segmenter in segmenters.items():
-      scores |= _evaluate_real(this.config, segmenter, {name + suffix: pairs})
-  _write_scores(scores, this.config, this.workdir)
+  real, beside = _evaluate_real(this.config, segmenters, evaluate.data_sets(this.config))
+  scores |= real
+  _write_scores(scores, beside, this.config, this.workdir)
   this.events.scalars(
     {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
   )
@@ -252,28 +252,42 @@ def _evaluate(this: Run, folder: Path) -> None:
 
 def _evaluate_real(
   config: ml_collections.ConfigDict,
-  segmenter: Segmenter,
+  segmenters: dict[str, Segmenter],
   data_sets: dict[str, Collection[evaluate.Pair]],
-) -> Scores:
+) -> tuple[Scores, dict[str, Scores]]:
+  """Returns the scores, and for each data set those of the answers that look at no picture."""
+  scores, beside = {}, {}
+  for name, pairs in data_sets.items():
+    for suffix, segmenter in segmenters.items():
+      counted = progress.counted(f"evaluate {name}{suffix}", pairs)
+      found = evaluate.compare(segmenter, counted, **_evaluation(config))
+      scores[name + suffix] = found.pop(evaluate.SEGMENTER)
+      beside[name] = found
+  return scores, beside
+
+
+def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  settings = config.evaluate
   return {
-    name: _evaluate_on(config, segmenter, progress.counted(f"evaluate {name}", pairs))
-    for name, pairs in data_sets.items()
+    "batch_size": settings.batch_size,
+    "refine": settings.refine,
+    "with_saliency": settings.saliency,
+    "average": settings.average,
   }
 
 
-def _evaluate_on(config, segmenter: Segmenter, pairs: Iterable[evaluate.Pair]) -> dict[str, float]:
-  settings = config.evaluate
-  return evaluate.evaluate(
-    segmenter, pairs, settings.batch_size, settings.refine, settings.saliency
-  )
-
-
-def _write_scores(scores: Scores, config: ml_collections.ConfigDict, directory: Path) -> None:
+def _write_scores(
+  scores: Scores,
+  beside: dict[str, Scores],
+  config: ml_collections.ConfigDict,
+  directory: Path,
+) -> None:
   """Prints the table of all data sets and saves it as JSON, Markdown and text."""
   reference = config.evaluate.reference.to_dict()
   workdir.write_json(directory / "metrics.json", scores)
+  workdir.write_json(directory / "baselines.json", beside)
   for style, suffix in (("markdown", "md"), ("text", "txt")):
-    table = tables.metrics_table(scores, reference, style)
+    table = tables.metrics_table(scores, reference, style, beside)
     workdir.write_bytes(directory / f"metrics.{suffix}", (table + "\n").encode())
   print(table)
 

@@ -1,21 +1,24 @@
 r"""Segments your own pictures.
 
-  python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
+    python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
 
 writes, for each picture NAME, at its full resolution:
-  NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
-  NAME_cutout.png     the foreground; the probability is the opacity
-  NAME_overlay.png    the picture with its background darkened and the mask outlined
-and, if asked:
-  NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
-                      colour (white, '#2060a0') or on another picture, which is resized to cover
-                      this one and cropped to its centre
-  NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
-                      beside it; each at most 512 pixels a side
 
---input is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
-and --output gets the same ones: photos/a/b.jpg becomes segmented/a/b_mask.png. An --output inside
-such an --input is not searched for pictures. Hidden files and folders are left out.
+    NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
+    NAME_cutout.png     the foreground; the probability is the opacity
+    NAME_overlay.png    the picture with its background darkened and the mask outlined
+
+and, if asked:
+
+    NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
+                        colour (white, '#2060a0') or on another picture, which is resized to cover
+                        this one and cropped to its centre
+    NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
+                        beside it; each at most 512 pixels a side
+
+`--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
+and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
+inside such an `--input` is not searched for pictures. Hidden files and folders are left out.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what.
 """
@@ -27,6 +30,7 @@ from pathlib import Path
 
 import numpy as np
 from absl import app, flags
+from absl import logging as absl_logging
 from PIL import ImageColor
 
 from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
@@ -34,17 +38,22 @@ from unseg_jax.runtime import picture_files, pictures, progress, workdir
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
 
-SEGMENTER = flags.DEFINE_string("segmenter", None, "Workdir of a run, or a converted U-Net.")
+SEGMENTER = flags.DEFINE_string(
+  "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
+)
 INPUT = flags.DEFINE_string(
   "input", None, "A picture, a folder (and all folders inside), or a quoted glob."
 )
-OUTPUT = flags.DEFINE_string("output", None, "Folder to write to, made if it is missing.")
+OUTPUT = flags.DEFINE_string("output", "segmented", "Folder to write to, made if it is missing.")
 BACKGROUND = flags.DEFINE_string(
   "background", None, "Also put the foreground on this: a colour (white, #2060a0) or a picture."
 )
 ANIMATE = flags.DEFINE_bool("animate", False, "Also write an animation of the background's light.")
 REFINE = flags.DEFINE_string(
   "refine", "none", "Or 'guided' or 'grabcut': fit the masks to the pictures' edges, by OpenCV."
+)
+AVERAGE = flags.DEFINE_bool(
+  "average", False, "Average over the mirrored picture and three scales: better, six times as slow."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
 
@@ -68,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
       OUTPUT.value,
       OVERWRITE.value,
       refine=REFINE.value,
+      average=AVERAGE.value,
       background=BACKGROUND.value,
       animate=ANIMATE.value,
     )
@@ -82,18 +92,20 @@ def predict(
   output: str,
   overwrite: bool,
   refine: str = "none",
+  average: bool = False,
   background: str | None = None,
   animate: bool = False,
 ) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each.
 
   Args:
-    segmenter_folder: the workdir of the run that trained the segmenter, or a converted U-Net.
+    segmenter_folder: what `Segmenter.restore` takes, such as the workdir of a run.
     pattern: the pictures, as in `picture_files.find_pictures`, folders inside a folder included.
     output: the folder to write to, made if it is missing; gets the folders that are inside the
       one that `pattern` names. If it is inside that one itself, it is not searched for pictures.
     overwrite: whether to replace files that are there already.
     refine: one of `refinement.METHODS`, for the masks.
+    average: whether to average over several views of each picture; see `Segmenter.views`.
     background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
     animate: whether to write an animation, too.
 
@@ -108,7 +120,7 @@ def predict(
       become one of the next run's, there is no such refinement, or `background` is neither.
     OSError: a folder cannot be searched, or the outputs cannot be written.
   """
-  segmenter_folder, output = (Path(os.path.expanduser(path)) for path in (segmenter_folder, output))
+  segmenter_folder, output = os.path.expanduser(segmenter_folder), Path(os.path.expanduser(output))
   if output.exists() and not output.is_dir():
     raise NotADirectoryError(f"--output={output} is a file; expected a folder, or a new name.")
   refinement.check_method(refine)
@@ -119,7 +131,7 @@ def predict(
   skipped = 0
   with progress.bar("predict", len(plan), unit="picture") as bar:
     for picture, outputs in plan.items():
-      problem = _segment(segmenter, picture, outputs, overwrite, refine)
+      problem = _segment(segmenter, picture, outputs, overwrite, refine, average)
       if problem:
         skipped += 1
         bar.write(f"skipped: {problem}", file=sys.stderr)
@@ -238,6 +250,7 @@ def _segment(
   outputs: Mapping[Path, Encode],
   overwrite: bool,
   refine: str,
+  average: bool,
 ) -> str | None:
   """Segments one picture; returns why it was skipped, if it was."""
   there = [path for path in outputs if path.exists()]
@@ -248,12 +261,14 @@ def _segment(
     image = picture_files.read_picture(picture)
   except ValueError as error:
     return str(error)
-  probability = refinement.refine(segmenter(image), image, refine)
+  probability = refinement.refine(segmenter(image, average), image, refine)
   for path, encode in outputs.items():
     workdir.write_bytes(path, encode(image, probability))
   return None
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["segmenter", "input", "output"])
+  flags.mark_flag_as_required("input")
+  # The libraries' own chatter stays out of the way.
+  absl_logging.set_verbosity(absl_logging.ERROR)
   app.run(main)

@@ -1,7 +1,7 @@
 r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
-  python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
-  python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
+    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
+    python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
 The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
 page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
@@ -33,32 +33,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make(runs: Sequence[str], output: str | None) -> Path:
-  """Writes the page of one run, or that which compares several.
+  """Writes the page of one run, or that which compares several; returns where it went.
 
   Args:
     runs: their workdirs.
     output: where the page goes; if None, report.html in the workdir of one run, and
       comparison.html in the current folder for several.
 
-  Returns:
-    Where the page went.
-
   Raises:
     FileNotFoundError, ValueError: there is no run, one is no workdir, is damaged or given twice,
       its pictures are not there, or `output` is no name of a page. The page is not touched.
     OSError: the page cannot be written.
   """
-  directories = [Path(os.path.expanduser(run)) for run in runs]
-  if not directories:
+  if not runs:
     raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
-  default = "comparison.html" if len(directories) > 1 else directories[0] / "report.html"
+  directory, *others = (Path(os.path.expanduser(run)) for run in runs)
+  default = "comparison.html" if others else directory / "report.html"
   path = Path(os.path.expanduser(output or default))
   if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
     raise ValueError(f"--output={output}: expected the name of a page, such as comparison.html")
-  if len(directories) > 1:
-    comparison.write(directories, path)
+  if others:
+    comparison.write([directory, *others], path)
   else:
-    (directory,) = directories
     listed = configured_pictures(directory)
     report.write(collect(directory, listed, read_config(directory)["report"]["samples"]), path)
   return path

@@ -184,7 +184,7 @@ def test_page_of_one_data_set_leads_with_its_metrics(full):
 def test_published_metrics_stand_below_those_of_the_run(full):
   reference = {"ECSSD": {"iou": 0.7, "mae": 0.125}, "Never evaluated": {"iou": 0.3}}
   page = report.render(dataclasses.replace(full, reference=reference))
-  rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page[page.index('id="metrics"') :])
+  rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page[page.index('id="metrics"') :], flags=re.DOTALL)
   cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
   assert [row[0] for row in cells[:4]] == ["Data set", "ECSSD", "Published", "DUTS-TE"]
   assert cells[1][1:] == ["0.9500", "0.8000", "0.9000", "0.9123", "-"]
@@ -199,7 +199,7 @@ def test_searches_from_several_starts_are_shown_and_the_chosen_one_is_marked(ful
   ]
   page = report.render(dataclasses.replace(full, restarts=restarts))
   section = page[page.index('id="direction"') : page.index('id="synthetic-set"')]
-  rows = re.findall(r"<tr>(.*?)</tr>", section)
+  rows = re.findall(r"<tr>(.*?)</tr>", section, flags=re.DOTALL)
   assert [">chosen<" in row for row in rows] == [False, False, True, False]
   assert "Loss" in rows[0] and "−0.25" in rows[2] and "0.75" in rows[2] and "&lt;1&gt;" in rows[2]
   for restart in restarts:

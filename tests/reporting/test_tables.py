@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 
-from unseg_jax.reporting.tables import metrics_table, restarts_table
+from unseg_jax.reporting.tables import best, metrics_table, restarts_table
 
 METRICS = {
   "ECSSD": {"accuracy": 0.95, "iou": 0.8, "f_max": 0.91234},
@@ -68,3 +69,19 @@ def test_without_data_sets_the_table_says_so(style):
 def test_an_unknown_style_is_refused():
   with pytest.raises(ValueError, match="style is 'html'; use text or markdown"):
     metrics_table(METRICS, style="html")
+
+
+@pytest.mark.parametrize(
+  ("values", "lower", "expected"),
+  [
+    ([0.1, 0.3, 0.2], False, {1}),
+    ([0.1, 0.3, 0.2], True, {0}),
+    ([0.3, None, 0.3, 0.2], False, {0, 2}),
+    ([np.nan, 0.3, 0.2], False, {1}),
+    ([0.3, 0.3], False, set()),
+    ([0.3, None, np.nan], False, set()),
+    ([], False, set()),
+  ],
+)
+def test_the_best_number(values, lower, expected):
+  assert best(values, lower) == expected

@@ -4,18 +4,20 @@ import collections
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
-from unseg_jax.evaluation import benchmarks, folders, metrics, saliency, tfds_source
+from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.segmentation import refinement
-from unseg_jax.segmentation.segmenter import Segmenter, foreground, padded_size, resize_shorter_side
+from unseg_jax.segmentation.segmenter import Segmenter, combine, padded_size
 
 Pair = tuple[np.ndarray, np.ndarray]
+Answer = Callable[[tuple[int, int]], np.ndarray]  # A probability from a picture's size alone.
+SEGMENTER = "segmenter"  # What `compare` calls the segmenter.
 SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
 BEFORE = " (before adapting)"  # What it adds for the segmenter that was adapted later.
 
@@ -77,8 +79,22 @@ def evaluate(
   batch_size: int = 8,
   refine: str = "none",
   with_saliency: bool = False,
+  average: bool = False,
 ) -> dict[str, float]:
-  """Scores a segmenter at the masks' full resolution.
+  """Scores a segmenter at the masks' full resolution; see `compare`."""
+  return compare(segmenter, pairs, batch_size, refine, with_saliency, average, {})[SEGMENTER]
+
+
+def compare(
+  segmenter: Segmenter,
+  pairs: Iterable[Pair],
+  batch_size: int = 8,
+  refine: str = "none",
+  with_saliency: bool = False,
+  average: bool = False,
+  beside: Mapping[str, Answer] = baselines.BASELINES,
+) -> dict[str, dict[str, float]]:
+  """Scores a segmenter, and answers that look at no picture, at the masks' full resolution.
 
   Pictures are read and scored on other threads than the one that runs the network. Every picture
   is scored alone and the averages are taken in the pairs' order, so that neither the batch size
@@ -90,64 +106,92 @@ def evaluate(
     batch_size: how many pictures of one padded size go through the network together.
     refine: one of `refinement.METHODS`.
     with_saliency: whether to add the metrics of `saliency.NAMES`.
+    average: whether to average over several views of each picture (`Segmenter.views`).
+    beside: answers that look at no picture, by name, such as `baselines.BASELINES`.
 
   Returns:
-    `accuracy`, `iou`, `f_beta` and `f_max`, as `metrics.aggregate` defines them, and those added.
+    For `SEGMENTER`, and for each answer beside it, the metrics of `metrics.aggregate`, and those
+    added.
 
   Raises:
     ValueError: there is no pair.
   """
-  score = functools.partial(_score, refine=refine, with_saliency=with_saliency)
-  waiting: dict[tuple[int, int], list[_Sample]] = {}
+  score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
+  waiting: dict[tuple[int, int], list[tuple[_Sample, int]]] = {}
   scores: list[tuple[int, concurrent.futures.Future]] = []
   with (
     concurrent.futures.ThreadPoolExecutor(max_workers=1) as reader,
     concurrent.futures.ThreadPoolExecutor() as scorer,
   ):
 
-    def run(samples: list[_Sample]) -> None:
+    def run(views: list[tuple[_Sample, int]]) -> None:
       # Filled up with copies: another batch size would compile the network again.
-      images = [sample.small for sample in samples]
+      images = [sample.views[number] for sample, number in views]
       images += images[:1] * (batch_size - len(images))
-      for sample, logits in zip(samples, segmenter.small_logits(images), strict=False):
-        scores.append((sample.number, scorer.submit(score, logits, sample)))
+      for (sample, number), logits in zip(views, segmenter.small_logits(images), strict=False):
+        sample.logits[number] = logits
+        if len(sample.logits) == len(sample.views):
+          scores.append((sample.number, scorer.submit(score, sample)))
 
-    for sample in _ahead(_samples(segmenter, pairs, refine != "none"), reader, 2 * batch_size):
-      size = padded_size(sample.small)
-      waiting.setdefault(size, []).append(sample)
-      if len(waiting[size]) == batch_size:
-        run(waiting.pop(size))
-    for samples in waiting.values():
-      run(samples)
+    samples = _samples(segmenter, pairs, refine != "none", average)
+    for sample in _ahead(samples, reader, 2 * batch_size):
+      for number, view in enumerate(sample.views):
+        size = padded_size(view)
+        waiting.setdefault(size, []).append((sample, number))
+        if len(waiting[size]) == batch_size:
+          run(waiting.pop(size))
+    for views in waiting.values():
+      run(views)
     scores.sort(key=lambda entry: entry[0])
     found = [future.result() for _, future in scores]
-  averages = metrics.aggregate([score for score, _ in found])
-  if with_saliency:
-    averages |= saliency.aggregate([score for _, score in found])
-  return averages
+  if not found:
+    raise ValueError("a segmenter is scored on at least one image, got none")
+  return {name: _averages([scored[name] for scored in found], with_saliency) for name in found[0]}
 
 
 class _Sample(NamedTuple):
   number: int
-  small: np.ndarray  # The image as the network takes it.
+  views: list[np.ndarray]  # Of the image, as the network takes it.
+  logits: dict[int, np.ndarray]  # Of each view, as they come.
   image: np.ndarray | None  # At full resolution, where a refinement needs it.
   mask: np.ndarray
 
 
-def _samples(segmenter: Segmenter, pairs: Iterable[Pair], keep_images: bool) -> Iterator[_Sample]:
+def _samples(
+  segmenter: Segmenter, pairs: Iterable[Pair], keep_images: bool, average: bool
+) -> Iterator[_Sample]:
   for number, (image, mask) in enumerate(pairs):
-    small = resize_shorter_side(image, segmenter.image_size)
-    yield _Sample(number, small, image if keep_images else None, mask)
+    views = segmenter.views(image, average)
+    yield _Sample(number, views, {}, image if keep_images else None, mask)
+
+
+# An image's scores: the paper's, and those added.
+_Scores = tuple[metrics.ImageScores, dict[str, float]]
 
 
 def _score(
-  logits: np.ndarray, sample: _Sample, refine: str, with_saliency: bool
-) -> tuple[metrics.ImageScores, dict[str, float]]:
-  probability = foreground(logits, sample.mask.shape)
+  sample: _Sample,
+  refine: str,
+  with_saliency: bool,
+  beside: Mapping[str, Answer],
+) -> dict[str, _Scores]:
+  shape = sample.mask.shape
+  probability = combine([sample.logits[i] for i in range(len(sample.views))], shape)
   if sample.image is not None:
     probability = refinement.refine(probability, sample.image, refine)
-  other = saliency.saliency_scores(probability, sample.mask) if with_saliency else {}
-  return metrics.image_scores(probability, sample.mask), other
+  probabilities = {SEGMENTER: probability} | {name: say(shape) for name, say in beside.items()}
+  return {
+    name: (
+      metrics.image_scores(probability, sample.mask),
+      saliency.saliency_scores(probability, sample.mask) if with_saliency else {},
+    )
+    for name, probability in probabilities.items()
+  }
+
+
+def _averages(scores: list[_Scores], with_saliency: bool) -> dict[str, float]:
+  averages = metrics.aggregate([score for score, _ in scores])
+  return averages | (saliency.aggregate([s for _, s in scores]) if with_saliency else {})
 
 
 def _ahead(

@@ -26,12 +26,14 @@ class ImageScores:
     iou: intersection over union of `probability > 0.5` and the target, 0 where the union is empty.
     f_beta: F_beta of `probability > 0.5`.
     f_at_thresholds: [254], F_beta of `probability > k / 255` for k = 1 ... 254.
+    background_iou: IoU of what is not foreground, 0 where the union is empty.
   """
 
   accuracy: float
   iou: float
   f_beta: float
   f_at_thresholds: np.ndarray
+  background_iou: float
 
 
 def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
@@ -61,6 +63,7 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
     iou=hits / union if union else 0.0,
     f_beta=float(_f_beta(hits, predicted, positives)),
     f_at_thresholds=_f_beta(hits_above, predicted_above, positives),
+    background_iou=(target.size - union) / (target.size - hits) if hits < target.size else 0.0,
   )
 
 
@@ -74,19 +77,24 @@ def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
     scores: one entry per image, in any order.
 
   Returns:
-    `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at each threshold
-    averaged over images, then the maximum over thresholds.
+    The paper's four: `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at
+    each threshold averaged over images, then the maximum over thresholds. And what an object that
+    fills its picture cannot flatter: `background_iou`, and `miou`, the mean of both IoUs.
 
   Raises:
     ValueError: if there is no image.
   """
   if not scores:
     raise ValueError("aggregate needs the scores of at least one image, got none")
+  iou = exact_mean([s.iou for s in scores])
+  background_iou = exact_mean([s.background_iou for s in scores])
   return {
     "accuracy": exact_mean([s.accuracy for s in scores]),
-    "iou": exact_mean([s.iou for s in scores]),
+    "iou": iou,
     "f_beta": exact_mean([s.f_beta for s in scores]),
     "f_max": max(map(exact_mean, np.stack([s.f_at_thresholds for s in scores], axis=1).tolist())),
+    "background_iou": background_iou,
+    "miou": (iou + background_iou) / 2,
   }
 
 

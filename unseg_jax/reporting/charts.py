@@ -1,18 +1,21 @@
-"""Charts of logged values by step, as SVG within HTML."""
+"""Charts of logged values by step: matplotlib lays them out, the page's CSS colours them."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import io
+import re
+from collections.abc import Mapping, Sequence
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 import numpy as np
+from markupsafe import Markup
 
-from unseg_jax.reporting.html_parts import format_number, note, text
-
-# The drawing area of a chart, in SVG units; text is larger on a phone, so the margins are wide.
-CHART_WIDTH, CHART_HEIGHT = 480, 274
+# In SVG units, which are points; the page sets text larger on a phone, so the margins are wide.
+WIDTH, HEIGHT = 480, 274
 LEFT, RIGHT, TOP, BOTTOM = 66, 468, 12, 224
-COLOURS = 5  # As many as the template has --series- variables.
+COLOURS = 5  # As many as style.css has --series- variables.
 STROKES = ("", " dashed", " dotted")  # Tell apart curves for which the colours do not suffice.
+ROUND = (1, 2, 5, 10)  # First digits of the numbers on a linear axis.
+STYLE = {"font.size": 13, "path.simplify": False, "svg.fonttype": "none"}
+SVG = "{http://www.w3.org/2000/svg}"
 
 # Curves by name, each its steps and its values, float64 [N] both.
 Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -55,70 +58,66 @@ def share_axes(curves: Curves) -> list[Curves]:
   return groups
 
 
-def chart(label: str, curves: Curves, series: Mapping[str, int], heading: str = "") -> str:
-  """One chart with its legend; the vertical axis is logarithmic where the values call for it.
+def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
+  """Draws curves on common axes, as an SVG element whose colours the page gives.
 
   Args:
-    label: what it shows, for those who do not see it.
-    curves: what to draw, at least one point of each.
-    series: the number of each curve's colour, counted from 0.
-    heading: to stand above the legend.
+    curves: what to draw, at least one point of each. Values that are not finite leave gaps.
+    order: all names, also of other charts; a curve's place among them decides on its style.
+    label: what the chart shows, for those who do not see it.
   """
-  low, high = _span(np.concatenate([values for _, values in curves.values()]))
-  logarithmic = low > 0 and high > 20 * low
+  # Imported here, as it takes half a second that only those who draw should wait.
+  from matplotlib import figure, style, ticker
+
   first, last = _span(np.concatenate([steps for steps, _ in curves.values()]))
-  across = _scale(first, last, LEFT, RIGHT)
-  if logarithmic:
-    ticks = _log_ticks(low, high)
-    height = _scale(math.log10(low), math.log10(high), BOTTOM, TOP)
-  else:
-    # A constant curve gets an axis too, and runs in the middle of it.
-    margin = 0 if low < high else 0.1 * abs(high) or 1.0
-    ticks = _ticks(low - margin, high + margin, 5, around=True)
-    height = _scale(ticks[0], ticks[-1], BOTTOM, TOP)
+  low, high = _span(np.concatenate([values for _, values in curves.values()]))
+  with style.context(STYLE, after_reset=True):
+    area = LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT
+    axes = figure.Figure((WIDTH / 72, HEIGHT / 72), frameon=False).add_axes(area, frameon=False)
+    for name, (steps, values) in curves.items():
+      axes.plot(steps, values, gid=f"curve {series_style(order.index(name))}", clip_on=False)
+    axes.grid(axis="y")
+    axes.tick_params(length=0, pad=8)
+    axes.tick_params("x", pad=13)
+    axes.set_xlabel("step", loc="right", labelpad=8)
+    margin = 0 if first < last else 0.5
+    axes.set_xlim(first - margin, last + margin)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(4, steps=ROUND, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter("{x:,.10g}")
+    if logarithmic(curves):
+      axes.set(yscale="log", ylim=(low, high))
+      digits = (1, 2, 5) if high < 100 * low else (1, 3) if high < 1000 * low else (1,)
+      axes.yaxis.set_major_locator(ticker.LogLocator(subs=digits, numticks=7))
+      axes.minorticks_off()
+    else:
+      # A constant curve gets an axis too, and runs in the middle of it.
+      margin = 0 if low < high else 0.1 * abs(high) or 1.0
+      numbers = ticker.MaxNLocator(5, steps=ROUND).tick_values(low - margin, high + margin)
+      axes.set(yticks=numbers, ylim=numbers[[0, -1]])
+    axes.yaxis.set_major_formatter(lambda value, _: format_number(value))
+    axes.figure.savefig(file := io.BytesIO(), format="svg")
+  return _inline(file.getvalue(), label)
 
-  def up(values: np.ndarray) -> np.ndarray:
-    return height(np.log10(values) if logarithmic else values)
 
-  marks = [
-    f'<line class="rule" x1="{LEFT}" x2="{RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{format_number(tick)}</text>'
-    for tick in ticks
-    for y in [float(up(np.float64(tick)))]
-  ]
-  marks += [
-    # A number at the right edge ends there, as it would not fit around it.
-    f'<text x="{x:.1f}" y="{BOTTOM + 22}" text-anchor="{"middle" if x < RIGHT - 25 else "end"}">'
-    f"{tick:,.10g}</text>"
-    for tick in _ticks(first, last, 4)
-    for x in [across(tick)]
-  ]
-  paths = (
-    f'<path class="curve {series_style(series[name])}" d="{_path(across(steps), up(values))}"/>'
-    for name, (steps, values) in curves.items()
-  )
-  legend = [
-    f'<span class="{series_style(series[name])}"><i></i>{text(name)} '
-    f"<b>{format_number(values[-1], 4)}</b></span>"
-    for name, (_, values) in curves.items()
-  ]
-  gaps = sum(int((~np.isfinite(values)).sum()) for _, values in curves.values())
-  remark = note(f"{gaps:,} values that are not finite are left out.") if gaps else ""
-  if logarithmic:
-    legend.append('<span class="scale">logarithmic</span>')
-  return (
-    f'<figure class="card"><figcaption>{f"<h4>{text(heading)}</h4>" if heading else ""}'
-    f'<div class="legend">{"".join(legend)}</div></figcaption>'
-    f'<svg viewBox="0 0 {CHART_WIDTH} {CHART_HEIGHT}" role="img" aria-label="{text(label)}">'
-    f"{''.join(marks)}{''.join(paths)}"
-    f'<text x="{RIGHT}" y="{CHART_HEIGHT - 6}" text-anchor="end">step</text></svg>'
-    f"{remark}</figure>"
-  )
+def logarithmic(curves: Curves) -> bool:
+  """Whether the values call for a logarithmic vertical axis: they span more than a factor of 20."""
+  low, high = _span(np.concatenate([values for _, values in curves.values()]))
+  return low > 0 and high > 20 * low
+
+
+def gaps(curves: Curves) -> int:
+  """Returns how many values are not finite, and so not drawn."""
+  return sum(int((~np.isfinite(values)).sum()) for _, values in curves.values())
 
 
 def series_style(number: int) -> str:
   """The CSS classes of a curve, a legend or a bar: a colour, and a stroke where colours repeat."""
   return f"series-{number % COLOURS}{STROKES[number // COLOURS % len(STROKES)]}"
+
+
+def format_number(value: float, digits: int = 6) -> str:
+  """Formats a number briefly, with a real minus sign, and none for zero."""
+  return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
 def _span(values: np.ndarray) -> tuple[float, float]:
@@ -127,46 +126,27 @@ def _span(values: np.ndarray) -> tuple[float, float]:
   return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _scale(low: float, high: float, start: float, stop: float) -> Callable[[Any], Any]:
-  """Returns the linear map of [low, high] to [start, stop]; one point goes to the middle."""
-  if low == high:
-    return lambda value: value * 0 + (start + stop) / 2
-  return lambda value: start + (value - low) * ((stop - start) / (high - low))
+def _inline(file: bytes, label: str) -> Markup:
+  """Takes the lines and numbers out of matplotlib's SVG file, for which the page has the styles.
 
-
-def _ticks(low: float, high: float, count: int, around: bool = False) -> list[float]:
-  """Returns about `count` evenly spaced round numbers (1, 2 or 5 times a power of ten).
-
-  They lie within [low, high], or reach just `around` it.
+  They have no ids, so that several charts fit one page: those that `draw` gives become classes.
   """
-  if low == high:
-    return [low]
-  rough = (high - low) / count
-  power = 10.0 ** math.floor(math.log10(rough))
-  step = next(power * digit for digit in (1, 2, 5, 10) if power * digit >= rough * 0.999)
-  first, last, rounding = low / step, high / step, 1e-9
-  if around:
-    indices = range(math.floor(first + rounding), math.ceil(last - rounding) + 1)
-  else:
-    indices = range(math.ceil(first - rounding), math.floor(last + rounding) + 1)
-  return [i * step for i in indices]
+  old = fromstring(file)
+  new = Element("svg", {"viewBox": old.get("viewBox"), "role": "img", "aria-label": label})
+  for group in old.iter(SVG + "g"):
+    curve = {"class": group.get("id")} if group.get("id", "").startswith("curve") else {}
+    for part in group.findall(SVG + "path"):
+      SubElement(new, "path", curve, d=_round(part.get("d", "")))
+    for part in group.findall(SVG + "text"):
+      place = {name: _round(part.get(name)) for name in ("x", "y")}
+      # A number at the right edge ends there, as it would not fit around it.
+      at_edge = float(place["x"]) > RIGHT - 25
+      anchor = "end" if at_edge else re.search(r"text-anchor: (\w+)", part.get("style"))[1]
+      SubElement(new, "text", place, **{"text-anchor": anchor}).text = part.text
+  return Markup(tostring(new, encoding="unicode"))
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
-  """Returns about six round numbers within [low, high] for a logarithmic axis."""
-  powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-  digits = (1, 2, 5) if len(powers) <= 4 else (1,)
-  ticks = [digit * 10.0**power for power in powers for digit in digits]
-  ticks = [tick for tick in ticks if low <= tick <= high]
-  return ticks[:: math.ceil(len(ticks) / 7)]
-
-
-def _path(x: np.ndarray, y: np.ndarray) -> str:
-  """Returns SVG path data through the points, interrupted where one is not finite."""
-  finite = np.isfinite(x) & np.isfinite(y)
-  commands = []
-  for i in np.flatnonzero(finite):
-    follows = i > 0 and finite[i - 1]
-    # The line of length 0 makes a point without neighbours a dot.
-    commands.append(f"{'L' if follows else 'M'}{x[i]:.1f} {y[i]:.1f}{'' if follows else 'h0'}")
-  return "".join(commands)
+def _round(coordinates: str) -> str:
+  """Rounds to tenths, and makes a point without neighbours a dot: a line of length 0."""
+  rounded = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", coordinates)
+  return re.sub(r"M \S+ \S+(?= M|$)", r"\g<0> h 0", " ".join(rounded.split()))

@@ -16,9 +16,6 @@ from unseg_jax.synthesis import shards
 EXAMPLE = "example:"
 
 
-SEARCH = "Search"  # The stage of the curves that are not of the training.
-
-
 @dataclasses.dataclass(frozen=True)
 class Prediction:
   """A picture and what the segmenter says of it.
@@ -60,14 +57,14 @@ class ReportContents:
     config: the run's settings, a plain dict, nested as need be.
     direction_picture: uint8 [H, W, 3], in each row one latent at shifts 0, 2, 4, 6, and its mask.
     samples: synthetic pairs, uint8 [H, W, 3] images and bool [H, W] masks.
-    filters: for each filter, and for "all" of them, the share in [0, 1] of the candidates that it
-      accepts.
-    curves: for each stage the columns of its log: "step", and any number of others as long.
+    filters: the share in [0, 1] of the candidates that each filter, and "all" of them, accepts.
+    curves: for each stage ("Search", "Training") the columns of its log: "step", others as long.
     metrics: for each data set its metrics by name ("accuracy", "iou", "f_beta", "f_max").
     predictions: pictures that the segmenter was tried on, each by a name of its own.
     restarts: the searches that the direction was chosen from; empty if there was only one.
     animation: an animated WebP of latents that move along the direction.
     reference: for any of the data sets the published metrics by name.
+    baselines: for any of the data sets the metrics of answers that look at no picture, by name.
   """
 
   title: str
@@ -81,6 +78,9 @@ class ReportContents:
   restarts: Sequence[Restart] = ()
   animation: bytes = b""
   reference: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+  baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
@@ -97,7 +97,8 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
   """
   config = read_config(directory)
   search, generate, train = (directory / stage for stage in ("search", "generate", "train"))
-  curves = {SEARCH: _json_or_empty(search / "history.json")}
+  curves = {"Search": _json_or_empty(search / "history.json")}
+  curves |= _json_or_empty(train / "history.json")
   animation = search / "direction.webp"
   return ReportContents(
     title=config["name"],
@@ -105,16 +106,13 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
     direction_picture=_picture_or_empty(search / "direction.png"),
     samples=_read_samples(generate, samples),
     filters=_json_or_empty(generate / "filters.json").get("rates", {}),
-    curves={
-      stage: columns
-      for stage, columns in (curves | _json_or_empty(train / "history.json")).items()
-      if columns
-    },
+    curves={stage: columns for stage, columns in curves.items() if columns},
     metrics=_json_or_empty(directory / "metrics.json"),
     predictions=_predict(directory, picture_paths),
     restarts=_read_restarts(search),
     animation=animation.read_bytes() if animation.exists() else b"",
     reference=config["evaluate"]["reference"],
+    baselines=_json_or_empty(directory / "baselines.json"),
   )
 
 
@@ -167,18 +165,17 @@ def configured_pictures(directory: Path) -> list[Path]:
   Raises:
     FileNotFoundError, ValueError: this is no workdir, or the pictures are not there.
   """
+  names = read_config(directory)["report"]["pictures"]
   try:
-    return find_pictures(read_config(directory)["report"]["pictures"])
+    return find_pictures(names)
   except FileNotFoundError as error:
-    if not (directory / "config.json").exists():
-      raise
     raise FileNotFoundError(
       f"report.pictures of {directory / 'config.json'}: {error} Relative names start at the "
       "current folder: go to the one that the run was started in, or correct the names there."
     ) from error
 
 
-def _json_or_empty(path: Path) -> dict[str, Any]:
+def _json_or_empty(path: Path) -> Any:
   return workdir.read_json(path) if path.exists() else {}
 
 
@@ -195,11 +192,8 @@ def _read_samples(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray
 
 
 def _read_restarts(folder: Path) -> list[Restart]:
-  path = folder / "restarts.json"
-  if not path.exists():
-    return []
   restarts = []
-  for record in workdir.read_json(path):
+  for record in _json_or_empty(folder / "restarts.json"):
     number, chosen = record.pop("restart"), record.pop("chosen")
     picture = _picture_or_empty(folder / f"restart-{number}.png")
     restarts.append(Restart(str(number), chosen, record, picture))

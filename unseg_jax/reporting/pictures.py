@@ -4,6 +4,8 @@ Everything here is NumPy on the host. Pictures are uint8 [H, W, 3] in RGB.
 """
 
 import base64
+import dataclasses
+import io
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,8 +17,10 @@ OUTLINE = (255, 200, 40)
 BACKGROUND_TINT = (14, 20, 44)
 BACKGROUND_BRIGHTNESS = 0.3
 LUMA = (0.2989, 0.5870, 0.1140)  # The grey of the method itself (arXiv 2105.08127).
-ANIMATION_SIDE = 512
+LONGEST_SIDE = 512  # Of animations, and of what a page shows: photographs would make it very large.
 FADING_STEPS = 16
+
+Views = dict[str, np.ndarray]  # Pictures by what they show.
 
 
 def overlay(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
@@ -127,6 +131,31 @@ def fading_frames(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
   return frames
 
 
+def views(image: np.ndarray, probability: np.ndarray) -> Views:
+  """Draws what a page shows of a picture: itself, its probability, cut-out and overlay, by name.
+
+  Args:
+    image: uint8 [H, W, 3].
+    probability: [H, W] in [0, 1]. Where it is not finite, there is only the picture.
+
+  Returns:
+    uint8 pictures, shrunk so that their longer side has at most 512 pixels.
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  if not np.isfinite(probability).all():
+    return {"Picture": _shrink(image)}
+  # Checked at full size, as shrinking would hide a wrong shape.
+  image, probability = map(_shrink, _check_pair(image, probability))
+  return {
+    "Picture": image,
+    "Probability": np.rint(probability * 255).astype(np.uint8),
+    "Cut-out": cutout(image, probability),
+    "Overlay": overlay(image, probability),
+  }
+
+
 def _darkened(image: np.ndarray) -> np.ndarray:
   """Returns a picture [H, W, 3] as its background looks: dark and blue, float32 [H, W, 3]."""
   grey = image @ np.array(LUMA, np.float32)
@@ -140,8 +169,8 @@ def _blend(image: np.ndarray, background: np.ndarray, probability: np.ndarray) -
 
 
 def _shrink(array: np.ndarray) -> np.ndarray:
-  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `ANIMATION_SIDE` pixels a side."""
-  scale = min(1, ANIMATION_SIDE / max(array.shape[:2]))
+  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `LONGEST_SIDE` pixels a side."""
+  scale = min(1, LONGEST_SIDE / max(array.shape[:2]))
   height, width = (max(1, round(scale * side)) for side in array.shape[:2])
   # Bilinear weights are positive: what is in [0, 1] stays there, but for rounding.
   resized = Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR)
@@ -171,6 +200,37 @@ def _check_pair(image: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray,
   return image, probability
 
 
+@dataclasses.dataclass(frozen=True)
+class Embedded:
+  """A picture within a page: its data as an <img> takes them for its src, and its size."""
+
+  uri: str
+  width: int
+  height: int
+
+
+def embed(array: np.ndarray) -> Embedded:
+  """Makes a picture (see `pictures.png_bytes`) a part of a page, at its own size."""
+  uri = data_uri(array)
+  return Embedded(uri, array.shape[1], array.shape[0])
+
+
+def embed_webp(animation: bytes) -> Embedded:
+  """Makes an animated WebP file a part of a page.
+
+  Raises:
+    ValueError: the bytes are no WebP.
+  """
+  try:
+    with Image.open(io.BytesIO(animation), formats=["WEBP"]) as frames:
+      width, height = frames.size
+  except OSError as error:
+    raise ValueError(
+      f"the animation, {len(animation):,} bytes, is not a WebP file: {error}; make it again."
+    ) from error
+  return Embedded(f"data:image/webp;base64,{base64.b64encode(animation).decode()}", width, height)
+
+
 def data_uri(array: np.ndarray) -> str:
-  """Returns a picture (see `pictures.png_bytes`) as text that an <img> takes for its src."""
+  """Returns a picture (see `pictures.png_bytes`) as text that an `<img>` takes for its `src`."""
   return "data:image/png;base64," + base64.b64encode(png_bytes(array)).decode("ascii")

@@ -134,7 +134,7 @@ def _write_shard(
   records, confidences = [], []
   for number, image in zip(numbers, read(numbers.start, numbers.stop), strict=True):
     small = resize_shorter_side(image, segmenter.image_size)
-    probability = segmenter.average(image, small.shape[:2])
+    probability = segmenter.probability(image, small.shape[:2], average=True)
     confidences.append(confidence(probability))
     if confidences[-1] >= config.confidence:
       mask = refinement.refine(probability, small, config.refine) > 0.5

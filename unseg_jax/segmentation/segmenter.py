@@ -1,12 +1,15 @@
 """A trained segmenter: any picture in, the probability of foreground out.
 
-segmenter = Segmenter.restore("runs/dcgan_faces")
-probability = segmenter("photograph.jpg")  # [H, W]
+In two lines:
+
+    segmenter = Segmenter.restore("runs/dcgan_faces")
+    probability = segmenter("photograph.jpg")  # [H, W]
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from PIL import Image
 
 from unseg_jax.runtime import checkpoints, parallel, picture_files, workdir
 from unseg_jax.segmentation.unet import Unet
+
+PRETRAINED = "pretrained:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +47,11 @@ class Segmenter:
 
   @classmethod
   def restore(cls, folder: str | Path, adapted: bool = True) -> "Segmenter":
-    """Restores the best checkpoint of a run, or a U-Net that was converted.
+    """Restores the best checkpoint of a run, or a segmenter's file.
 
     Args:
-      folder: the run's workdir, or a file that `convert.py --format=unet` wrote.
+      folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; or
+        `pretrained:NAME` of the segmenters that the package ships: `pretrained:faces`.
       adapted: whether to take, of a run that adapted its segmenter to pictures, the adapted one;
         else the one before.
 
@@ -53,6 +59,8 @@ class Segmenter:
       FileNotFoundError: it is neither, or the run holds no trained segmenter.
       ValueError: the file is damaged or holds a generator.
     """
+    if str(folder).startswith(PRETRAINED):
+      folder = _pretrained(str(folder).removeprefix(PRETRAINED))
     folder = Path(folder)
     if folder.is_file():
       file = checkpoints.read_generator(folder)
@@ -62,7 +70,8 @@ class Segmenter:
     if not (folder / "config.json").exists():
       raise FileNotFoundError(
         f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-        "`python -m unseg_jax.main`, by default runs/NAME, or a converted U-Net, *.safetensors."
+        "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors, or "
+        f"{PRETRAINED}NAME."
       )
     config = workdir.read_json(folder / "config.json")
     trained = folder / "train"
@@ -71,6 +80,23 @@ class Segmenter:
     variables = checkpoints.restore_best(trained / "checkpoints")
     return cls.create(variables, config["train"]["widths"], config["train"]["image_size"])
 
+  def save(self, path: str | Path) -> None:
+    """Writes the segmenter to one file, `*.safetensors`, whole or not at all.
+
+    Raises:
+      OSError: the file cannot be written.
+    """
+    params = self.variables["params"]
+    levels = [
+      "inc",
+      *(f"down_{i}" for i in range(1, sum(name[:4] == "down" for name in params) + 1)),
+    ]
+    widths = [params[level]["conv_1"]["kernel"].shape[-1] for level in levels]
+    settings = {"widths": widths, "image_size": self.image_size}
+    checkpoints.save_generator(
+      path, checkpoints.GeneratorFile("unet", settings, self.variables, "")
+    )
+
   def __call__(
     self, image: np.ndarray | Image.Image | str | Path, average: bool = False
   ) -> np.ndarray:
@@ -78,7 +104,7 @@ class Segmenter:
 
     Args:
       image: `[H, W, 3]` uint8, a Pillow image or a file.
-      average: whether to average over the flipped picture and `SCALES`; see `average`.
+      average: whether to average over the mirrored picture and `SCALES`.
 
     Returns:
       `[H, W]` float32: each pixel's probability of being foreground.
@@ -90,21 +116,26 @@ class Segmenter:
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
       raise ValueError(f"expected a picture [H, W, 3] of uint8, got {image.shape} {image.dtype}")
-    return (self.average if average else self.probability)(image, image.shape[:2])
+    return self.probability(image, image.shape[:2], average)
 
-  def probability(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+  def probability(
+    self, image: np.ndarray, size: tuple[int, int], average: bool = False
+  ) -> np.ndarray:
     """Segments `[H, W, 3]` uint8 and resizes the logits to `size` (height, width), bilinearly."""
-    small = resize_shorter_side(image, self.image_size)
-    return foreground(self.small_logits([small])[0], size)
+    return combine([self.small_logits([view])[0] for view in self.views(image, average)], size)
 
-  def average(self, image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Segments like `probability`: the mean over the picture and its mirror image, at `SCALES`."""
-    found = []
-    for scale in SCALES:
-      small = resize_shorter_side(image, round(scale * self.image_size))
-      logits, mirrored = self.small_logits([small, small[:, ::-1]])
-      found += [foreground(logits, size), foreground(mirrored[:, ::-1], size)]
-    return np.mean(found, axis=0)
+  def views(self, image: np.ndarray, average: bool) -> list[np.ndarray]:
+    """What the network sees of a picture `[H, W, 3]` uint8: `combine` takes its answers.
+
+    Args:
+      image: the picture.
+      average: whether there are several: at each of `SCALES` the picture, and then its mirror
+        image; else it is the picture alone.
+    """
+    if not average:
+      return [resize_shorter_side(image, self.image_size)]
+    scaled = [resize_shorter_side(image, round(scale * self.image_size)) for scale in SCALES]
+    return [view for small in scaled for view in (small, small[:, ::-1])]
 
   def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Runs the network on pictures of one `padded_size`.
@@ -121,6 +152,18 @@ class Segmenter:
       row[: image.shape[0], : image.shape[1]] = image
     logits = np.asarray(self.logits(self.variables, batch, sizes))
     return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
+
+
+def _pretrained(name: str) -> Path:
+  """The file of a segmenter that the package ships."""
+  files = sorted((Path(str(resources.files("unseg_jax"))) / "pretrained" / "segmenters").iterdir())
+  found = {path.stem: path for path in files}
+  if name not in found:
+    raise FileNotFoundError(
+      f"no segmenter {PRETRAINED}{name} ships with the package; expected one of "
+      + ", ".join(PRETRAINED + known for known in found)
+    )
+  return found[name]
 
 
 SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.
@@ -148,6 +191,14 @@ def _logits(widths: tuple[int, ...]) -> Callable[..., jax.Array]:
     return found[..., 1] - found[..., 0]
 
   return parallel.jit(logits)
+
+
+def combine(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+  """The probability of foreground, `size` float32: the mean over the logits of all `views`."""
+  if len(logits) == 1:
+    return foreground(logits[0], size)
+  upright = (view[:, ::-1] if number % 2 else view for number, view in enumerate(logits))
+  return np.mean([foreground(view, size) for view in upright], axis=0)
 
 
 def foreground(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:

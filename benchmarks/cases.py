@@ -1,0 +1,75 @@
+"""What several benchmarks time: the face generator's settings, the search step, pairs of noise."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from unseg_jax.configs import dcgan_faces
+
+from unseg_jax.direction import directions, search
+from unseg_jax.generators import Generator
+from unseg_jax.runtime import parallel
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+
+
+def faces_config() -> ml_collections.ConfigDict:
+  """The face config with the reference implementation's filters only."""
+  config = dcgan_faces.get_config()
+  config.generate.roundness = 0.0
+  return config
+
+
+def faces_direction() -> np.ndarray:
+  """The direction `[1, 100]` that the reference implementation found for the face generator."""
+  return np.load(GOLDEN / "search_dcgan_faces.npz")["d"][-1:]
+
+
+def draw(
+  generator: Generator, config: ml_collections.ConfigDict, step: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What the search step number `step` draws: latents, labels and radii of these elements."""
+  return search.draw(generator, config, jax.random.fold_in(jax.random.key(1), step), indices)
+
+
+def search_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """The search step with its drawing, of (state, variables, indices), to run under `pmap`."""
+  update = search.make_step(generator, config)
+
+  def draw_and_step(state, variables, indices):
+    return update(state, variables, *draw(generator, config, state.step, indices))
+
+  return draw_and_step
+
+
+def search_state(
+  generator: Generator, config: ml_collections.ConfigDict, restarts: int
+) -> search.SearchState:
+  """The state before the first step, from random directions."""
+  shape = (restarts, config.directions, *generator.latent_shape)
+  start = directions.initial(jax.random.key(0), restarts * config.directions, shape[2:])
+  return search.initial_state(config, start.reshape(shape))
+
+
+def search_arguments(
+  generator: Generator, config: ml_collections.ConfigDict, restarts: int
+) -> tuple[search.SearchState, Any, np.ndarray]:
+  """State, variables and the batch's indices for `search_step`, spread over all devices."""
+  state, variables = parallel.replicate(
+    (search_state(generator, config, restarts), generator.variables)
+  )
+  return state, variables, parallel.shard(np.arange(config.batch_size))
+
+
+def noise_pairs(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
+  """A batch of noise, as the training step of `config.train` takes it."""
+  shape = (config.batch_size, config.image_size, config.image_size)
+  random = np.random.default_rng(0)
+  return {
+    "image": random.integers(0, 256, (*shape, 3), np.uint8),
+    "mask": 255 * random.integers(0, 2, (*shape, 1), np.uint8),
+    "position": np.arange(config.batch_size),
+  }

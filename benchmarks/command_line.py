@@ -1,0 +1,65 @@
+"""What the flags of the benchmarks accept."""
+
+import argparse
+from collections.abc import Callable, Collection
+
+
+def positive(text: str) -> int:
+  """A whole number.
+
+  Raises:
+    argparse.ArgumentTypeError: it is below 1.
+  """
+  if not text.isdecimal() or int(text) < 1:
+    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+  return int(text)
+
+
+def seconds(text: str) -> float:
+  """A length of time above 0.
+
+  Raises:
+    argparse.ArgumentTypeError: it is none.
+  """
+  return _number(text, float("inf"), "seconds above 0")
+
+
+def share(text: str) -> float:
+  """A share above 0.
+
+  Raises:
+    argparse.ArgumentTypeError: it is not within (0, 1].
+  """
+  return _number(text, 1.0, "a share above 0, and at most 1")
+
+
+def _number(text: str, most: float, expected: str) -> float:
+  try:
+    value = float(text)
+  except ValueError:
+    value = 0.0
+  if not 0 < value <= most:
+    raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}")
+  return value
+
+
+def add_divisor(parser: argparse.ArgumentParser) -> None:
+  """Adds the flag `--divisor`, which divides the channels of every layer."""
+  parser.add_argument(
+    "--divisor", type=int, choices=(1, 2, 4, 8, 16), default=1, help="of channels, for a first try"
+  )
+
+
+def names(known: Collection[str]) -> Callable[[str], list[str]]:
+  """Returns what splits names at commas, and puts them in the order of `known`.
+
+  It raises an argparse.ArgumentTypeError for a name that is not known.
+  """
+
+  def split(text):
+    chosen = text.split(",")
+    if unknown := [name for name in chosen if name not in known]:
+      raise argparse.ArgumentTypeError(f"{unknown[0]!r}: expected some of {','.join(known)}")
+    return [name for name in known if name in chosen]
+
+  return split

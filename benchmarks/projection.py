@@ -1,0 +1,98 @@
+"""From what was measured to the time of the paper's whole run."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import ml_collections
+from unseg_jax.configs import bigbigan
+
+
+@dataclasses.dataclass
+class Measured:
+  """What the stages found: seconds of one unit, and its work; None where it was not measured.
+
+  Attributes:
+    search: of a step of the search.
+    candidate: of a candidate, on the devices alone.
+    pair: of a kept pair, onto the disk, where all candidates are kept.
+    disk_step: of a training step from the disk.
+    on_the_fly_step: of a training step that makes its pairs, all candidates kept.
+    candidate_flops, step_flops: floating-point operations of a candidate and of a training step.
+  """
+
+  search: float | None = None
+  candidate: float | None = None
+  pair: float | None = None
+  disk_step: float | None = None
+  on_the_fly_step: float | None = None
+  candidate_flops: float | None = None
+  step_flops: float | None = None
+
+
+def project(
+  measured: Measured, config: ml_collections.ConfigDict, acceptance: float
+) -> dict[str, float | None]:
+  """Seconds of each part of the paper's run; None where its stage was not measured.
+
+  Args:
+    measured: what the stages found.
+    config: the experiment's, as measured; smaller batches are scaled up.
+    acceptance: the share of candidates that the filters keep.
+  """
+  paper = bigbigan.get_config()
+  pairs, steps = paper.generate.num_images.train, paper.train.steps
+  larger = paper.train.batch_size / config.train.batch_size
+  times = dict.fromkeys(("search", "generate", "train", "on the fly"))
+  if measured.search:
+    scale = paper.search.batch_size / config.search.batch_size
+    times["search"] = paper.search.steps * scale * measured.search
+  if measured.pair:
+    times["generate"] = pairs * max(measured.candidate / acceptance, measured.pair)
+  if measured.disk_step:
+    times["train"] = steps * larger * measured.disk_step
+  if measured.on_the_fly_step and measured.candidate:
+    rejected = config.train.batch_size * (1 / acceptance - 1)
+    step = measured.on_the_fly_step + rejected * measured.candidate
+    times["on the fly"] = steps * larger * step
+  for name, parts in (
+    ("together, with a data set on disk", ("search", "generate", "train")),
+    ("together, on the fly", ("search", "on the fly")),
+  ):
+    known = all(times[part] is not None for part in parts)
+    times[name] = sum(times[part] for part in parts) if known else None
+  return times
+
+
+def print_table(
+  measured: Mapping[str, Measured], config: ml_collections.ConfigDict, acceptance: float
+) -> None:
+  """Prints the time of the paper's run, one column for each type."""
+  paper = bigbigan.get_config()
+  pairs, steps = paper.generate.num_images.train, paper.train.steps
+  samples = steps * paper.train.batch_size
+  names = {
+    "search": f"search: {paper.search.steps} steps of {paper.search.batch_size}",
+    "generate": f"generate: {pairs:,} kept of {pairs / acceptance:,.0f} candidates",
+    "train": f"train from the disk: {steps:,} steps of {paper.train.batch_size}",
+    "on the fly": f"train on the fly: as many steps, {samples:,} kept pairs",
+  }
+  print(
+    f"\nThe paper's run on this machine, if the filters keep {acceptance:.0%} of the candidates "
+    "(an assumption):"
+  )
+  columns = {dtype: project(found, config, acceptance) for dtype, found in measured.items()}
+  print(f"| {'':54} | {' | '.join(f'{dtype:>10}' for dtype in columns)} |")
+  print(f"| {'-' * 54} | {' | '.join('-' * 9 + ':' for _ in columns)} |")
+  for part in next(iter(columns.values())):
+    cells = [f"{_duration(times[part]):>10}" for times in columns.values()]
+    print(f"| {names.get(part, part):54} | {' | '.join(cells)} |")
+
+
+def _duration(seconds: float | None) -> str:
+  """Seconds in the unit that suits them; "-" for None."""
+  if seconds is None:
+    return "-"
+  for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+    if seconds >= 2 * length:
+      return f"{seconds / length:.1f} {unit}"
+  return f"{seconds:.1f} s"

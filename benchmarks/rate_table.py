@@ -1,0 +1,71 @@
+"""The table of rates that `paper.py` prints, row by row."""
+
+from collections.abc import Sequence
+
+import work
+from unseg_jax.runtime import parallel
+
+HEADINGS = ("measurement", "type", "rate", "unit", "TFLOP/s", "all", "share", "XLA", "PyTorch")
+HEADINGS = (*HEADINGS, "ratio", "note")
+COLUMNS = (38, 8, 10, 12, 8, 8, 6, 5, 9, 6, 0)
+WORDS = (0, 1, 3, 10)  # Columns that begin at their left.
+
+
+def print_header() -> None:
+  """Prints the table's headings."""
+  _print_cells(HEADINGS)
+  _print_cells(["-" * max(width, 3) for width in COLUMNS])
+
+
+def print_row(
+  name: str,
+  dtype: str,
+  rate: float,
+  unit: str,
+  flops: float | None,
+  by_compiler: float = 0.0,
+  torch_rate: float | None = None,
+  note: str = "",
+) -> None:
+  """Prints a measurement.
+
+  Args:
+    name: what was measured.
+    dtype: what it computed in.
+    rate: units per second, of all devices together.
+    unit: of the rate, such as `steps/s`.
+    flops: of one unit, all devices together; None: not known.
+    by_compiler: the compiler's count of them divided by ours; 0: it has none.
+    torch_rate: the twin's, on one device.
+    note: whatever else there is to say.
+  """
+  count = parallel.device_count()
+  each = None if flops is None else rate * flops / count
+  _print_cells(
+    [
+      name,
+      dtype,
+      _significant(rate),
+      unit,
+      _significant(each / 1e12) if each else "-",
+      _significant(count * each / 1e12) if each else "-",
+      work.share_of_peak(each) if each else "-",
+      f"{by_compiler:.2f}" if by_compiler else "-",
+      _significant(torch_rate) if torch_rate else "-",
+      f"{rate / count / torch_rate:.2f}" if torch_rate else "-",
+      note,
+    ]
+  )
+
+
+def _print_cells(cells: Sequence[str]) -> None:
+  aligned = [
+    f"{cell:<{width}}" if i in WORDS else f"{cell:>{width}}"
+    for i, (cell, width) in enumerate(zip(cells, COLUMNS, strict=True))
+  ]
+  print(f"| {' | '.join(aligned)} |", flush=True)
+
+
+def _significant(value: float) -> str:
+  """Three digits."""
+  return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

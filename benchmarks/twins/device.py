@@ -1,0 +1,31 @@
+"""Where the twins run."""
+
+import importlib.util
+import sys
+
+import jax
+
+
+def choose(wanted: bool) -> tuple[str | None, str]:
+  """Where the twins run, None for nowhere, and what to tell about it."""
+  if not wanted:
+    return None, "PyTorch not wanted"
+  if importlib.util.find_spec("torch") is None:
+    return None, "PyTorch not installed"
+  import torch
+
+  if jax.default_backend() == "cpu":
+    return "cpu", f"PyTorch {torch.__version__} on cpu"
+  if jax.default_backend() != "gpu" or not torch.cuda.is_available():
+    return None, f"PyTorch {torch.__version__} cannot use JAX's {jax.default_backend()}"
+  # As XLA does by default: products of float32 in TF32, and the fastest of several convolutions.
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+  torch.backends.cudnn.benchmark = True
+  return "cuda", f"PyTorch {torch.__version__} on cuda, channels_last"
+
+
+def wait() -> None:
+  """Waits until the twins' device is done."""
+  torch = sys.modules["torch"]
+  if torch.cuda.is_available():
+    torch.cuda.synchronize()
