@@ -101,7 +101,10 @@ class TestAdaptation:
     made = shards.read(adapted / "adapt" / "round-1", "train")
     assert [record["candidate"] for record in made] == [0, 0, 1, 1, 2]
     small = [resize_shorter_side(image, 64) for image in images]
-    masks = [first.average(*pair) > 0.5 for pair in zip(images, sizes(small), strict=True)]
+    masks = [
+      first.probability(*pair, average=True) > 0.5
+      for pair in zip(images, sizes(small), strict=True)
+    ]
     expected = itertools.chain.from_iterable(map(adaptation.squares, small, masks))
     for record, (image, mask) in zip(made, expected, strict=True):
       np.testing.assert_array_equal(record["mask"][..., 0] > 127, mask)
@@ -122,6 +125,19 @@ class TestAdaptation:
     Image.new("RGB", (9, 9)).save(moved / "0.png")
     with pytest.raises(workdir.StageMismatch, match=r"run/adapt holds .*\n +adapt\.images: "):
       pipeline.run(adapting(generator, moved), run, STAGES)
+
+  def test_damaged_shards_are_made_again_as_they_were(
+    self, adapted, generator, photographs, tmp_path, monkeypatch
+  ):
+    run = tmp_path / "run"
+    shutil.copytree(adapted, run)
+    path = shards.shard_path(run / "adapt" / "round-2", "train", 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])
+    monkeypatch.setattr(adaptation, "SHARD_PICTURES", 2)
+    pipeline.run(adapting(generator, photographs), run, STAGES, repair=True)
+    assert path.read_bytes() == whole
+    assert workdir.has_complete_stage(run / "adapt")
 
   def test_refuses_a_config_that_leaves_it_out(self, adapted, generator):
     with pytest.raises(workdir.StageMismatch, match=r"adapt holds a result, but config\.adapt"):

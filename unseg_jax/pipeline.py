@@ -71,7 +71,8 @@ def run(
   parallel.barrier("inputs are checked")
   if parallel.is_primary():
     if repair:
-      _remove_damaged_shards(directory / "generate")
+      for stage in ("generate", "adapt"):
+        _remove_damaged_shards(directory / stage)
     for stage in DERIVED:
       workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
     workdir.write_json(directory / "config.json", config.to_dict())
@@ -83,7 +84,8 @@ def run(
 
 def _remove_damaged_shards(folder: Path) -> None:
   """Removes the shards that are not as they were written, so that the stage makes them anew."""
-  damaged = shards.damaged_shards(folder)
+  data_sets = [path.parent for path in sorted(folder.rglob("counts"))]
+  damaged = [path for data_set in data_sets for path in shards.damaged_shards(data_set)]
   for path in damaged:
     log.info("damaged, to be made anew: %s", path)
     path.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from unseg_jax.evaluation import benchmarks, tfds_source
+from unseg_jax.evaluation import benchmarks, tfds_source, unlabelled
 
 
 def save_pair(images, masks, name, size=(6, 4), seed=0, mask_size=None):
@@ -194,6 +194,22 @@ def test_class_numbers_need_the_foreground_and_are_not_taken_for_brightness(prep
   source = tfds_source.open_pairs("anything", "test", "photo", "trimap", data_dir=prepared)
   with pytest.raises(ValueError, match=r"'trimap' of record 0 .*\[1, 2, 3\].*foreground=\(1,\)"):
     list(source)
+
+
+def test_pictures_open_alone_from_one_number_up_to_another(prepared):
+  pictures = unlabelled.open_pictures("tfds:anything:test[:2]:photo", str(prepared))
+  source = tfds_source.open_pairs("anything", "test", "photo", "greys", data_dir=prepared)
+  expected = [picture for _, picture, _ in source][:2]
+  assert pictures.count == 2
+  np.testing.assert_array_equal(list(pictures.read(0, 2)), expected)
+  np.testing.assert_array_equal(list(pictures.read(1, 2)), expected[1:])
+  for images, message in (
+    ("tfds:anything:test", "expected tfds:NAME:SPLIT:KEY"),
+    ("tfds:anything:dev:photo", "no split 'dev'"),
+    ("tfds:anything:1.0.0:test:image", "no key 'image' for pictures"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      unlabelled.open_pictures(images, str(prepared))
 
 
 def test_wrong_names_list_those_there_are(prepared):

@@ -3,4 +3,6 @@
 In: (image, mask) pairs, from disk or made on the fly. Out: checkpoints, which `Segmenter.restore`
 turns into a function of a picture. Open `train.py` first, then `unet.py`; `segmenter.py` runs a
 trained network on pictures of any size, and `refinement.py` may fit its answer to their edges.
+`data_sets.py` finds the sets of other runs to train on, `adaptation.py` goes on with pictures that
+have no labels.
 """

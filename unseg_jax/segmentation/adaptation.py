@@ -71,8 +71,7 @@ def adapt(
   weights = [*(weight * (1 - share) / sum(weights) for weight in weights), share]
   for number in range(1, config.adapt.rounds + 1):
     here, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
-    if not (here / "dataset_info.json").exists():
-      write_labelled(segmenter, *pictures, config.adapt, here)
+    write_labelled(segmenter, *pictures, config.adapt, here)
     begin = train.from_mixture(settings, [*sources, shards.read(here, SPLIT)], weights, round_key)
     train.train(settings, begin, validate, round_key, here, segmenter.variables)
     best = checkpoints.restore_best(here / "checkpoints")
