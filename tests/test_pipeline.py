@@ -22,7 +22,7 @@ EXAMPLES = ROOT / "unseg_jax" / "pretrained" / "example"
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 STAGES = tuple(pipeline.STAGES)
 SIZES = {"train": 40, "validation": 8, "test": 8}
-SCORES = {"accuracy", "iou", "f_beta", "f_max"}
+SCORES = {"accuracy", "iou", "f_beta", "f_max", "background_iou", "miou"}
 
 
 class TestWholeRun:
@@ -100,7 +100,12 @@ class TestWholeRun:
     scores = workdir.read_json(copied / "metrics.json")
     assert scores.keys() == {"synthetic", "heads"} and scores["heads"].keys() == SCORES
     assert scores["synthetic"] == synthetic_scores
-    assert "heads" in (copied / "report.html").read_text()
+    beside = workdir.read_json(copied / "baselines.json")
+    assert beside.keys() == {"heads"}  # The synthetic set has no photographs.
+    assert beside["heads"].keys() == {"all foreground", "fixed ellipse"}
+    assert beside["heads"]["all foreground"]["background_iou"] == 0
+    report = (copied / "report.html").read_text()
+    assert "heads" in report and "Fixed ellipse" in report
     after = contents(copied)
     assert all(after[path] == state for path, state in before.items())
 

@@ -1,7 +1,9 @@
 """Any segmenter is evaluated by one command, on pictures of any kind, whatever the batches."""
 
+import dataclasses
 import json
 import logging
+import re
 from pathlib import Path
 
 import jax
@@ -13,7 +15,7 @@ from whole_runs import run_command
 from checkpoints_convert.convert import convert_file
 from configs import evaluate as evaluate_config
 from unseg_jax import pipeline
-from unseg_jax.evaluation import benchmarks, evaluate, folders, metrics, saliency
+from unseg_jax.evaluation import baselines, benchmarks, evaluate, folders, metrics, saliency
 from unseg_jax.runtime import checkpoints
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
@@ -21,7 +23,7 @@ from unseg_jax.segmentation.unet import Unet
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (2, 3, 4)
-SCORES = {"accuracy", "iou", "f_beta", "f_max"}
+SCORES = {"accuracy", "iou", "f_beta", "f_max", "background_iou", "miou"}
 
 
 @pytest.fixture(scope="session")
@@ -98,14 +100,19 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
     "--config.evaluate.benchmarks=('ecssd','cub')",
     f"--workdir={workdir}",
   )
-  assert {path.name for path in workdir.iterdir()} == {"metrics.json", "metrics.md", "metrics.txt"}
+  written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json"}
+  assert {path.name for path in workdir.iterdir()} == written
   found = json.loads((workdir / "metrics.json").read_text())
   assert list(found) == ["ecssd", "cub"] and found["ecssd"].keys() == SCORES
   table = (workdir / "metrics.txt").read_text()
   assert table in done.stdout
-  assert table.splitlines()[0].split() == ["Data", "set", "Accuracy", "IoU", "F_beta", "F_max"]
-  assert f"{found['cub']['iou']:.4f}" in table.splitlines()[3]
-  assert (workdir / "metrics.md").read_text().startswith("| Data set | Accuracy |")
+  names = ["Data", "set", "Accuracy", "IoU", "F_beta", "F_max", "Background", "IoU", "mIoU"]
+  assert table.splitlines()[0].split() == names
+  rows = {line.partition("  ")[0]: line for line in table.splitlines()[2:]}
+  answers = [f" ({name})" for name in baselines.BASELINES]
+  assert list(rows) == [name + answer for name in ("ecssd", "cub") for answer in ("", *answers)]
+  assert f"{found['cub']['iou']:.4f}" in rows["cub"]
+  assert re.match(r"\| Data set +\| Accuracy \|", (workdir / "metrics.md").read_text())
   # Each number is that of the pictures segmented one by one; those of CUB, as central squares.
   for name, scores in found.items():
     benchmark = benchmarks.get(name)
@@ -125,9 +132,16 @@ def test_the_papers_numbers_stand_below_ours(unet_file, tmp_path, capsys):
   pipeline.evaluate_segmenter(config, tmp_path / "run")
   for suffix in ("txt", "md"):
     table = (tmp_path / "run" / f"metrics.{suffix}").read_text()
-    *_, ours, paper = table.strip().splitlines()
+    ours, paper = table.strip().splitlines()[2:4]
     assert "ecssd" in ours and "ecssd (reference)" in paper
-    assert [cell for cell in paper.replace("|", " ").split()[2:]] == ["0.8765", "-", "-", "0.7500"]
+    assert [cell for cell in paper.replace("|", " ").split()[2:]] == [
+      "0.8765",
+      "-",
+      "-",
+      "0.7500",
+      "-",
+      "-",
+    ]
   assert "ecssd (reference)" in capsys.readouterr().out
 
 
@@ -187,6 +201,38 @@ def test_200_sizes_take_a_few_compilations(unet_file, caplog):
   longer = {resize_shorter_side(image, 32).shape[:2] for image, _ in pairs}
   assert len(longer) > 50
   assert 1 <= len(compiled) <= 4
+
+
+def test_what_looks_at_no_picture_is_scored_beside_the_segmenter(segmenter, pairs):
+  found = evaluate.compare(segmenter, pairs)
+  assert found.pop(evaluate.SEGMENTER) == evaluate.evaluate(segmenter, pairs)
+  assert list(found) == ["all foreground", "fixed ellipse"]
+  for name, answer in baselines.BASELINES.items():
+    alone = [metrics.image_scores(answer(mask.shape), mask) for _, mask in pairs]
+    assert found[name] == metrics.aggregate(alone)
+
+
+def test_the_ellipse_is_the_published_one():
+  ellipse = baselines.ellipse((200, 100)) > 0.5
+  assert ellipse[105, 50] and not ellipse[:, :9].any() and ellipse[105, 11]
+  assert not ellipse[0].any() and ellipse[-1, 50]  # It reaches further down than up.
+  assert ellipse.mean() == pytest.approx(np.pi / 4 * 0.8, abs=0.02)
+
+
+def test_averaging_is_over_the_mirror_image_and_three_scales(segmenter, pairs):
+  averaged = evaluate.evaluate(segmenter, pairs, batch_size=3, average=True)
+  alone = [metrics.image_scores(segmenter(image, average=True), mask) for image, mask in pairs]
+  assert averaged == pytest.approx(metrics.aggregate(alone), abs=1e-6)
+  assert averaged != evaluate.evaluate(segmenter, pairs)
+  image = pairs[0][0]
+  by_hand = []
+  for scale in (0.75, 1.0, 1.5):
+    other = Segmenter(segmenter.variables, round(scale * segmenter.image_size), segmenter.logits)
+    by_hand += [other(image), other(image[:, ::-1])[:, ::-1]]
+  np.testing.assert_allclose(segmenter(image, average=True), np.mean(by_hand, axis=0), atol=1e-6)
+  # A mirrored picture therefore gets the mirrored answer.
+  mirrored = segmenter(image[:, ::-1], average=True)
+  np.testing.assert_allclose(segmenter(image, average=True), mirrored[:, ::-1], atol=1e-5)
 
 
 def test_saliency_adds_the_fields_metrics(segmenter, pairs):
@@ -273,13 +319,11 @@ def test_the_network_sees_what_pillow_makes_of_the_cropped_pictures(segmenter, t
   # The whole way from the file: a change of the crop, or of the order of the steps, shows here.
   seen = []
 
-  class Spy:
-    image_size = 32
+  def look(variables, batch, sizes):
+    seen.extend(image[:h, :w] for image, (h, w) in zip(batch, sizes, strict=True))
+    return segmenter.logits(variables, batch, sizes)
 
-    def small_logits(self, images):
-      seen.extend(images)
-      return segmenter.small_logits(images)
-
+  spy = dataclasses.replace(segmenter, logits=look)
   images, masks = tmp_path / "images", tmp_path / "masks"
   save_pair(images, masks, "a", 75, 50)
   save_pair(images, masks, "b", 40, 61)
@@ -289,7 +333,7 @@ def test_the_network_sees_what_pillow_makes_of_the_cropped_pictures(segmenter, t
   ):
     config = make_config("", folders=(("mine", str(images), str(masks), crop),))
     seen.clear()
-    evaluate.evaluate(Spy(), evaluate.data_sets(config)["mine"], batch_size=1)
+    evaluate.evaluate(spy, evaluate.data_sets(config)["mine"], batch_size=1)
     sizes = [(32, 32), (32, 32)] if crop else [(32, 48), (48, 32)]
     for stem, box, size, found in zip("ab", boxes, sizes, seen, strict=True):
       picture = Image.open(images / f"{stem}.png").crop(box)

@@ -37,9 +37,10 @@ def test_scores_equal_the_reference():
       assert scores[i].accuracy == pytest.approx(golden[f"accuracy_{i}"], abs=1e-6)
       assert scores[i].iou == pytest.approx(golden[f"iou_{i}"], abs=1e-6)
     result = aggregate(scores)
-    assert list(result) == ["accuracy", "iou", "f_beta", "f_max"]
-    for name, value in result.items():
-      assert value == pytest.approx(golden[name], abs=1e-6), name
+    papers = ["accuracy", "iou", "f_beta", "f_max"]
+    assert list(result) == [*papers, "background_iou", "miou"]
+    for name in papers:
+      assert result[name] == pytest.approx(golden[name], abs=1e-6), name
 
 
 @settings(max_examples=20, deadline=None)
@@ -86,23 +87,35 @@ def test_bins_change_exactly_at_the_thresholds():
 
 def test_the_order_of_images_does_not_matter():
   rng = np.random.default_rng(0)
-  scores = [ImageScores(*rng.random(3), rng.random(254)) for _ in range(50)]
+  scores = [ImageScores(*rng.random(3), rng.random(254), rng.random()) for _ in range(50)]
   assert aggregate(scores) == aggregate(scores[::-1]) == aggregate(scores[25:] + scores[:25])
 
 
 @pytest.mark.parametrize(
-  ("predicted", "target", "accuracy", "iou", "f_beta"),
+  ("predicted", "target", "accuracy", "iou", "f_beta", "background_iou"),
   [
-    (0.0, False, 1.0, 0.0, 1.0),  # nothing there, nothing found: both empty, so P = R = 1
-    (0.0, True, 0.0, 0.0, 0.0),  # P = 1, R = 0
-    (1.0, False, 0.0, 0.0, 0.0),  # P = 0, R = 1
-    (1.0, True, 1.0, 1.0, 1.0),
-    (0.5, True, 0.0, 0.0, 0.0),  # 0.5 is background
+    (0.0, False, 1.0, 0.0, 1.0, 1.0),  # nothing there, nothing found: both empty, so P = R = 1
+    (0.0, True, 0.0, 0.0, 0.0, 0.0),  # P = 1, R = 0
+    (1.0, False, 0.0, 0.0, 0.0, 0.0),  # P = 0, R = 1
+    (1.0, True, 1.0, 1.0, 1.0, 0.0),  # no background, and none found: its union is empty
+    (0.5, True, 0.0, 0.0, 0.0, 0.0),  # 0.5 is background
   ],
 )
-def test_constant_pictures(predicted, target, accuracy, iou, f_beta):
+def test_constant_pictures(predicted, target, accuracy, iou, f_beta, background_iou):
   scores = image_scores(np.full((3, 4), predicted), np.full((3, 4), target))
   assert (scores.accuracy, scores.iou, scores.f_beta) == (accuracy, iou, f_beta)
+  assert scores.background_iou == background_iou
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_the_backgrounds_iou_is_that_of_the_opposite_masks(seed):
+  rng = np.random.default_rng(seed)
+  prediction, target = rng.random((2, 7, 9)) < rng.random()
+  scores, opposite = image_scores(prediction, target), image_scores(~prediction, ~target)
+  assert (scores.background_iou, scores.iou) == (opposite.iou, opposite.background_iou)
+  found = aggregate([scores])
+  assert found["miou"] == pytest.approx((found["iou"] + found["background_iou"]) / 2)
 
 
 def test_no_overlap_makes_an_undefined_f_zero():

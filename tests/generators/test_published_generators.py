@@ -56,7 +56,7 @@ def test_the_whole_method_runs(converted, tmp_path):
   assert direction.shape == (1, *shape)
   np.testing.assert_allclose(np.linalg.norm(direction, axis=1), np.ones((1, *shape[1:])), rtol=1e-4)
   scores = workdir.read_json(tmp_path / "metrics.json")["synthetic"]
-  assert set(scores) == {"accuracy", "iou", "f_beta", "f_max"}
+  assert {"accuracy", "iou", "f_beta", "f_max", "background_iou", "miou"} == set(scores)
 
 
 def test_gradients_reach_every_latent_and_are_finite(converted):

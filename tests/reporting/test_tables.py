@@ -24,6 +24,18 @@ def test_text_has_the_reference_below_its_data_set():
   ]
 
 
+def test_what_looks_at_no_picture_stands_below_its_data_set():
+  baselines = {"ECSSD": {"fixed ellipse": {"iou": 0.6, "miou": 0.5}}, "DUTS": {"other": {}}}
+  lines = metrics_table(METRICS, PAPER, "text", baselines).splitlines()
+  assert [line.partition("  ")[0] for line in lines[2:]] == [
+    "ECSSD",
+    "ECSSD (reference)",
+    "ECSSD (fixed ellipse)",
+    "CUB-200-2011",
+  ]
+  assert lines[4].split()[3:] == ["-", "0.6000", "-", "-"]
+
+
 def test_markdown_is_a_table_with_numbers_aligned_right():
   assert metrics_table({"a|b": {"iou": 0.5}}, style="markdown").splitlines() == [
     "| Data set |    IoU |",

@@ -1,0 +1,128 @@
+"""Foregrounds stand before other backgrounds; the same key gives the same picture."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import backgrounds
+
+SIZE, COUNT = 32, 24
+RED, BLUE = np.float32([0.9, -0.9, -0.9]), np.float32([-0.9, -0.9, 0.9])
+
+
+def pairs():
+  """Red squares before blue, as images and masks."""
+  mask = np.zeros((COUNT, SIZE, SIZE), bool)
+  mask[:, 8:24, 6:22] = True
+  return np.where(mask[..., None], RED, BLUE), mask
+
+
+def keys(seed=0):
+  return jax.random.split(jax.random.key(seed), COUNT)
+
+
+@functools.cache
+def replace(share, *kinds):
+  one = functools.partial(backgrounds.replace, share=share, kinds=kinds)
+  return jax.jit(jax.vmap(one))
+
+
+def inside(mask):
+  """The pixels that the soft edge does not reach, of the foreground and of the background."""
+  soft = np.asarray(jax.vmap(lambda m: backgrounds.soft(m, backgrounds.EDGE))(mask))
+  return soft > 0.999, soft < 0.001
+
+
+@pytest.mark.parametrize("kind", backgrounds.KINDS)
+def test_the_background_changes_and_the_foreground_stays(kind):
+  images, masks = pairs()
+  made = np.asarray(replace(1.0, kind)(keys(), images, masks, (images, masks)))
+  assert made.shape == images.shape and np.isfinite(made).all() and np.abs(made).max() <= 1
+  foreground, background = inside(masks)
+  np.testing.assert_allclose(made[foreground], images[foreground], atol=2e-3)
+  if kind == "generated":
+    # What is taken from elsewhere is background there: no red, even where the red square was.
+    np.testing.assert_allclose(made[background], images[background], atol=1e-2)
+  else:
+    changed = np.abs(made - images).max(axis=-1) > 0.05
+    assert changed[background].mean() > 0.9
+    colours = made[:, 0, 0]
+    assert len(np.unique(colours.round(2), axis=0)) > COUNT / 2
+
+
+def test_plain_is_one_colour_and_a_gradient_lies_between_two():
+  for seed in range(4):
+    key = jax.random.key(seed)
+    assert (np.ptp(backgrounds.plain(key, (SIZE, SIZE)), axis=(0, 1)) == 0).all()
+    gradient = np.asarray(backgrounds.gradient(key, (SIZE, SIZE)))
+    assert np.ptp(gradient, axis=(0, 1)).max() > 0.05
+    # Second differences of what is linear are 0.
+    assert np.abs(np.diff(gradient, 2, axis=0)).max() < 1e-5
+    assert np.abs(np.diff(gradient, 2, axis=1)).max() < 1e-5
+
+
+def test_as_many_pairs_change_as_the_share_says():
+  images, masks = pairs()
+  same = replace(0.0, "plain")(keys(), images, masks, (images, masks))
+  np.testing.assert_array_equal(same, images)
+  repeated = [
+    np.abs(np.asarray(replace(0.5, "plain")(keys(s), images, masks, (images, masks))) - images)
+    for s in range(8)
+  ]
+  changed = np.concatenate(repeated).max(axis=(1, 2, 3)) > 0
+  assert 0.35 < changed.mean() < 0.65
+
+
+def test_a_hole_is_filled_from_around_it():
+  rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
+  image = np.stack([rows, columns, rows * 0 + 0.3], axis=-1).astype(np.float32)
+  known = np.ones((SIZE, SIZE), np.float32)
+  known[10:20, 12:24] = 0
+  spoilt = np.where(known[..., None] > 0, image, 7)
+  filled = np.asarray(jax.jit(backgrounds.fill)(spoilt, known))
+  np.testing.assert_array_equal(filled[known > 0], image[known > 0])
+  assert np.abs(filled - image).max() < 0.2
+  np.testing.assert_allclose(filled[..., 2], 0.3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 8), (31, 17)])
+def test_any_size_is_filled_even_where_nothing_is_known(shape):
+  image = jnp.ones((*shape, 3))
+  assert np.isfinite(backgrounds.fill(image, jnp.zeros(shape))).all()
+  np.testing.assert_allclose(backgrounds.fill(image, jnp.ones(shape)), image)
+
+
+def make_config(**changes):
+  settings = {"share": 0.5, "kinds": backgrounds.KINDS} | changes
+  return ml_collections.ConfigDict({"batch_size": COUNT, "backgrounds": settings})
+
+
+def test_each_pair_gets_another_ones_background():
+  """Every image has a grey of its own, so that one sees whose background it got."""
+  greys = np.linspace(-0.8, 0.8, COUNT, dtype=np.float32)
+  mask = pairs()[1]
+  images = np.where(mask[..., None], RED, greys[:, None, None, None])
+  config = make_config(share=1.0, kinds=("generated",))
+  treat = parallel.pmap(lambda *arrays: backgrounds.replace_all(jax.random.key(1), *arrays, config))
+  made = parallel.unshard(treat(*parallel.shard((images, mask, np.arange(COUNT)))))
+  got = made[:, 0, 0, 0]
+  assert (np.abs(got - greys) > 0.05).all()  # Nobody's own.
+  np.testing.assert_allclose(np.sort(got), greys, atol=1e-2)  # Each one's once.
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"share": 1.5}, r"backgrounds\.share=1\.5: expected a share"),
+    ({"kinds": ("plain", "sky")}, r"'sky'.*expected some of plain, gradient, noise, generated"),
+    ({"kinds": ()}, r"kinds=\(\): expected some of"),
+  ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    backgrounds.check_config(make_config(**changes).backgrounds)
