@@ -1,0 +1,48 @@
+"""Segmenters are kept in one file, and the one that ships is as good as it is said to be."""
+
+import re
+
+import golden_unet
+import numpy as np
+import pytest
+from whole_runs import ROOT
+
+from checkpoints_convert import unet
+from unseg_jax import Segmenter
+from unseg_jax.evaluation import evaluate, folders
+
+PRETRAINED = ROOT / "unseg_jax" / "pretrained"
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+  _, config, variables = unet.convert(golden_unet.make_state_dict(), {})
+  return Segmenter.create(variables, config["widths"], 32)
+
+
+def test_what_was_saved_is_restored_with_its_size(segmenter, tmp_path):
+  segmenter.save(tmp_path / "one.safetensors")
+  segmenter.save(tmp_path / "two.safetensors")
+  assert (tmp_path / "one.safetensors").read_bytes() == (tmp_path / "two.safetensors").read_bytes()
+  restored = Segmenter.restore(tmp_path / "one.safetensors")
+  assert restored.image_size == 32
+  image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+  np.testing.assert_array_equal(restored(image), segmenter(image))
+
+
+def test_a_segmenter_that_does_not_ship_is_refused_with_those_that_do():
+  with pytest.raises(FileNotFoundError, match=r"pretrained:birds ships.*pretrained:faces"):
+    Segmenter.restore("pretrained:birds")
+
+
+def test_the_one_that_ships_reaches_its_recorded_metrics(tmp_path):
+  file = PRETRAINED / "segmenters" / "faces.safetensors"
+  assert file.stat().st_size < 4e6
+  pair = folders.read_pair(
+    *(PRETRAINED / "example" / name for name in ("astronaut_head.png", "astronaut_head_mask.png"))
+  )
+  found = evaluate.evaluate(Segmenter.restore("pretrained:faces"), [pair])
+  text = (PRETRAINED / "README.md").read_text()
+  for name, label in (("iou", "IoU"), ("background_iou", "background IoU"), ("miou", "mIoU")):
+    recorded = float(re.search(rf"\| {label} \| ([\d.]+) \|", text)[1])
+    assert found[name] == pytest.approx(recorded, abs=2e-3), name

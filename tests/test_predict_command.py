@@ -1,0 +1,58 @@
+"""`python -m unseg_jax.predict` as it is typed: what it needs, and what it prints."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from whole_runs import ROOT
+
+EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example"
+
+
+def predict(folder, *arguments):
+  return subprocess.run(
+    [sys.executable, "-m", "unseg_jax.predict", *map(str, arguments)],
+    cwd=folder,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+
+
+@pytest.fixture
+def folder(tmp_path):
+  shutil.copy(EXAMPLE / "astronaut_head.png", tmp_path / "photo.png")
+  return tmp_path
+
+
+def test_a_photograph_alone_is_enough(folder):
+  done = predict(folder, "--input=photo.png")
+  assert done.returncode == 0, done.stderr
+  mask = np.asarray(Image.open(folder / "segmented" / "photo_mask.png")) > 127
+  expected = np.asarray(Image.open(EXAMPLE / "astronaut_head_mask.png").convert("L")) > 127
+  assert (mask == expected).mean() > 0.8
+  assert_only_progress(done)
+
+
+def test_nothing_of_the_libraries_own_is_printed_for_a_run(folder, finished):
+  done = predict(folder, "--input=photo.png", f"--segmenter={finished}", "--average")
+  assert done.returncode == 0, done.stderr
+  assert_only_progress(done)
+
+
+def assert_only_progress(done):
+  ours = r"predict: .*|\d+ of \d+ pictures segmented into \w+"
+  lines = [line for line in re.split(r"[\r\n]+", done.stdout + done.stderr) if line.strip()]
+  assert [line for line in lines if not re.fullmatch(ours, line.strip())] == []
+
+
+def test_a_segmenter_that_is_not_there_is_named(folder):
+  done = predict(folder, f"--segmenter={folder / 'missing'}", "--input=photo.png")
+  assert done.returncode == 1
+  assert str(folder / "missing") in done.stderr
+  assert "Traceback" not in done.stderr
