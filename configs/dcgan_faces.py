@@ -29,7 +29,7 @@ def get_config():
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
   config.train.backgrounds.share = 0.85
-  config.train.backgrounds.kinds = (*3 * ("plain", "gradient"), "generated")
+  config.train.backgrounds.kinds = (*3 * ("plain",), *3 * ("gradient",), "generated")
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config
