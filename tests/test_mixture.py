@@ -23,9 +23,9 @@ STAGES = tuple(pipeline.STAGES)
 def other(tmp_path_factory):
   """A finished data set of another architecture and image size than those of `finished`."""
   folder = tmp_path_factory.mktemp("other")
-  convert_file(GOLDEN / "studiogan_sngan.pth", folder / "sngan.safetensors", "studiogan")
-  config = make_config(folder / "sngan.safetensors")
-  config.name = "sngan"
+  convert_file(GOLDEN / "uncond.pth", folder / "uncond.safetensors", "selfcond")
+  config = make_config(folder / "uncond.safetensors")
+  config.name = "uncond"
   config.search.update({"steps": 2, "batch_size": 2})
   config.generate.update({"chunk": 4, "shard_candidates": 8})
   config.generate.num_images.update({"train": 16, "validation": 4, "test": 4})
@@ -51,15 +51,15 @@ def mixed(finished, other, tmp_path_factory):
 class TestMixture:
   def test_leaves_a_segmenter_and_a_row_for_the_held_out_pairs_of_each_run(self, mixed):
     scores = workdir.read_json(mixed / "metrics.json")
-    assert list(scores) == ["synthetic tiny", "synthetic sngan"]
+    assert list(scores) == ["synthetic tiny", "synthetic uncond"]
     assert Segmenter.restore(mixed)(np.zeros((64, 80, 3), np.uint8)).shape == (64, 80)
     report = (mixed / "report.html").read_text()
-    assert "synthetic tiny" in report and "synthetic sngan" in report
+    assert "synthetic tiny" in report and "synthetic uncond" in report
     assert not (mixed / "search").exists() and not (mixed / "generate").exists()
 
   def test_remembers_what_it_was_trained_on_and_no_place(self, mixed, finished, other):
     settings = workdir.read_json(mixed / "train" / "stage.json")["settings"]
-    for number, (name, run, weight) in enumerate((("tiny", finished, 3), ("sngan", other, 1)), 1):
+    for number, (name, run, weight) in enumerate((("tiny", finished, 3), ("uncond", other, 1)), 1):
       assert settings[f"train.data_sets.{name}.number"] == number
       assert settings[f"train.data_sets.{name}.weight"] == weight
       sha256 = data_sets.fingerprint(run / "generate")
@@ -80,7 +80,7 @@ class TestMixture:
     before = contents(run)
     counts = next((moved / "generate" / "counts").glob("*-train*.json"))
     workdir.write_json(counts, workdir.read_json(counts) | {"sha256": "0" * 64})
-    with pytest.raises(workdir.StageMismatch, match=r"train\.data_sets\.sngan\.sha256: "):
+    with pytest.raises(workdir.StageMismatch, match=r"train\.data_sets\.uncond\.sha256: "):
       pipeline.run(config, run, STAGES)
     with pytest.raises(workdir.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 there, 2\.0"):
       pipeline.run(mixture((finished, 2.0), (other, 1.0)), run, STAGES)

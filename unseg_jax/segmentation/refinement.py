@@ -23,7 +23,7 @@ _RADIUS = 1 / 16
 # A variance of grey values in [0, 255]; regions that vary less are smoothed, edges are kept.
 _EPSILON = 1e-3 * 255**2
 # GrabCut keeps what is at least so likely foreground or background; the rest it decides by colour.
-_SURE = 0.9
+_SURE = 0.99
 _GRABCUT_ITERATIONS = 3
 
 
