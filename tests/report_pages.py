@@ -12,6 +12,17 @@ from PIL import Image
 
 from unseg_jax.runtime import workdir
 
+SECTIONS = [
+  "results",
+  "direction",
+  "synthetic-set",
+  "filters",
+  "losses",
+  "metrics",
+  "predictions",
+  "config",
+]
+METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
 CHROMIUM = next(filter(shutil.which, ["chromium", "chromium-browser", "google-chrome"]), None)
 
 

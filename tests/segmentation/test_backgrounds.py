@@ -27,9 +27,22 @@ def keys(seed=0):
 
 
 @functools.cache
-def replace(share, *kinds):
-  one = functools.partial(backgrounds.replace, share=share, kinds=kinds)
-  return jax.jit(jax.vmap(one))
+def replace(*kinds):
+  return jax.jit(jax.vmap(functools.partial(backgrounds.replace, kinds=kinds)))
+
+
+def treat(images, masks, seed=0, **changes):
+  """A whole batch, on one device."""
+  config = make_config(**changes)
+  function = parallel.pmap(
+    lambda *arrays: backgrounds.replace_all(jax.random.key(seed), *arrays, config)
+  )
+  return parallel.unshard(function(*parallel.shard((images, masks, np.arange(COUNT)))))
+
+
+def make_config(**changes):
+  settings = {"share": 0.5, "kinds": backgrounds.KINDS} | changes
+  return ml_collections.ConfigDict({"batch_size": COUNT, "backgrounds": settings})
 
 
 def inside(mask):
@@ -41,7 +54,7 @@ def inside(mask):
 @pytest.mark.parametrize("kind", backgrounds.KINDS)
 def test_the_background_changes_and_the_foreground_stays(kind):
   images, masks = pairs()
-  made = np.asarray(replace(1.0, kind)(keys(), images, masks, (images, masks)))
+  made = np.asarray(replace(kind)(keys(), images, masks, (images, masks)))
   assert made.shape == images.shape and np.isfinite(made).all() and np.abs(made).max() <= 1
   foreground, background = inside(masks)
   np.testing.assert_allclose(made[foreground], images[foreground], atol=2e-3)
@@ -68,14 +81,13 @@ def test_plain_is_one_colour_and_a_gradient_lies_between_two():
 
 def test_as_many_pairs_change_as_the_share_says():
   images, masks = pairs()
-  same = replace(0.0, "plain")(keys(), images, masks, (images, masks))
-  np.testing.assert_array_equal(same, images)
-  repeated = [
-    np.abs(np.asarray(replace(0.5, "plain")(keys(s), images, masks, (images, masks))) - images)
-    for s in range(8)
-  ]
-  changed = np.concatenate(repeated).max(axis=(1, 2, 3)) > 0
+  made = [treat(images, masks, seed, share=0.5, kinds=("plain",)) for seed in range(6)]
+  changed = np.abs(np.concatenate(made) - np.tile(images, (6, 1, 1, 1))).max(axis=(1, 2, 3)) > 0
   assert 0.35 < changed.mean() < 0.65
+  assert (
+    treat(images, masks, 0, share=0.5).tobytes() == treat(images, masks, 0, share=0.5).tobytes()
+  )
+  assert (treat(images, masks, 1, share=0.5) != treat(images, masks, 0, share=0.5)).any()
 
 
 def test_a_hole_is_filled_from_around_it():
@@ -93,13 +105,9 @@ def test_a_hole_is_filled_from_around_it():
 @pytest.mark.parametrize("shape", [(1, 1), (5, 8), (31, 17)])
 def test_any_size_is_filled_even_where_nothing_is_known(shape):
   image = jnp.ones((*shape, 3))
-  assert np.isfinite(backgrounds.fill(image, jnp.zeros(shape))).all()
-  np.testing.assert_allclose(backgrounds.fill(image, jnp.ones(shape)), image)
-
-
-def make_config(**changes):
-  settings = {"share": 0.5, "kinds": backgrounds.KINDS} | changes
-  return ml_collections.ConfigDict({"batch_size": COUNT, "backgrounds": settings})
+  fill = jax.jit(backgrounds.fill)
+  assert np.isfinite(fill(image, jnp.zeros(shape))).all()
+  np.testing.assert_allclose(fill(image, jnp.ones(shape)), image)
 
 
 def test_each_pair_gets_another_ones_background():

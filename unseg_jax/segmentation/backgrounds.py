@@ -59,8 +59,10 @@ def replace_all(
     every = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
     distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2))
     others = jax.tree.map(lambda x: x[(positions + distance) % size], every)
-  one = functools.partial(replace, share=settings.share, kinds=settings.kinds)
-  return jax.vmap(one)(keys, images, masks, others)
+  composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
+  draw = functools.partial(jax.random.bernoulli, p=settings.share)
+  replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
+  return jnp.where(replaced[:, None, None, None], composed, images)
 
 
 def replace(
@@ -68,23 +70,21 @@ def replace(
   image: jax.Array,
   mask: jax.Array,
   other: tuple[jax.Array, jax.Array],
-  share: float,
   kinds: Sequence[str],
 ) -> jax.Array:
-  """Puts a pair's foreground before another background, or leaves the pair as it is.
+  """Puts a pair's foreground before another background.
 
   Args:
     key: a typed PRNG key.
     image: `[H, W, 3]` float32 in [-1, 1].
     mask: `[H, W]` bool.
     other: another pair, whose background the kind `generated` takes.
-    share: how likely the background is another one.
-    kinds: which backgrounds there are, of `KINDS`, all as likely.
+    kinds: which backgrounds there are, of `KINDS`, each as likely as it is often listed.
 
   Returns:
     An image like `image`.
   """
-  share_key, kind_key, background_key = jax.random.split(key, 3)
+  kind_key, background_key = jax.random.split(key)
   makers = {"plain": plain, "gradient": gradient, "noise": noise}
   made = [
     elsewhere(background_key, *other)
@@ -94,8 +94,7 @@ def replace(
   ]
   background = jnp.stack(made)[jax.random.randint(kind_key, (), 0, len(kinds))]
   alpha = soft(mask, EDGE)[..., None]
-  composed = alpha * image + (1.0 - alpha) * background
-  return jnp.where(jax.random.bernoulli(share_key, share), composed, image)
+  return alpha * image + (1.0 - alpha) * background
 
 
 def plain(key: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -1,0 +1,17 @@
+"""What the tests of the documents share: which there are, and their prose."""
+
+import re
+
+from whole_runs import ROOT
+
+WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def document_name(path):
+  """How a test of a document is called."""
+  return str(path.relative_to(ROOT).with_suffix(""))
+
+
+def prose(path):
+  """A document without its fenced blocks."""
+  return re.sub(r"^\s*```.*?^\s*```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)

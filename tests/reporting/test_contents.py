@@ -1,0 +1,144 @@
+"""What a workdir holds is collected, and the command makes a page of it, or says what is wrong."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_pages import METRICS, SECTIONS, disc, picture, webp, write_config
+
+from unseg_jax import report as report_command
+from unseg_jax.reporting import comparison, report
+from unseg_jax.reporting import contents as contents_lib
+from unseg_jax.runtime import workdir
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def searched(tmp_path):
+  """The workdir of a run that stopped after its search."""
+  folder = tmp_path / "searched"
+  write_config(folder)
+  workdir.write_json(folder / "search" / "history.json", {"step": [0, 1], "loss": [2.0, 1.0]})
+  Image.fromarray(picture(32, 80)).save(folder / "search" / "direction.png")
+  return folder
+
+
+def test_collects_what_an_unfinished_run_left(searched):
+  found = contents_lib.collect(
+    searched, contents_lib.find_pictures(["example:astronaut_head.png"]), 2
+  )
+  assert found.title == "faces" and found.reference == {"ECSSD": {"iou": 0.7}}
+  np.testing.assert_array_equal(found.direction_picture, picture(32, 80))
+  assert list(found.curves) == ["Search"] and found.curves["Search"]["loss"] == [2.0, 1.0]
+  assert not (found.samples or found.filters or found.metrics or found.predictions)
+  assert not (found.restarts or found.animation)
+  assert "No synthetic pairs were kept" in report.render(found)
+
+
+def test_collects_nothing_but_the_config_of_a_run_that_has_just_begun(tmp_path):
+  write_config(tmp_path)
+  page = report.render(contents_lib.collect(tmp_path, [], 2))
+  assert page.count('<p class="empty">') == len(SECTIONS) - 1
+
+
+def test_collects_the_results_of_every_stage(searched, monkeypatch):
+  records = [{"image": picture(seed=i), "mask": disc()[..., None] * 255} for i in range(3)]
+  monkeypatch.setattr(contents_lib.shards, "read", lambda folder, split: records)
+  monkeypatch.setattr(
+    contents_lib.Segmenter, "restore", lambda folder: lambda image: image[..., 0] / 255
+  )
+  workdir.write_json(searched / "generate" / "filters.json", {"rates": {"all": 0.5}})
+  workdir.write_json(searched / "train" / "history.json", {"Training": {"step": [1], "loss": [3]}})
+  workdir.write_json(searched / "metrics.json", {"ECSSD": METRICS})
+  restarts = [{"restart": i, "chosen": i == 1, "loss": -0.5} for i in range(2)]
+  workdir.write_json(searched / "search" / "restarts.json", restarts)
+  Image.fromarray(picture(32, 80, 1)).save(searched / "search" / "restart-1.png")
+  (searched / "search" / "direction.webp").write_bytes(webp())
+  paths = [searched.parent / name for name in ("one/head.png", "two/head.png", "two/cat.png")]
+  for i, path in enumerate(paths):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(picture(seed=i)).save(path)
+
+  found = contents_lib.collect(searched, paths, 2)
+  assert len(found.samples) == 2
+  np.testing.assert_array_equal(found.samples[1][0], picture(seed=1))
+  np.testing.assert_array_equal(found.samples[1][1], disc())
+  assert found.filters == {"all": 0.5} and list(found.curves) == ["Search", "Training"]
+  assert found.metrics == {"ECSSD": METRICS} and found.animation == webp()
+  assert [(r.name, r.chosen, r.scores) for r in found.restarts] == [
+    ("0", False, {"loss": -0.5}),
+    ("1", True, {"loss": -0.5}),
+  ]
+  assert not found.restarts[0].picture.size
+  np.testing.assert_array_equal(found.restarts[1].picture, picture(32, 80, 1))
+  # Pictures of the same stem are told apart.
+  names = [prediction.name for prediction in found.predictions]
+  assert names == [str(paths[0]), str(paths[1]), "cat"]
+  np.testing.assert_array_equal(found.predictions[2].probability, picture(seed=2)[..., 0] / 255)
+
+
+# The command.
+
+
+def test_the_report_of_one_run_goes_to_its_workdir_or_where_one_says(searched, tmp_path):
+  assert report_command.make([str(searched)], None) == searched / "report.html"
+  assert (
+    report_command.make([str(searched)], str(tmp_path / "other.html")) == tmp_path / "other.html"
+  )
+  text = (searched / "report.html").read_text("utf-8")
+  assert "faces" in text and text == (tmp_path / "other.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+  ("arguments", "output", "message"),
+  [
+    ([], None, "no run given.*RUN"),
+    (["searched", "nowhere"], None, "nowhere is not the workdir.*no config.json"),
+    (["nowhere"], None, "nowhere is not the workdir.*no config.json"),
+    (["searched", "damaged"], None, "damaged.*config.json is damaged"),
+    (["searched", "foreign"], None, "foreign.*does not hold the settings of a run"),
+    (["searched", "./searched"], None, "searched is given twice"),
+    (["searched", "lost"], None, "report.pictures of lost.*nothing.png is no file.*current folder"),
+    (["searched"], "searched/config.json", "--output=searched/config.json: expected.*a page"),
+  ],
+)
+def test_what_the_command_refuses_is_named_and_nothing_is_written(
+  searched, monkeypatch, arguments, output, message
+):
+  root = searched.parent
+  monkeypatch.chdir(root)
+  write_config(root / "damaged")
+  (root / "damaged" / "config.json").write_text("{")
+  workdir.write_json(root / "foreign" / "config.json", {"name": "other"})
+  write_config(root / "lost", report={"pictures": ["nothing.png"], "samples": 2})
+  before = sorted(root.rglob("*"))
+  for module in (report_command, comparison):
+    monkeypatch.setattr(module, "collect", lambda *_: pytest.fail("work was done before the check"))
+  with pytest.raises((OSError, ValueError), match=message):
+    report_command.make(arguments, output)
+  assert sorted(root.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+  ("other", "status", "said"),
+  [("begun", 0, "report: comparison.html"), ("nowhere", 1, "error: nowhere is not the workdir")],
+)
+def test_the_command(searched, other, status, said):
+  write_config(searched.parent / "begun", seed=1)
+  done = subprocess.run(
+    [sys.executable, "-m", "unseg_jax.report", "searched", other],
+    cwd=searched.parent,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == status, done.stderr
+  assert said in (done.stderr if status else done.stdout)
+  assert "Traceback" not in done.stderr
+  assert (searched.parent / "comparison.html").exists() == (status == 0)
