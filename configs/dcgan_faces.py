@@ -21,11 +21,15 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 500
+  config.train.steps = 1_000
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
   config.train.checkpoint_every = 250
+  # The segmenter is for photographs, whose backgrounds are not the generator's.
+  config.train.augment = True
+  config.train.backgrounds.share = 0.85
+  config.train.backgrounds.kinds = (*3 * ("plain", "gradient"), "generated")
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config

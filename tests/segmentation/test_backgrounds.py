@@ -31,13 +31,17 @@ def replace(*kinds):
   return jax.jit(jax.vmap(functools.partial(backgrounds.replace, kinds=kinds)))
 
 
-def treat(images, masks, seed=0, **changes):
+def treat(images, masks, seed, **changes):
   """A whole batch, on one device."""
+  key = parallel.replicate(jax.random.key(seed))
+  batch = parallel.shard((images, masks, np.arange(COUNT)))
+  return parallel.unshard(compiled(**changes)(key, *batch))
+
+
+@functools.cache
+def compiled(**changes):
   config = make_config(**changes)
-  function = parallel.pmap(
-    lambda *arrays: backgrounds.replace_all(jax.random.key(seed), *arrays, config)
-  )
-  return parallel.unshard(function(*parallel.shard((images, masks, np.arange(COUNT)))))
+  return parallel.pmap(functools.partial(backgrounds.replace_all, config=config))
 
 
 def make_config(**changes):
@@ -115,9 +119,7 @@ def test_each_pair_gets_another_ones_background():
   greys = np.linspace(-0.8, 0.8, COUNT, dtype=np.float32)
   mask = pairs()[1]
   images = np.where(mask[..., None], RED, greys[:, None, None, None])
-  config = make_config(share=1.0, kinds=("generated",))
-  treat = parallel.pmap(lambda *arrays: backgrounds.replace_all(jax.random.key(1), *arrays, config))
-  made = parallel.unshard(treat(*parallel.shard((images, mask, np.arange(COUNT)))))
+  made = treat(images, mask, 1, share=1.0, kinds=("generated",))
   got = made[:, 0, 0, 0]
   assert (np.abs(got - greys) > 0.05).all()  # Nobody's own.
   np.testing.assert_allclose(np.sort(got), greys, atol=1e-2)  # Each one's once.
