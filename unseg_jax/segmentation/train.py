@@ -339,9 +339,12 @@ class Curves:
         workdir.write_json(folder / "pending.json", {"step": step, "losses": self.waiting})
 
   def append(self, curve: str, point: Mapping[str, float]) -> None:
-    """Adds a point to a curve."""
-    for name, value in point.items():
-      self.columns.setdefault(curve, {}).setdefault(name, []).append(value)
+    """Adds a point to a curve, in the columns with which it began.
+
+    A run that an earlier version began has no columns for the scores that are newer.
+    """
+    for name, values in self.columns.setdefault(curve, {name: [] for name in point}).items():
+      values.append(point[name])
 
   def fetch(self, step: int, config: ml_collections.ConfigDict, manager) -> None:
     """Gets the waiting losses from the device; stops the run at one that is not finite."""
