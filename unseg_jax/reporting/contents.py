@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.reporting.tables import Metrics
 from unseg_jax.runtime import picture_files, workdir
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.synthesis import shards
-
-EXAMPLE = "example:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,14 +72,12 @@ class ReportContents:
   samples: Sequence[tuple[np.ndarray, np.ndarray]]
   filters: Mapping[str, float]
   curves: Mapping[str, Mapping[str, Sequence[float]]]
-  metrics: Mapping[str, Mapping[str, float]]
+  metrics: Metrics
   predictions: Sequence[Prediction]
   restarts: Sequence[Restart] = ()
   animation: bytes = b""
-  reference: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-  baselines: Mapping[str, Mapping[str, Mapping[str, float]]] = dataclasses.field(
-    default_factory=dict
-  )
+  reference: Metrics = dataclasses.field(default_factory=dict)
+  baselines: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
 
 
 def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
@@ -97,8 +94,7 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
   """
   config = read_config(directory)
   search, generate, train = (directory / stage for stage in ("search", "generate", "train"))
-  curves = {"Search": _json_or_empty(search / "history.json")}
-  curves |= _json_or_empty(train / "history.json")
+  searched, trained = (_json_or_empty(folder / "history.json") for folder in (search, train))
   animation = search / "direction.webp"
   return ReportContents(
     title=config["name"],
@@ -106,7 +102,7 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
     direction_picture=_picture_or_empty(search / "direction.png"),
     samples=_read_samples(generate, samples),
     filters=_json_or_empty(generate / "filters.json").get("rates", {}),
-    curves={stage: columns for stage, columns in curves.items() if columns},
+    curves={name: log for name, log in ({"Search": searched} | trained).items() if log},
     metrics=_json_or_empty(directory / "metrics.json"),
     predictions=_predict(directory, picture_paths),
     restarts=_read_restarts(search),
@@ -153,9 +149,8 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
   examples = importlib.resources.files("unseg_jax") / "pretrained" / "example"
   found = []
   for name in names:
-    if name.startswith(EXAMPLE):
-      name = str(examples / name.removeprefix(EXAMPLE))
-    found += picture_files.find_pictures(name)
+    example = name.removeprefix("example:")
+    found += picture_files.find_pictures(name if example == name else str(examples / example))
   return found
 
 
