@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import contents, last_state, make_config, run_main
+from whole_runs import assert_same_weights, contents, last_state, make_config, run_main
 
 from unseg_jax import pipeline
 from unseg_jax.runtime import workdir
@@ -197,12 +197,7 @@ def test_killed_while_it_labels_and_while_it_trains_it_comes_to_the_same(
       last_state, (found.parent, expected.parent), [f"round-{number}"] * 2
     )
     assert step == expected_step == 4
-    for name in ("params", "batch_stats"):
-      jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
-        state[name],
-        expected_state[name],
-      )
+    assert_same_weights(state, expected_state)
 
 
 class TestRefusal:

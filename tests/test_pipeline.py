@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from whole_runs import ROOT, contents, last_state, make_config, records, run_main
+from whole_runs import (
+  ROOT,
+  assert_same_weights,
+  contents,
+  last_state,
+  make_config,
+  records,
+  run_main,
+)
 
 from unseg_jax import pipeline, predict
 from unseg_jax.runtime import progress, workdir
@@ -324,12 +332,7 @@ class TestKilled:
   def test_segmenter_is_the_same(self, resumed, finished):
     (step, state), (expected_step, expected) = last_state(resumed), last_state(finished)
     assert step == expected_step == 6
-    for name in ("params", "batch_stats"):
-      jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7),
-        state[name],
-        expected[name],
-      )
+    assert_same_weights(state, expected)
     history = workdir.read_json(resumed / "train" / "history.json")
     assert history["Training"]["step"] == [1, 2, 3, 4, 5, 6]
     assert history["Validation"]["step"] == [2, 4, 6]

@@ -6,8 +6,16 @@ import socket
 
 import numpy as np
 import pytest
-from flax.traverse_util import flatten_dict
-from whole_runs import contents, finish, last_state, make_config, records, run_main, start_python
+from whole_runs import (
+  assert_same_weights,
+  contents,
+  finish,
+  last_state,
+  make_config,
+  records,
+  run_main,
+  start_python,
+)
 
 from unseg_jax import pipeline
 from unseg_jax.runtime import checkpoints, preemption, workdir
@@ -208,11 +216,7 @@ def assert_same_result(folder, finished):
     assert records(folder, split) == records(finished, split)
   (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
   assert step == expected_step
-  for name in ("params", "batch_stats"):
-    leaves = [flatten_dict(tree[name], sep="/") for tree in (state, expected)]
-    assert leaves[0].keys() == leaves[1].keys()
-    for key, value in leaves[0].items():
-      np.testing.assert_allclose(value, leaves[1][key], rtol=1e-5, atol=1e-7, err_msg=key)
+  assert_same_weights(state, expected)
   histories = [workdir.read_json(run / "train" / "history.json") for run in (folder, finished)]
   for curve, columns in histories[1].items():
     for name, values in columns.items():

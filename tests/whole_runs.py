@@ -5,9 +5,11 @@ import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import orbax.checkpoint as ocp
 import tiny_config
 from array_record.python import array_record_module
+from flax.traverse_util import flatten_dict
 
 from unseg_jax.runtime import checkpoints
 
@@ -47,6 +49,17 @@ def last_state(folder, stage="train"):
     step = manager.latest_step()
     args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
     return step, manager.restore(step, args=args)["state"]
+
+
+def assert_same_weights(state, expected):
+  """The U-Net's weights and statistics of two states are the same but for rounding."""
+  for name in ("params", "batch_stats"):
+    leaves, expected_leaves = (flatten_dict(tree[name], sep="/") for tree in (state, expected))
+    assert leaves.keys() == expected_leaves.keys()
+    for key, value in leaves.items():
+      np.testing.assert_allclose(
+        value, expected_leaves[key], rtol=1e-5, atol=1e-7, err_msg=f"{name}/{key}"
+      )
 
 
 def start_python(code, *arguments, **environment):

@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.augment = False  # Flips, crops, colour and blur.
   train.backgrounds = backgrounds = ml_collections.ConfigDict()
   backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
-  backgrounds.kinds = ("plain", "gradient", "noise", "generated")  # Which ones, all as likely.
+  backgrounds.kinds = ("plain", "gradient", "noise", "generated")  # Each as likely as it is listed.
   train.dtype = "float32"  # What the U-Net computes in; or "bfloat16".
   train.log_every = 20
   train.checkpoint_every = 1_000

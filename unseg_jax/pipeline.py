@@ -18,7 +18,7 @@ import numpy as np
 from unseg_jax import experiment
 from unseg_jax.direction import pictures as direction_pictures
 from unseg_jax.direction import restarts, search
-from unseg_jax.evaluation import evaluate
+from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import DERIVED, Run
 from unseg_jax.reporting import contents, report, tables
 from unseg_jax.runtime import parallel, pictures, preemption, progress, workdir
@@ -262,9 +262,11 @@ def _evaluate_real(
   for name, pairs in data_sets.items():
     for suffix, segmenter in segmenters.items():
       counted = progress.counted(f"evaluate {name}{suffix}", pairs)
-      found = evaluate.compare(segmenter, counted, **_evaluation(config))
+      # What looks at no picture says the same whichever segmenter stands beside it.
+      others = {} if name in beside else baselines.BASELINES
+      found = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
       scores[name + suffix] = found.pop(evaluate.SEGMENTER)
-      beside[name] = found
+      beside.setdefault(name, found)
   return scores, beside
 
 

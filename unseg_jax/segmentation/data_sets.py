@@ -21,11 +21,13 @@ class DataSet:
     name: what to call it: the run's name, with its number in the list where another has that name.
     folder: holds the shards.
     weight: its share of the training pairs, beside the others' weights.
+    sha256: its `fingerprint`.
   """
 
   name: str
   folder: Path
   weight: float
+  sha256: str
 
 
 def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
@@ -54,6 +56,7 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
       name=name if names.count(name) == 1 else f"{name} {number}",
       folder=directory / "generate",
       weight=float(weight),
+      sha256=fingerprint(directory / "generate"),
     )
     for number, (name, directory, (_, weight)) in enumerate(
       zip(names, directories, listed, strict=True), start=1
@@ -83,7 +86,7 @@ def settings(found: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
     data_set.name: {
       "number": number,
       "weight": data_set.weight,
-      "sha256": fingerprint(data_set.folder),
+      "sha256": data_set.sha256,
     }
     for number, data_set in enumerate(found, start=1)
   }

@@ -18,10 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from unseg_jax.generators import PRETRAINED
 from unseg_jax.runtime import checkpoints, parallel, picture_files, workdir
 from unseg_jax.segmentation.unet import Unet
-
-PRETRAINED = "pretrained:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,10 +86,7 @@ class Segmenter:
       OSError: the file cannot be written.
     """
     params = self.variables["params"]
-    levels = [
-      "inc",
-      *(f"down_{i}" for i in range(1, sum(name[:4] == "down" for name in params) + 1)),
-    ]
+    levels = ["inc", *sorted(name for name in params if name.startswith("down_"))]
     widths = [params[level]["conv_1"]["kernel"].shape[-1] for level in levels]
     settings = {"widths": widths, "image_size": self.image_size}
     checkpoints.save_generator(
