@@ -50,6 +50,20 @@ def test_max_pool_and_upsample_equal_pytorchs():
     np.testing.assert_allclose(unet.upsample(x), doubled.permute(0, 2, 3, 1), atol=1e-5)
 
 
+@pytest.mark.parametrize("sizes", [[[8, 12]], [[8, 12], [4, 6], [2, 12]]])
+def test_upsampling_is_the_same_on_every_kind_of_device(sizes):
+  x = np.random.default_rng(0).normal(size=(3, 8, 12, 5)).astype(np.float32)
+  sizes = np.array(sizes)
+  weights = unet.keep_within(np.ones((3, 16, 24, 5), np.float32), 2 * np.resize(sizes, (3, 2)))
+
+  def within(body):
+    return jax.value_and_grad(lambda x: ((weights * body(x, sizes)) ** 2).sum())(x)
+
+  by_slices, by_products = map(within, (unet.upsample_by_slices, unet.upsample_by_products))
+  np.testing.assert_allclose(by_slices[0], by_products[0], rtol=1e-5)
+  np.testing.assert_allclose(by_slices[1], by_products[1], atol=1e-5)
+
+
 def test_training_updates_the_running_statistics_by_a_tenth():
   block = unet.Block(features=2)
   images = np.random.default_rng(0).normal(size=(parallel.device_count(), 2, 8, 8, 3))
