@@ -142,6 +142,13 @@ def test_histogram_equals_numpy(seed, spread):
     np.testing.assert_array_equal(accepted, expected)
 
 
+def test_values_are_counted_the_same_on_every_kind_of_device():
+  values = np.random.default_rng(0).integers(0, 13, (5, 300)).astype(np.int32)
+  expected = [np.bincount(row, minlength=13)[:12] for row in values]
+  np.testing.assert_array_equal(filters.count_by_scatter(values, 12), expected)
+  np.testing.assert_array_equal(filters.count_by_comparison(values, 12), expected)
+
+
 histogram_accepted = jax.jit(filters.histogram_accepted, static_argnums=(1, 2))
 
 

@@ -5,6 +5,8 @@ images [N, H, W, 3] float32 in [-1, 1]; masks bool [N, H, W], True in the foregr
 fractions and names of rules are Python values, fixed when a function is compiled.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,19 +58,39 @@ def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int =
     raise ValueError(f"bins must be at least 2, for a bin needs a neighbour; got {bins}")
   n, height, width, channels = shifted.shape
   values = shifted.reshape(n, height * width * channels)
-  # The last bin includes its right end, 1. One more bin takes the values outside.
+  # The last bin includes its right end, 1. Values outside belong to none.
   bin_of_value = jnp.minimum(jnp.floor((values + 1) * bins / 2), bins - 1)
   bin_of_value = jnp.where(jnp.abs(values) <= 1, bin_of_value, bins).astype(jnp.int32)
-  bin_of_value += (bins + 1) * jnp.arange(n, dtype=jnp.int32)[:, None]
-  counts = jnp.zeros(n * (bins + 1), jnp.int32)
-  counts = counts.at[bin_of_value].add(1, mode="promise_in_bounds")
-  counts = counts.reshape(n, bins + 1)[:, :bins]
+  # Accelerators scatter one value after the other; a CPU compares each value with each bin.
+  counts = jax.lax.platform_dependent(
+    bin_of_value,
+    cpu=functools.partial(count_by_scatter, bins=bins),
+    default=functools.partial(count_by_comparison, bins=bins),
+  )
   # Sums instead of means of 3 bins: integers keep ties exact, and the maxima are the same.
   padded = jnp.pad(counts, ((0, 0), (1, 1)))
   smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
   padded = jnp.pad(smooth, ((0, 0), (1, 1)), constant_values=-1)
   maxima = (smooth >= padded[:, :-2]) & (smooth >= padded[:, 2:])
   return jnp.sum(maxima, axis=1) >= minimum_maxima
+
+
+def count_by_scatter(bin_of_value: jax.Array, bins: int) -> jax.Array:
+  """Counts how often each of the first `bins` bins stands in a row of int32 `[N, V]` in [0, bins].
+
+  Returns:
+    int32 `[N, bins]`.
+  """
+  n = len(bin_of_value)
+  places = bin_of_value + (bins + 1) * jnp.arange(n, dtype=jnp.int32)[:, None]
+  counts = jnp.zeros(n * (bins + 1), jnp.int32).at[places].add(1, mode="promise_in_bounds")
+  return counts.reshape(n, bins + 1)[:, :bins]
+
+
+def count_by_comparison(bin_of_value: jax.Array, bins: int) -> jax.Array:
+  """Counts the same as `count_by_scatter`, by one comparison and sum for each bin."""
+  counts = [jnp.sum(bin_of_value == i, axis=1, dtype=jnp.int32) for i in range(bins)]
+  return jnp.stack(counts, axis=1)
 
 
 def roundness_accepted(
