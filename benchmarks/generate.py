@@ -88,9 +88,7 @@ def torch_run(
 def print_memory(name: str) -> None:
   """Prints what a search step with the batch and microbatch of the generator's config needs."""
   architecture, config, config_file = published.GENERATORS[name]
-  file, _, argument = config_file.partition(":")
-  module = importlib.import_module(f"unseg_jax.configs.{file.removesuffix('.py')}")
-  settings = module.get_config(*([argument] if argument else [])).search
+  settings = published.experiment(config_file).search
   generator = published.random_generator(architecture, config)
   state = cases.search_state(generator, settings, restarts=1)
   shapes = jax.tree.map(

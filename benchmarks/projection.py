@@ -64,9 +64,19 @@ def project(
 
 
 def print_table(
-  measured: Mapping[str, Measured], config: ml_collections.ConfigDict, acceptance: float
+  measured: Mapping[str, Measured],
+  config: ml_collections.ConfigDict,
+  acceptance: float,
+  where: str = "on this machine",
 ) -> None:
-  """Prints the time of the paper's run, one column for each type."""
+  """Prints the time of the paper's run, a column for each type or whatever else was measured.
+
+  Args:
+    measured: what the stages found, by the column's heading.
+    config: the experiment's, as measured.
+    acceptance: the share of candidates that the filters keep.
+    where: what the times are of.
+  """
   paper = bigbigan.get_config()
   pairs, steps = paper.generate.num_images.train, paper.train.steps
   samples = steps * paper.train.batch_size
@@ -77,11 +87,11 @@ def print_table(
     "on the fly": f"train on the fly: as many steps, {samples:,} kept pairs",
   }
   print(
-    f"\nThe paper's run on this machine, if the filters keep {acceptance:.0%} of the candidates "
+    f"\nThe paper's run {where}, if the filters keep {acceptance:.0%} of the candidates "
     "(an assumption):"
   )
-  columns = {dtype: project(found, config, acceptance) for dtype, found in measured.items()}
-  print(f"| {'':54} | {' | '.join(f'{dtype:>10}' for dtype in columns)} |")
+  columns = {name: project(found, config, acceptance) for name, found in measured.items()}
+  print(f"| {'':54} | {' | '.join(f'{name:>10}' for name in columns)} |")
   print(f"| {'-' * 54} | {' | '.join('-' * 9 + ':' for _ in columns)} |")
   for part in next(iter(columns.values())):
     cells = [f"{_duration(times[part]):>10}" for times in columns.values()]

@@ -45,13 +45,13 @@ def print_row(
     [
       name,
       dtype,
-      _significant(rate),
+      significant(rate),
       unit,
-      _significant(each / 1e12) if each else "-",
-      _significant(count * each / 1e12) if each else "-",
+      significant(each / 1e12) if each else "-",
+      significant(count * each / 1e12) if each else "-",
       work.share_of_peak(each) if each else "-",
       f"{by_compiler:.2f}" if by_compiler else "-",
-      _significant(torch_rate) if torch_rate else "-",
+      significant(torch_rate) if torch_rate else "-",
       f"{rate / count / torch_rate:.2f}" if torch_rate else "-",
       note,
     ]
@@ -66,6 +66,6 @@ def _print_cells(cells: Sequence[str]) -> None:
   print(f"| {' | '.join(aligned)} |", flush=True)
 
 
-def _significant(value: float) -> str:
+def significant(value: float) -> str:
   """Three digits."""
   return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -20,12 +20,12 @@ def share_of_peak(rate: float) -> str:
   return f"{rate / peak:.1%}" if peak else "-"
 
 
-def product_flops(jaxpr: Any) -> float:
+def product_flops(jaxpr: Any, turns: float = 1.0) -> float:
   """Floating-point operations of the convolutions and matrix products of one device.
 
   Args:
-    jaxpr: a traced function, `jax.make_jaxpr(f)(...)`. The bodies of while loops count once, for
-      nobody knows how often they run.
+    jaxpr: a traced function, `jax.make_jaxpr(f)(...)`.
+    turns: how often while loops turn, which is not in the program.
   """
   jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
   total = 0.0
@@ -41,9 +41,10 @@ def product_flops(jaxpr: Any) -> float:
       lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]
       total += 2.0 * np.prod(out.shape) * np.prod(lengths)
     else:
-      inner = [product_flops(j) for value in parameters.values() for j in _jaxprs(value)]
+      inner = [product_flops(j, turns) for value in parameters.values() for j in _jaxprs(value)]
       inner = [max(inner)] if equation.primitive.name == "cond" else inner
-      total += sum(inner) * (parameters["length"] if equation.primitive.name == "scan" else 1)
+      times = {"scan": parameters.get("length"), "while": turns}
+      total += sum(inner) * times.get(equation.primitive.name, 1)
   return total
 
 

@@ -1,0 +1,251 @@
+"""What the TPU's own compiler says of every stage, without a TPU: programs compiled ahead of time.
+
+python benchmarks/tpu.py [--stages=search,candidates,train,on_the_fly] [--chips=1]
+  [--generators=bigbigan-128,studiogan-sagan,selfcondgan,biggan-deep-256,stylegan2-1024,dcgan-faces]
+  [--dtype=bfloat16] [--batch=128] [--microbatch=8] [--chunk=64] [--acceptance=0.3]
+  [--json=FILE] [--text=FOLDER]
+
+It needs x86-64 Linux and libtpu (`pip install -e '.[tpu]'`), and takes about a minute a program.
+Nothing runs on a TPU: every time is an estimate, and nobody has seen it. The chip is a v5e.
+
+Each program is the function that the package gives to `jax.pmap`, at the generator's published size
+with the settings of its config; training's are those of the first generator. A call is one step, or
+one chunk of candidates on each chip. `--batch`, `--microbatch` and `--chunk` replace the configs'.
+
+- estimate: the compiler's cycles of everything that runs, one after the other, at 1.5 GHz. Loops
+  count as often as they turn; the labelling of components so often as it did on this machine for
+  masks of the embedded face generator, enlarged. Gathers, scatters, kernels that the compiler
+  generates, and what crosses chips have no estimate: the last columns say how many run, and of how
+  many elements.
+- full rate: the time of the convolutions and matrix products alone at 197 TFLOP/s, counted in the
+  traced program; and what share of the estimate that is.
+- memory: of arguments, results, all that is held on the way, and code, of the chip's 16 GiB.
+- accessed: by the compiler's cost analysis, bodies of loops once; it counts what a layout pads and
+  what stays beside the processor. HBM: bytes to and from the chip's memory by the program's text.
+- where it goes: the five costliest kinds of operation, named by what they were before compilation.
+
+With several numbers of chips (`--chips=1,8,16`) the paper's whole run is projected for each: 300
+steps of search, 1,000,000 kept pairs, 18,000 training steps; what crosses chips, the disk and the
+host take no time in it. `--json` receives all of it, `--text` each program's HLO.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unseg_jax.configs import bigbigan
+
+import command_line
+import projection
+import published
+from rate_table import significant
+from unseg_jax.generators import DTYPES
+
+RATE = 197e12  # Dense bfloat16 FLOP/s of a v5e, from Google's data sheet.
+# The smallest topology with so many chips; a single one stands on no board of its own.
+TOPOLOGIES = {"1": "v5e:2x2", "4": "v5e:2x2", "8": "v5e:2x4", "16": "v5e:4x4"}
+STAGES = ("search", "candidates", "train", "on_the_fly")
+OF_ANY_GENERATOR = ("train", "on_the_fly")
+PAPER = "bigbigan-128"
+FAMILIES = (PAPER, "studiogan-sagan", "selfcondgan", "biggan-deep-256", "stylegan2-1024")
+FAMILIES = (*FAMILIES, "dcgan-faces")
+SMALL = 0.01  # Batch norms may send so much of what the gradient does.
+SHOWN = 5
+# Makes libtpu compile for chips that are not there, and JAX compute on the host.
+ENVIRONMENT = {
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+  "JAX_PLATFORMS": "cpu",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+}
+HEADINGS = ("program", "chips", "estimate", "full rate", "memory", "accessed", "HBM")
+HEADINGS = (*HEADINGS, "where it goes, ms", "without estimate")
+
+
+def programs(stages: Sequence[str], generators: Sequence[str]) -> list[tuple[str, str]]:
+  """Stage and generator of each program: training depends on no generator, and is there once."""
+  return [
+    (stage, name)
+    for stage in stages
+    for name in (generators[:1] if stage in OF_ANY_GENERATOR else generators)
+  ]
+
+
+def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+  """The results of `tpu_programs.py`, in a process of its own, one after the other.
+
+  Raises:
+    subprocess.CalledProcessError: it failed; it has said why.
+  """
+  flags = f"--xla_force_host_platform_device_count={request['chips']}"
+  environment = {
+    **os.environ,
+    **ENVIRONMENT,
+    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
+  }
+  script = Path(__file__).with_name("tpu_programs.py")
+  command = [sys.executable, str(script), json.dumps(request)]
+  with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
+    for line in child.stdout:
+      yield json.loads(line)
+  if child.returncode:
+    raise subprocess.CalledProcessError(child.returncode, command)
+
+
+def row(result: Mapping[str, Any]) -> list[str]:
+  """A program's cells, as `HEADINGS` names them."""
+  name = [result["stage"].replace("_", " "), result["dtype"], result["note"]]
+  if result["stage"] != "train":
+    name.insert(1, result["generator"])
+  first = [", ".join(name), str(result["chips"])]
+  if "error" in result:
+    return [*first, *["-"] * 5, result["error"], "-"]
+  ideal = result["flops"] / RATE
+  return [
+    *first,
+    _milliseconds(result["seconds"]),
+    f"{_milliseconds(ideal)} ({ideal / result['seconds']:.0%})",
+    f"{result['memory'] / 2**30:.1f} GiB",
+    f"{result['bytes'] / 1e9:.1f} GB",
+    f"{result['traffic'] / 1e9:.1f} GB",
+    _costliest(result["kinds"]),
+    _unknown(result["without estimate"]),
+  ]
+
+
+def _milliseconds(seconds: float) -> str:
+  return f"{significant(1e3 * seconds)} ms"
+
+
+def _costliest(kinds: Mapping[str, float]) -> str:
+  shown = list(kinds.items())[:SHOWN]
+  return ", ".join(f"{kind} {significant(1e3 * seconds)}" for kind, seconds in shown)
+
+
+def _unknown(operations: Sequence[Mapping[str, Any]]) -> str:
+  parts = [f"{significant(x['times'])} {x['kind']} of {x['elements']:,}" for x in operations]
+  return ", ".join(parts) or "none"
+
+
+def crossing(result: Mapping[str, Any]) -> str:
+  """What a call sends from chip to chip, and whether that is all that it should.
+
+  A step averages its gradient over the chips once, batch norms their sums, which are small; and
+  pairs made on the fly are gathered. Candidates cross nothing.
+  """
+  groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+  for each in result["collectives"]:
+    groups.setdefault((each["operation"], _purpose(each)), []).append(each)
+  sent = {
+    key: (sum(each["times"] for each in group), sum(x["times"] * x["bytes"] for x in group))
+    for key, group in groups.items()
+  }
+  told = [
+    f"{significant(times)} {operation} of {purpose}, {_bytes(size)}"
+    for (operation, purpose), (times, size) in sent.items()
+  ]
+  times, gradient = sent.pop(("all-reduce", "the gradient"), (0, 0))
+  _, norms = sent.pop(("all-reduce", "batch norms"), (0, 0))
+  if result["stage"] == "on_the_fly":
+    sent.pop(("all-gather", "pairs"), None)
+  if result["gathers backgrounds"]:
+    sent.pop(("all-gather", "pictures"), None)
+  expected = 0 if result["stage"] == "candidates" else 1
+  fine = times == expected and norms <= SMALL * gradient and not sent
+  note = "nothing else crosses chips" if fine else "NOT WHAT IS EXPECTED"
+  if result["gathers backgrounds"]:
+    note += "; backgrounds of the kind `generated` gather the whole batch"
+  return f"{result['stage']}, {result['chips']} chips: {'; '.join([*told, note])}"
+
+
+def _purpose(collective: Mapping[str, Any]) -> str:
+  if "/norm_" in collective["source"]:
+    return "batch norms"
+  if collective["operation"] == "all-gather":
+    return "pairs" if "/while/" in collective["source"] else "pictures"
+  return "the gradient" if collective["operation"] == "all-reduce" else "something else"
+
+
+def _bytes(size: float) -> str:
+  return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
+
+
+def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, projection.Measured]:
+  """The paper's units, from the estimates of its generator, by number of chips."""
+  found: dict[str, projection.Measured] = {}
+  for result in results:
+    if result["generator"] != PAPER or "error" in result:
+      continue
+    units = found.setdefault(f"{result['chips']} x v5e", projection.Measured())
+    if result["stage"] == "search":
+      units.search = result["seconds"]
+    elif result["stage"] == "candidates":
+      # Nobody can estimate a disk that is not there: it keeps up.
+      units.candidate = units.pair = result["seconds"] / (result["chunk"] * result["chips"])
+    elif result["stage"] == "train":
+      units.disk_step = result["seconds"]
+    else:
+      units.on_the_fly_step = result["seconds"]
+  return found
+
+
+def make_parser() -> argparse.ArgumentParser:
+  """The flags."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  known = dict.fromkeys((*FAMILIES, *published.GENERATORS))
+  names, positive = command_line.names, command_line.positive
+  parser.add_argument("--stages", type=names(STAGES), default=list(STAGES))
+  parser.add_argument("--generators", type=names(known), default=list(FAMILIES))
+  parser.add_argument("--chips", type=names(TOPOLOGIES), default=["1"], help="of a v5e")
+  parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
+  parser.add_argument("--batch", type=positive, help="of search and training")
+  parser.add_argument("--microbatch", type=positive, help="of the search, on a chip")
+  parser.add_argument("--chunk", type=positive, help="candidates of a chip at once")
+  parser.add_argument(
+    "--acceptance", type=command_line.share, default=0.3, help="share of candidates kept"
+  )
+  parser.add_argument("--json", type=Path, help="file that receives everything")
+  parser.add_argument("--text", help="folder that receives each program's HLO")
+  return parser
+
+
+def main() -> None:
+  """Compiles the programs and prints the tables."""
+  parser = make_parser()
+  arguments = parser.parse_args()
+  if importlib.util.find_spec("libtpu") is None:
+    parser.error("libtpu, the TPU's compiler, is not installed; pip install -e '.[tpu]'")
+  print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}", flush=True)
+  results = []
+  for chips in arguments.chips:
+    request = {
+      "topology": TOPOLOGIES[chips],
+      "chips": int(chips),
+      "programs": programs(arguments.stages, arguments.generators),
+      **{name: getattr(arguments, name) for name in ("dtype", "batch", "microbatch", "chunk")},
+      "text": arguments.text,
+    }
+    for result in compile_all(request):
+      results.append(result)
+      print(f"| {' | '.join(row(result))} |", flush=True)
+  for result in results:
+    if result["chips"] > 1 and "error" not in result:
+      print(crossing(result))
+  units = measured(results)
+  if units and arguments.batch is None:
+    config = bigbigan.get_config()
+    projection.print_table(units, config, arguments.acceptance, "by the estimates")
+  if arguments.json:
+    arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+  main()

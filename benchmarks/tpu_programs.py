@@ -1,0 +1,315 @@
+"""Compiles the programs of `tpu.py`, which starts this as a process of its own.
+
+The environment says for which accelerator, before JAX is imported. The only argument is a `Request`
+as JSON; each program's result is printed as a line of JSON.
+"""
+
+import collections
+import dataclasses
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import ml_collections
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from unseg_jax.configs import dcgan_faces
+
+import cases
+import hlo
+import published
+import work
+from paper_stages import unit_direction
+from unseg_jax import generators
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import candidates, masks, on_the_fly
+
+CLOCK = 1.5e9  # Cycles a second of a v5e.
+LABELLED = 4  # Chunks of masks whose labelling is watched.
+EMBEDDED = "dcgan-faces"
+# In how many chips the leading axis of an argument or a result is cut: none of them, or all.
+WHOLE, SPLIT = PartitionSpec(), PartitionSpec(parallel.AXIS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+  """What to compile, all with one number of chips.
+
+  Attributes:
+    topology: its name, such as `v5e:2x2`; it may have more chips.
+    chips: how many run the program.
+    programs: stage and generator of each.
+    dtype: what everything computes in.
+    batch, microbatch, chunk: in place of the configs'; None: theirs.
+    text: folder that receives the programs' HLO; None: nowhere.
+  """
+
+  topology: str
+  chips: int
+  programs: list[tuple[str, str]]
+  dtype: str
+  batch: int | None = None
+  microbatch: int | None = None
+  chunk: int | None = None
+  text: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A function as `parallel.pmap` runs it, with arguments that have no leading axis of devices.
+
+  Attributes:
+    function: averages over `parallel.AXIS`.
+    arguments: arrays, or their shapes and types.
+    inputs: how each argument is spread over the chips.
+    outputs: how the results are.
+    donated: arguments whose memory the results may take.
+    note: what a call does.
+    turns: how often the loops turn of which the program does not say; the outermost one first.
+  """
+
+  function: Callable[..., Any]
+  arguments: tuple[Any, ...]
+  inputs: tuple[PartitionSpec, ...]
+  outputs: PartitionSpec
+  donated: tuple[int, ...]
+  note: str
+  turns: tuple[float, ...] = ()
+
+
+def search_step(generator: generators.Generator, config: Any, request: Request) -> Step:
+  """A step of the search, with its drawing."""
+  settings = config.search
+  generator = generators.with_dtype(generator, settings.dtype)
+  share = settings.batch_size // request.chips
+  pieces = share // settings.microbatch if 0 < settings.microbatch < share else 1
+  return Step(
+    cases.search_step(generator, settings),
+    (
+      cases.search_state(generator, settings, restarts=1),
+      generator.variables,
+      np.arange(settings.batch_size),
+    ),
+    (WHOLE, WHOLE, SPLIT),
+    WHOLE,
+    donated=(0,),
+    note=f"batch {settings.batch_size}"
+    + (f", {pieces} microbatches of {settings.microbatch} a chip" if pieces > 1 else ""),
+  )
+
+
+def candidates_step(generator: generators.Generator, config: Any, request: Request) -> Step:
+  """A chunk of candidates on each chip."""
+  settings = config.generate
+  generator = generators.with_dtype(generator, settings.dtype)
+  indices = np.arange(settings.chunk * request.chips)
+  return Step(
+    candidates.make_candidates(generator, settings),
+    (generator.variables, unit_direction(generator), jax.random.key(3), indices),
+    (WHOLE, WHOLE, WHOLE, SPLIT),
+    SPLIT,
+    donated=(),
+    note=f"chunk {settings.chunk}",
+    turns=labelling_turns(settings, generator.image_size),
+  )
+
+
+def train_step(generator: generators.Generator, config: Any, request: Request) -> Step:
+  """A training step on pairs that are there."""
+  settings = config.train
+  state = jax.eval_shape(functools.partial(train.initial_state, settings), jax.random.key(5))
+  return Step(
+    train.make_step(settings, jax.random.key(6)),
+    (state, cases.noise_pairs(settings)),
+    (WHOLE, SPLIT),
+    WHOLE,
+    donated=(0,),
+    note=f"batch {settings.batch_size}",
+  )
+
+
+def on_the_fly_step(generator: generators.Generator, config: Any, request: Request) -> Step:
+  """A training step that makes its pairs, where the filters keep all candidates."""
+  settings = config.generate
+  generator = generators.with_dtype(generator, settings.dtype)
+  state = jax.eval_shape(functools.partial(train.initial_state, config.train), jax.random.key(5))
+  update = train.make_step(config.train, jax.random.key(6))
+  pool = jax.eval_shape(lambda: on_the_fly.empty_pool(config, 0))
+  # What one step finds too many, the next one uses: on average there is a part of a round.
+  rounds = config.train.batch_size / (settings.chunk * request.chips)
+  return Step(
+    on_the_fly.make_step(update, generator, config, jax.random.key(3)),
+    (state, pool, generator.variables, unit_direction(generator)),
+    (WHOLE,) * 4,
+    WHOLE,
+    donated=(0, 1),
+    note=f"batch {config.train.batch_size}, {rounds:.3g} rounds of {settings.chunk} a chip kept",
+    turns=(rounds, *labelling_turns(settings, generator.image_size)),
+  )
+
+
+STAGES = {
+  "search": search_step,
+  "candidates": candidates_step,
+  "train": train_step,
+  "on_the_fly": on_the_fly_step,
+}
+
+
+def labelling_turns(config: ml_collections.ConfigDict, size: int) -> tuple[float, ...]:
+  """How often the loops of the labelling turn for chunks of real masks; the outermost one first.
+
+  The masks are those of the embedded face generator, enlarged: larger generators' weights are not
+  at hand, and with random weights masks are noise.
+  """
+  faces = generators.load(dcgan_faces.get_config().generator)
+  latents, labels = generators.sample_at(
+    faces, jax.random.key(8), np.arange(LABELLED * config.chunk)
+  )
+  generate = parallel.jit(faces.generate)
+  images = generate(faces.variables, latents, labels)
+  shifted = generate(faces.variables, latents + config.shift * cases.faces_direction(), labels)
+  turns, depth = collections.defaultdict(list), 0
+
+  def count(condition, body, value):
+    nonlocal depth
+    depth += 1
+    number = 0
+    while condition(value):
+      value, number = body(value), number + 1
+    turns[depth].append(number)
+    depth -= 1
+    return value
+
+  for pair in zip(np.split(images, LABELLED), np.split(shifted, LABELLED), strict=True):
+    pair = [jax.image.resize(x, (len(x), size, size, 3), "bilinear") for x in pair]
+    found = masks.difference_mask(*pair, config.rule)
+    with mock.patch.object(jax.lax, "while_loop", count):
+      masks.keep_large_components(found, config.components)
+  return tuple(float(np.mean(turns[depth])) for depth in sorted(turns))
+
+
+def experiment(name: str, request: Request) -> ml_collections.ConfigDict:
+  """The settings that the generator's config has, with what the request changes."""
+  file = "dcgan_faces.py" if name == EMBEDDED else published.GENERATORS[name][2]
+  config = published.experiment(file)
+  for stage in (config.search, config.generate, config.train):
+    stage.dtype = request.dtype
+  config.train.batch_size = request.batch or config.train.batch_size
+  config.search.batch_size = request.batch or config.search.batch_size
+  if request.microbatch is not None:
+    config.search.microbatch = request.microbatch
+  config.generate.chunk = request.chunk or config.generate.chunk
+  return config
+
+
+def load(name: str) -> generators.Generator:
+  """The embedded generator, or a published one with random weights."""
+  if name == EMBEDDED:
+    return generators.load(dcgan_faces.get_config().generator)
+  return published.random_generator(*published.GENERATORS[name][:2])
+
+
+def _gathers(backgrounds: ml_collections.ConfigDict) -> bool:
+  """Whether training takes backgrounds from the whole batch, wherever its parts are."""
+  return backgrounds.share > 0 and "generated" in backgrounds.kinds
+
+
+def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:
+  """The compiled program, and the floating-point operations of one chip's products."""
+  mapped = jax.jit(
+    jax.shard_map(
+      step.function, mesh=mesh, in_specs=step.inputs, out_specs=step.outputs, check_vma=False
+    ),
+    donate_argnums=step.donated,
+  )
+
+  def shapes(tree, spec):
+    sharding = NamedSharding(mesh, spec)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding), tree
+    )
+
+  arguments = [shapes(tree, spec) for tree, spec in zip(step.arguments, step.inputs, strict=True)]
+  # Products stand in the outermost of the loops, at most.
+  flops = work.product_flops(jax.make_jaxpr(mapped)(*arguments), *step.turns[:1])
+  return mapped.lower(*arguments).compile(), flops
+
+
+def summary(executable: Any, flops: float, step: Step) -> dict[str, Any]:
+  """What the compiler says of a program, for one chip; times in seconds, memory in bytes."""
+  program = hlo.parse(executable.as_text())
+  found = hlo.runs(program, step.turns)
+  memory = executable.memory_analysis()
+  return {
+    "seconds": hlo.cycles(found) / CLOCK,
+    "flops": flops,
+    "memory": memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+    + memory.generated_code_size_in_bytes,
+    "bytes": executable.cost_analysis()["bytes accessed"],
+    "traffic": hlo.traffic(program, found),
+    "turns": step.turns,
+    "kinds": {kind: cycles / CLOCK for kind, cycles in hlo.kinds(found).items()},
+    "sources": {place: cycles / CLOCK for place, cycles in hlo.sources(found).items()},
+    "without estimate": [
+      {"kind": kind, "elements": elements, "times": times}
+      for (kind, elements), times in hlo.without_estimate(program, found).items()
+    ],
+    "collectives": [
+      {"operation": operation, "source": source, "times": times, "bytes": size}
+      for operation, source, times, size in hlo.collectives(program, found)
+    ],
+  }
+
+
+def compiled(request: Request) -> Iterator[dict[str, Any]]:
+  """Compiles one program after the other; what does not fit the chip says so as its `error`."""
+  devices = topologies.get_topology_desc(platform="tpu", topology_name=request.topology).devices
+  mesh = Mesh(np.array(devices[: request.chips]), (parallel.AXIS,))
+  for stage, name in request.programs:
+    config = experiment(name, request)
+    step = STAGES[stage](load(name), config, request)
+    trained = stage in ("train", "on_the_fly")
+    result = {
+      "stage": stage,
+      "generator": name,
+      "chips": request.chips,
+      "dtype": request.dtype,
+      "note": step.note,
+      "chunk": config.generate.chunk,
+      "gathers backgrounds": stage in ("train", "on_the_fly")
+      and _gathers(config.train.backgrounds),
+    }
+    try:
+      executable, flops = compile_step(step, mesh)
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error):
+        raise
+      yield result | {"error": str(error).splitlines()[0]}
+      continue
+    if request.text:
+      path = Path(request.text) / f"{stage}-{name}-{request.chips}.txt"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(executable.as_text())
+    yield result | summary(executable, flops, step)
+
+
+def main() -> None:
+  """Compiles what the argument asks for."""
+  # On the fly the program depends on how many devices there are: the host stands in for the chips.
+  for result in compiled(Request(**json.loads(sys.argv[1]))):
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+  main()
