@@ -287,8 +287,7 @@ def compiled(request: Request) -> Iterator[dict[str, Any]]:
       "dtype": request.dtype,
       "note": step.note,
       "chunk": config.generate.chunk,
-      "gathers backgrounds": stage in ("train", "on_the_fly")
-      and _gathers(config.train.backgrounds),
+      "gathers backgrounds": trained and _gathers(config.train.backgrounds),
     }
     try:
       executable, flops = compile_step(step, mesh)
