@@ -9,6 +9,7 @@ import ml_collections
 import numpy as np
 from unseg_jax.configs import dcgan_faces
 
+from unseg_jax import experiment
 from unseg_jax.direction import directions, search
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
@@ -18,7 +19,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
 
 def faces_config() -> ml_collections.ConfigDict:
   """The face config with the reference implementation's filters only."""
-  config = dcgan_faces.get_config()
+  config = experiment.with_types(dcgan_faces.get_config())
   config.generate.roundness = 0.0
   return config
 

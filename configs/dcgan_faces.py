@@ -9,6 +9,7 @@ from unseg_jax import default_config
 def get_config():
   """The paper's method at the size of the embedded 64 x 64 generator."""
   config = default_config.get_config()
+  default_config.choose_types(config)
   config.name = "dcgan_faces"
   config.generator = "pretrained:dcgan_faces"
 

@@ -17,6 +17,7 @@ def get_config(network="sagan"):
   """The paper's method; latents are normal, not truncated."""
   network = default_config.choose(network, NETWORKS)
   config = default_config.get_config()
+  default_config.choose_types(config)
   config.name = f"studiogan-{network}"
   config.generator = f"checkpoints/studiogan-{network}.safetensors"
   config.convert_command = (

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import ml_collections
 
+# In place of a type to compute in: bfloat16 on accelerators, float32 on CPUs.
+AUTO = "auto"
+
 
 def get_config() -> ml_collections.ConfigDict:
   """The paper's settings; an experiment changes what it must."""
@@ -28,7 +31,7 @@ def get_config() -> ml_collections.ConfigDict:
   search.circle_weight = 2.0  # Of `light`: light middle, dark surround; negative: the opposite.
   search.sobel_weight = 10.0
   search.save_every = 50
-  search.dtype = "float32"  # What the generator computes in; or "bfloat16".
+  search.dtype = "float32"  # What the generator computes in; or "bfloat16", or "auto".
 
   config.generate = generate = ml_collections.ConfigDict()
   generate.num_images = ml_collections.ConfigDict()
@@ -46,7 +49,7 @@ def get_config() -> ml_collections.ConfigDict:
   generate.agreement = 0.0  # Least share of pixels on which `light` and `dark` agree; 0: no filter.
   generate.latents = ""  # A .npy file [n, dim] to take the latents from; "": the generator's prior.
   generate.latent_noise = 0.0  # Standard deviation of the noise added to them.
-  generate.dtype = "float32"  # What the generator computes in; or "bfloat16".
+  generate.dtype = "float32"  # What the generator computes in; or "bfloat16", or "auto".
   generate.minimum_acceptance = 0.01  # Below this share of accepted candidates, stop.
   generate.chunk = 64  # Candidates that a device computes at a time.
   generate.shard_candidates = 16_384
@@ -64,7 +67,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.backgrounds = backgrounds = ml_collections.ConfigDict()
   backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
   backgrounds.kinds = ("plain", "gradient", "noise", "generated")  # Each as likely as it is listed.
-  train.dtype = "float32"  # What the U-Net computes in; or "bfloat16".
+  train.dtype = "float32"  # What the U-Net computes in; or "bfloat16", or "auto".
   train.log_every = 20
   train.checkpoint_every = 1_000
 
@@ -106,11 +109,21 @@ def for_published(variant: str) -> ml_collections.ConfigDict:
   """The paper's settings with the published generator that `convert.py --variant` knows."""
   config = get_config()
   config.name = variant
+  choose_types(config)
   config.generator = f"checkpoints/{variant}.safetensors"
   config.convert_command = (
     f"python -m checkpoints_convert.convert --variant={variant} --output={config.generator}"
   )
   return config
+
+
+def choose_types(config: ml_collections.ConfigDict) -> None:
+  """Lets the machine decide what makes pairs and trains on them computes in.
+
+  For architectures whose masks are measured to agree in both types (docs/measurements.md). The
+  search stays in float32: it takes little of the time, and everything else hangs on its direction.
+  """
+  config.generate.dtype = config.train.dtype = AUTO
 
 
 def choose(variant: str, known: Sequence[str]) -> str:

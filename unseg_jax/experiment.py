@@ -14,10 +14,11 @@ from typing import Any
 import jax
 import ml_collections
 
-from unseg_jax import generators
+from unseg_jax import default_config, generators
 from unseg_jax.direction import search
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.reporting import contents
+from unseg_jax.runtime import parallel
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import adaptation, data_sets, refinement, train
 from unseg_jax.synthesis import candidates, generate, shards
@@ -102,6 +103,19 @@ class Run:
         name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
       }
     return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
+
+
+def with_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config with the type to compute in named wherever it says `auto`.
+
+  That is bfloat16 on accelerators, which move half of the bytes for it, and float32 on CPUs, where
+  it is the faster one. A run's results remember what it was.
+  """
+  config = config.copy_and_resolve_references()
+  for stage in (config.search, config.generate, config.train):
+    if stage.dtype == default_config.AUTO:
+      stage.dtype = "bfloat16" if parallel.on_accelerator() else "float32"
+  return config
 
 
 def stages_of(config: ml_collections.ConfigDict) -> list[str]:

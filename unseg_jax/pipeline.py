@@ -53,7 +53,7 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are found before any work is done.
   """
-  directory = Path(directory)
+  directory, config = Path(directory), experiment.with_types(config)
   stages = experiment.choose(stages, config)
   if config.segmenter:
     return evaluate_segmenter(config, directory)

@@ -152,10 +152,15 @@ def local_device_count() -> int:
   return jax.local_device_count()
 
 
+def on_accelerator() -> bool:
+  """Whether JAX computes on accelerators, and not on the host's own processors."""
+  return jax.default_backend() != "cpu"
+
+
 @functools.cache
 def compiler_options() -> dict[str, str]:
   """Compiler options for this backend; empty where this version of XLA does not know them."""
-  if jax.default_backend() != "cpu":
+  if on_accelerator():
     return {}
   try:
     jax.jit(lambda x: x, compiler_options=CPU_OPTIONS)(0)
