@@ -1,14 +1,29 @@
-"""How safe bfloat16 is: on how many pixels its masks are those of float32."""
+"""How safe bfloat16 is: on how many pixels its masks are those of float32.
 
-from collections.abc import Sequence
+python benchmarks/bfloat16.py [--generators=pretrained:dcgan_faces,FILE] [--steps=100] [--batch=16]
+  [--count=256]
+
+For each converted generator: a search of `--steps` steps in each type, then the masks of `--count`
+candidates in float32 from the direction that float32 found, beside those in bfloat16 from the same
+direction, and from the one that bfloat16 found. The filters are the paper's.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 from unseg_jax.configs import dcgan_faces
 
 import cases
-from unseg_jax import generators
+import command_line
+from unseg_jax import default_config, generators
+from unseg_jax.direction import search
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.segmentation.unet import Unet
@@ -21,27 +36,67 @@ def compare_masks(count: int) -> np.ndarray:
   """Prints how far so many masks of the face generator agree; returns their images, uint8."""
   config = dcgan_faces.get_config()
   generator = generators.load(config.generator)
-  direction, made = cases.faces_direction(), {}
-  for dtype in generators.DTYPES:
-    cast = generators.with_dtype(generator, dtype)
-    compute = parallel.jit(candidates.make_candidates(cast, config.generate))
-    chunks = [
-      jax.device_get(compute(cast.variables, direction, jax.random.key(8), indices))
-      for indices in _chunks(np.arange(count))
-    ]
-    made[dtype] = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
-  exact, rough = made["float32"], made["bfloat16"]
-  agree = (exact["mask"] == rough["mask"]).mean(axis=(1, 2))
-  verdicts = [chunk["verdicts"]["all"] for chunk in (exact, rough)]
-  both = np.logical_and(*verdicts)
+  direction = cases.faces_direction()
+  exact, rough = (
+    make(generator, config.generate, dtype, direction, count) for dtype in generators.DTYPES
+  )
   print(
-    f"\nbfloat16 and float32, {count} candidates of {config.generator}: masks agree on "
-    f"{agree.mean():.2%} of the pixels ({agree[both].mean():.2%} of the {both.sum()} pairs that "
-    f"both keep; the worst candidate: {agree.min():.1%}), the filters on "
-    f"{np.equal(*verdicts).mean():.1%} of the candidates",
+    f"\nbfloat16 and float32, {count} candidates of {config.generator}: {agreement(exact, rough)}",
     flush=True,
   )
   return exact["image"]
+
+
+def make(
+  generator: generators.Generator,
+  config: ml_collections.ConfigDict,
+  dtype: str,
+  directions: np.ndarray,
+  count: int,
+) -> dict[str, Any]:
+  """The first candidates of a stream, computed in this type."""
+  cast = generators.with_dtype(generator, dtype)
+  compute = parallel.jit(candidates.make_candidates(cast, config))
+  chunks = [
+    jax.device_get(compute(cast.variables, directions, jax.random.key(8), indices))
+    for indices in _chunks(np.arange(count))
+  ]
+  return jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+
+
+def agreement(exact: Mapping[str, Any], rough: Mapping[str, Any]) -> str:
+  """How far candidates agree: their masks, those that both keep, the worst one, the filters."""
+  agree = (exact["mask"] == rough["mask"]).mean(axis=(1, 2))
+  verdicts = [chunk["verdicts"]["all"] for chunk in (exact, rough)]
+  both = np.logical_and(*verdicts)
+  kept = f"{agree[both].mean():.2%}" if both.any() else "-"
+  return (
+    f"masks agree on {agree.mean():.2%} of the pixels ({kept} of the {both.sum()} pairs that both "
+    f"keep; the worst candidate: {agree.min():.1%}), the filters on "
+    f"{np.equal(*verdicts).mean():.1%} of the candidates"
+  )
+
+
+def compare_search(name: str, steps: int, batch: int, count: int) -> None:
+  """Prints how far masks agree if candidates, or the search as well, compute in bfloat16."""
+  generator, config = generators.load(name), default_config.get_config()
+  config.search.update({"steps": steps, "batch_size": batch})
+  found = {}
+  for dtype in generators.DTYPES:
+    config.search.dtype = dtype
+    with tempfile.TemporaryDirectory() as folder:
+      found[dtype] = search.search(generator, config.search, jax.random.key(0), Path(folder))
+  directions = {dtype: each.directions[0] for dtype, each in found.items()}
+  exact = make(generator, config.generate, "float32", directions["float32"], count)
+  flat = [each.ravel() / np.linalg.norm(each) for each in directions.values()]
+  print(
+    f"{name}, {generator.image_size} px: cosine of the directions after {steps} steps "
+    f"{np.dot(*flat):.5f}",
+    flush=True,
+  )
+  for searched in generators.DTYPES:
+    rough = make(generator, config.generate, "bfloat16", directions[searched], count)
+    print(f"  candidates in bfloat16, search in {searched}: {agreement(exact, rough)}", flush=True)
 
 
 def compare_segmenter(path: str, images: np.ndarray) -> None:
@@ -73,3 +128,19 @@ def _chunks(array: np.ndarray) -> list[np.ndarray]:
 def _widths(variables: dict) -> Sequence[int]:
   levels = ["inc", *sorted(name for name in variables["params"] if name.startswith("down_"))]
   return tuple(variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels)
+
+
+def main() -> None:
+  """Compares the generators that are asked for."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--generators", default=dcgan_faces.get_config().generator)
+  parser.add_argument("--steps", type=command_line.positive, default=100, help="of the search")
+  parser.add_argument("--batch", type=command_line.positive, default=16, help="of the search")
+  parser.add_argument("--count", type=command_line.positive, default=256, help="of candidates")
+  arguments = parser.parse_args()
+  for name in arguments.generators.split(","):
+    compare_search(name, arguments.steps, arguments.batch, arguments.count)
+
+
+if __name__ == "__main__":
+  main()

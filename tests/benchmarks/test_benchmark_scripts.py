@@ -159,6 +159,18 @@ class TestPaper:
     assert 95 < classes <= 100
 
 
+class TestBfloat16:
+  def test_tells_how_far_masks_and_directions_agree(self, run):
+    printed = run("bfloat16.py", "--steps=2", "--batch=4", "--count=8")
+
+    (cosine,) = numbers(printed, "64 px: cosine of the directions after 2 steps #")
+    assert 0.99 < cosine <= 1.00001
+    for searched in ("float32", "bfloat16"):
+      pattern = f"candidates in bfloat16, search in {searched}: masks agree on #% of the pixels"
+      (agree,) = numbers(printed, pattern)
+      assert 98 < agree <= 100
+
+
 class TestFaces:
   def test_every_part_tells_its_times(self, run):
     sizes = ("--pairs=32", "--chunk=16", "--restarts=2", "--steps=1")
