@@ -33,11 +33,10 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
     h = nn.relu(layers.ConditionalAffine(name="norm_1")(x, condition))
-    h = nn.Conv(self.features, (3, 3), name="conv_1")(layers.upsample_nearest(h))
+    h = layers.UpsampledConvolution(self.features, name="conv_1")(h)
     h = nn.relu(layers.ConditionalAffine(name="norm_2")(h, condition))
     h = nn.Conv(self.features, (3, 3), name="conv_2")(h)
-    # Upstream doubles before this 1 x 1 convolution: the same numbers, four times the work.
-    return h + layers.upsample_nearest(nn.Dense(self.features, name="shortcut")(x))
+    return h + layers.UpsampledConvolution(self.features, kernel_size=1, name="shortcut")(x)
 
 
 class BigGan(nn.Module):

@@ -45,8 +45,10 @@ class Block(nn.Module):
     y = activate(1, y)
     shortcut = x[..., : self.features]
     if self.up:
-      y, shortcut = layers.upsample_nearest(y), layers.upsample_nearest(shortcut)
-    y = nn.Conv(inner, (3, 3), name="conv_1")(y)
+      y = layers.UpsampledConvolution(inner, name="conv_1")(y)
+      shortcut = layers.upsample_nearest(shortcut)
+    else:
+      y = nn.Conv(inner, (3, 3), name="conv_1")(y)
     y = nn.Conv(inner, (3, 3), name="conv_2")(activate(2, y))
     y = nn.Dense(self.features, name="conv_3")(activate(3, y))
     return y + shortcut

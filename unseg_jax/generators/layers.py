@@ -1,5 +1,7 @@
 """Layers that several generators share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -64,14 +66,7 @@ _doubling_convolution.defvjp(_forward, _backward)
 
 def _as_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A convolution over the input with zeros between its pixels."""
-  return jax.lax.conv_general_dilated(
-    x,
-    kernel[::-1, ::-1],
-    window_strides=(1, 1),
-    padding=((2, 2), (2, 2)),
-    lhs_dilation=(2, 2),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"),
-  )
+  return _convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
 def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -143,6 +138,127 @@ class SelfAttention(nn.Module):
     return x + project("out", channels, found.reshape(batch, height, width, channels // 2))
 
 
+class UpsampledConvolution(nn.Module):
+  """Doubles the sides by repeating pixels, then convolves: `[N, H, W, C] -> [N, 2H, 2W, F]`.
+
+  The same numbers, and the same parameters, as a `flax.linen.Conv` of side `kernel_size`, 1 or 3,
+  behind `upsample_nearest`.
+  """
+
+  features: int
+  kernel_size: int = 3
+  use_bias: bool = True
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+    if self.kernel_size == 1:
+      shape = shape[2:]
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
+    kernel = kernel.astype(x.dtype)
+    x = convolve_upsampled(x, kernel if kernel.ndim == 4 else kernel[None, None])
+    if self.use_bias:
+      bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+      x = x + bias.astype(x.dtype)
+    return x
+
+
+# So many pixels, in the whole batch, make up on a CPU for folding the kernel.
+_FOLDING_PAYS = 1024
+
+
+@jax.custom_vjp
+def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """Convolves what `upsample_nearest` would make of `[N, H, W, C]`: `[N, 2H, 2W, F]`.
+
+  Args:
+    x: `[N, H, W, C]`.
+    kernel: `[1, 1, C, F]` or `[3, 3, C, F]`, of the convolution with padding "SAME" behind the
+      upsampling.
+  """
+  # By a TPU compiler's estimate the dilated convolution takes a third of the time of upsampling
+  # first, and its gradient, a convolution with stride 2, likewise. On two CPU cores one
+  # convolution for the four phases is the fastest: 25 ms, against 74 ms for the dilated one and 67
+  # ms for upsampling first ([4, 64, 64, 192 -> 96]).
+  return jax.lax.platform_dependent(x, kernel, cpu=_convolve_upsampled_on_cpu, default=_dilated)
+
+
+def _forward_upsampled(x, kernel):
+  return convolve_upsampled(x, kernel), (x, kernel)
+
+
+def _backward_upsampled(inputs, cotangent):
+  def through(body):
+    return lambda cotangent, *inputs: jax.vjp(body, *inputs)[1](cotangent)
+
+  on_cpu = _upsampled_first if not _folds_on_cpu(*inputs) else _dilated
+  return jax.lax.platform_dependent(
+    cotangent, *inputs, cpu=through(on_cpu), default=through(_dilated)
+  )
+
+
+convolve_upsampled.defvjp(_forward_upsampled, _backward_upsampled)
+
+
+def _folds_on_cpu(x: jax.Array, kernel: jax.Array) -> bool:
+  batch, height, width, _ = x.shape
+  return kernel.shape[0] > 1 and batch * height * width >= _FOLDING_PAYS
+
+
+def _convolve_upsampled_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  if kernel.shape[0] == 1:
+    return upsample_nearest(_convolution(x, kernel, "SAME"))
+  return (_in_phases if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
+
+
+def _upsampled_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return _convolution(upsample_nearest(x), kernel, "SAME")
+
+
+def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """A convolution with the folded kernel over the input with zeros between its pixels."""
+  margin = (kernel.shape[0] + 1) // 2
+  padding = ((margin, margin), (margin, margin))
+  return _convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
+
+
+def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """One 2 x 2 convolution for all four pixels that a pixel becomes, which are interleaved last.
+
+  Row `2i + p` of the result sees, of the folded kernel, the rows of parity p: with pixels i - 1
+  and i for p = 0, with pixels i and i + 1 for p = 1. Columns likewise.
+  """
+  batch, height, width, _ = x.shape
+  folded = _fold_upsampling(kernel)
+  phases = [[folded[p::2, q::2] for q in (0, 1)] for p in (0, 1)]
+  together = jnp.concatenate([phase for row in phases for phase in row], axis=-1)
+  parts = _convolution(x, together, ((1, 1), (1, 1)))  # [N, H + 1, W + 1, 4 F]
+  parts = parts.reshape(batch, height + 1, width + 1, 2, 2, -1)
+
+  def part(p, q):
+    return parts[:, p : height + p, q : width + q, p, q]
+
+  rows = [jnp.stack([part(p, 0), part(p, 1)], axis=3) for p in (0, 1)]
+  return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _fold_upsampling(kernel: jax.Array) -> jax.Array:
+  """The kernel, one larger, that makes of zeros between pixels what `kernel` makes of repeats."""
+  for axis in (0, 1):
+    before, after = ([(0, 0)] * axis + [ends] + [(0, 0)] * (3 - axis) for ends in ((1, 0), (0, 1)))
+    kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
+  return kernel
+
+
+def _convolution(x: jax.Array, kernel: jax.Array, padding: Any, **options: Any) -> jax.Array:
+  dimensions = ("NHWC", "HWIO", "NHWC")
+  return jax.lax.conv_general_dilated(
+    x, kernel, (1, 1), padding, dimension_numbers=dimensions, **options
+  )
+
+
 def upsample_nearest(x: jax.Array) -> jax.Array:
   """Doubles height and width of `[N, H, W, C]` by repeating every pixel."""
-  return x.repeat(2, axis=1).repeat(2, axis=2)
+  batch, height, width, channels = x.shape
+  x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
+  return x.reshape(batch, 2 * height, 2 * width, channels)

@@ -25,18 +25,31 @@ def _activate(x: jax.Array) -> jax.Array:
 
 
 class ResidualBlock(nn.Module):
-  """Two 3 x 3 convolutions, each behind its activation: `[N, H, W, C] -> [N, H, W, features]`."""
+  """Two 3 x 3 convolutions, each behind its activation: `[N, H, W, C] -> [N, H, W, features]`.
+
+  Going up, the pixels are repeated first: `[N, 2H, 2W, features]`.
+  """
 
   features: int
+  up: bool
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     channels = x.shape[-1]
-    y = nn.Conv(min(channels, self.features), (3, 3), name="conv_0")(_activate(x))
+    y, inner = _activate(x), min(channels, self.features)
+    if self.up:
+      y = layers.UpsampledConvolution(inner, name="conv_0")(y)
+    else:
+      y = nn.Conv(inner, (3, 3), name="conv_0")(y)
     y = nn.Conv(self.features, (3, 3), name="conv_1")(_activate(y))
-    if channels != self.features:
-      x = nn.Dense(self.features, use_bias=False, name="shortcut")(x)
-    return x + y
+    return y + self._shortcut(x)
+
+  def _shortcut(self, x: jax.Array) -> jax.Array:
+    if x.shape[-1] == self.features:
+      return layers.upsample_nearest(x) if self.up else x
+    if self.up:
+      return layers.UpsampledConvolution(self.features, 1, use_bias=False, name="shortcut")(x)
+    return nn.Dense(self.features, use_bias=False, name="shortcut")(x)
 
 
 class SelfConditionedGenerator(nn.Module):
@@ -65,11 +78,9 @@ class SelfConditionedGenerator(nn.Module):
     x = nn.Dense(self.size**2 * self.widths[0], name="project")(x)
     x = x.reshape(-1, self.size, self.size, self.widths[0])
     for i, features in enumerate(self.widths):
-      if i > 0:
-        x = layers.upsample_nearest(x)
       # [N, size * 2^i, size * 2^i, features]
-      x = ResidualBlock(features, name=f"block_{i}_0")(x)
-      x = ResidualBlock(features, name=f"block_{i}_1")(x)
+      x = ResidualBlock(features, i > 0, name=f"block_{i}_0")(x)
+      x = ResidualBlock(features, False, name=f"block_{i}_1")(x)
     return jnp.tanh(nn.Conv(3, (3, 3), name="image")(_activate(x)))
 
 
