@@ -162,7 +162,7 @@ def crossing(result: Mapping[str, Any]) -> str:
   fine = times == expected and norms <= SMALL * gradient and not sent
   note = "nothing else crosses chips" if fine else "NOT WHAT IS EXPECTED"
   if result["gathers backgrounds"]:
-    note += "; backgrounds of the kind `generated` gather the whole batch"
+    note += "; backgrounds of other pairs gather the whole batch"
   return f"{result['stage']}, {result['chips']} chips: {'; '.join([*told, note])}"
 
 

@@ -28,7 +28,7 @@ import work
 from paper_stages import unit_direction
 from unseg_jax import generators
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import backgrounds, train
 from unseg_jax.synthesis import candidates, masks, on_the_fly
 
 CLOCK = 1.5e9  # Cycles a second of a v5e.
@@ -217,9 +217,9 @@ def load(name: str) -> generators.Generator:
   return published.random_generator(*published.GENERATORS[name][:2])
 
 
-def _gathers(backgrounds: ml_collections.ConfigDict) -> bool:
+def _gathers(settings: ml_collections.ConfigDict) -> bool:
   """Whether training takes backgrounds from the whole batch, wherever its parts are."""
-  return backgrounds.share > 0 and "generated" in backgrounds.kinds
+  return settings.share > 0 and bool(set(backgrounds.OF_OTHERS) & set(settings.kinds))
 
 
 def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:

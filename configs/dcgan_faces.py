@@ -22,15 +22,16 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 1_000
+  config.train.steps = 1_400
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 250
+  config.train.checkpoint_every = 350
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
   config.train.backgrounds.share = 0.85
-  config.train.backgrounds.kinds = (*3 * ("plain",), *3 * ("gradient",), "generated")
+  config.train.backgrounds.kinds = ("plain", "gradient", *3 * ("blurred",))
+  config.train.overlap = 1.0
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config

@@ -28,7 +28,8 @@ def get_config():
   config.train.log_every = 1
   config.train.checkpoint_every = 2
   config.train.backgrounds.share = 0.5
-  config.train.backgrounds.kinds = ("plain", "generated")
+  config.train.backgrounds.kinds = ("plain", "generated", "blurred")
+  config.train.overlap = 0.5
 
   config.report.samples = 4
   config.report.pictures = ("example:astronaut_head.png",)

@@ -63,10 +63,11 @@ def get_config() -> ml_collections.ConfigDict:
   train.schedule = "staircase"  # Times `decay` every `decay_every` steps; or "cosine", down to 0.
   train.decay = 0.2
   train.decay_every = 8_000
+  train.overlap = 0.0  # Weight of 1 - soft IoU of the foreground, beside the cross-entropy.
   train.augment = False  # Flips, crops, colour and blur.
   train.backgrounds = backgrounds = ml_collections.ConfigDict()
   backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
-  backgrounds.kinds = ("plain", "gradient", "noise", "generated")  # Each as likely as it is listed.
+  backgrounds.kinds = ("plain", "gradient", "noise", "generated", "blurred")  # As likely as often.
   train.dtype = "float32"  # What the U-Net computes in; or "bfloat16", or "auto".
   train.log_every = 20
   train.checkpoint_every = 1_000

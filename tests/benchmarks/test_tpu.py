@@ -114,7 +114,7 @@ def test_pairs_and_backgrounds_may_be_gathered_where_they_are_made(load):
     result(collectives=[*sums, pictures], **{"gathers backgrounds": True})
   )
   assert "nothing else crosses chips" in told
-  assert "backgrounds of the kind `generated` gather the whole batch" in told
+  assert "backgrounds of other pairs gather the whole batch" in told
 
 
 def test_the_papers_run_is_projected_for_each_number_of_chips(load, capsys):

@@ -15,7 +15,9 @@ import ml_collections
 
 from unseg_jax.runtime import parallel
 
-KINDS = ("plain", "gradient", "noise", "generated")
+KINDS = ("plain", "gradient", "noise", "generated", "blurred")
+OF_OTHERS = ("generated", "blurred")  # Kinds that take another pair of the batch.
+BLURRED = 3.0  # Standard deviation of the blur of the kind `blurred`, in pixels.
 EDGE = 0.7  # Standard deviation of the mask's soft edge, in pixels.
 NOISE_SIDES = (2, 4, 8, 16, 32)  # Of the grids that smooth noise is the sum of.
 
@@ -55,7 +57,7 @@ def replace_all(
   # Beyond the positions, which other draws of the step are folded from.
   keys = jax.vmap(lambda i: jax.random.fold_in(key, size + i))(positions)
   others = images, masks
-  if "generated" in settings.kinds:
+  if set(OF_OTHERS) & set(settings.kinds):
     every = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
     distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2))
     others = jax.tree.map(lambda x: x[(positions + distance) % size], every)
@@ -78,21 +80,25 @@ def replace(
     key: a typed PRNG key.
     image: `[H, W, 3]` float32 in [-1, 1].
     mask: `[H, W]` bool.
-    other: another pair, whose background the kind `generated` takes.
+    other: another pair: `generated` takes its background, and `blurred` the whole picture, which
+      teaches that an object out of focus is background as well.
     kinds: which backgrounds there are, of `KINDS`, each as likely as it is often listed.
 
   Returns:
     An image like `image`.
   """
   kind_key, background_key = jax.random.split(key)
-  makers = {"plain": plain, "gradient": gradient, "noise": noise}
-  made = [
-    elsewhere(background_key, *other)
-    if kind == "generated"
-    else makers[kind](background_key, mask.shape)
-    for kind in kinds
-  ]
-  background = jnp.stack(made)[jax.random.randint(kind_key, (), 0, len(kinds))]
+  makers = {
+    "plain": lambda: plain(background_key, mask.shape),
+    "gradient": lambda: gradient(background_key, mask.shape),
+    "noise": lambda: noise(background_key, mask.shape),
+    "generated": lambda: elsewhere(background_key, *other),
+    "blurred": lambda: out_of_focus(background_key, other[0]),
+  }
+  chosen = jax.random.randint(kind_key, (), 0, len(kinds))
+  distinct = sorted(set(kinds))
+  made = jnp.stack([makers[kind]() for kind in distinct])
+  background = made[jnp.array([distinct.index(kind) for kind in kinds])[chosen]]
   alpha = soft(mask, EDGE)[..., None]
   return alpha * image + (1.0 - alpha) * background
 
@@ -127,12 +133,21 @@ def elsewhere(key: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   """Another pair's background: its foreground filled from around it, moved, flipped and blurred."""
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
-  filled = fill(image, known)
-  rows, columns = jax.random.randint(shift_key, (2,), 0, jnp.array(mask.shape))
-  filled = jnp.roll(filled, (rows, columns), (0, 1))
+  filled = _moved(shift_key, fill(image, known))
   filled = jnp.where(jax.random.bernoulli(flip_key), filled[:, ::-1], filled)
   width = jax.random.uniform(blur_key, minval=0.1, maxval=3.0)
   return blur(filled, width, 6)
+
+
+def out_of_focus(key: jax.Array, image: jax.Array) -> jax.Array:
+  """Another pair's whole picture, its foreground included, moved and blurred."""
+  return blur(_moved(key, image), BLURRED, int(3 * BLURRED))
+
+
+def _moved(key: jax.Array, image: jax.Array) -> jax.Array:
+  """Rolls a picture by any number of rows and columns."""
+  rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
+  return jnp.roll(image, (rows, columns), (0, 1))
 
 
 def fill(image: jax.Array, known: jax.Array) -> jax.Array:
