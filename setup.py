@@ -9,6 +9,8 @@ from setuptools import find_packages, setup
 BENCHMARKS = ["opencv-contrib-python-headless>=4.7,<5", "pysodmetrics>=1.6"]
 # Formulas become MathML when the site is built: latex2mathml needs no script from elsewhere.
 DOCS = ["latex2mathml>=3.78", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+# JAX writes StableHLO with flatbuffers, and does not ask for it.
+EXPORT = ["flatbuffers", "onnx>=1.17", "onnxruntime>=1.20"]
 
 setup(
   name="unseg-jax",
@@ -69,10 +71,12 @@ setup(
     "convert": ["torch>=2.10"],
     "cuda": ["jax[cuda12]"],
     "docs": DOCS,
+    "export": EXPORT,
     "tpu": ["jax[tpu]"],
     "test": [
       *BENCHMARKS,
       *DOCS,
+      *EXPORT,
       "dill",  # The builder tests of TFDS import it.
       "hypothesis",
       "import-linter",  # Holds the layers that pyproject.toml lists.

@@ -20,6 +20,8 @@ and, if asked:
 and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
 inside such an `--input` is not searched for pictures. Hidden files and folders are left out.
 
+`--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
+
 The exit status is 1 if anything was skipped or went wrong, and stderr says what.
 """
 

@@ -20,6 +20,7 @@ from PIL import Image
 
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.runtime import checkpoints, parallel, picture_files, workdir
+from unseg_jax.segmentation import onnx_files
 from unseg_jax.segmentation.unet import Unet
 
 
@@ -28,7 +29,7 @@ class Segmenter:
   """A U-Net with its weights.
 
   Attributes:
-    variables: the U-Net's `params` and `batch_stats`.
+    variables: the U-Net's `params` and `batch_stats`; empty if an ONNX file has its weights.
     image_size: pictures are resized so that their shorter side has so many pixels.
     logits: compiled `(variables, images [N, H, W, 3] uint8, sizes [N, 2]) -> [N, H, W]` float32,
       the foreground's logit minus the background's; image n fills the first `sizes[n]` rows and
@@ -49,18 +50,23 @@ class Segmenter:
     """Restores the best checkpoint of a run, or a segmenter's file.
 
     Args:
-      folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; or
-        `pretrained:NAME` of the segmenters that the package ships: `pretrained:faces`.
+      folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; an ONNX
+        file that `python -m unseg_jax.export` wrote, `*.onnx`, which onnxruntime then runs on the
+        processor; or `pretrained:NAME` of the segmenters that the package ships:
+        `pretrained:faces`.
       adapted: whether to take, of a run that adapted its segmenter to pictures, the adapted one;
         else the one before.
 
     Raises:
-      FileNotFoundError: it is neither, or the run holds no trained segmenter.
-      ValueError: the file is damaged or holds a generator.
+      FileNotFoundError: it is none of these, or the run holds no trained segmenter.
+      ImportError: an ONNX file needs what is not installed.
+      ValueError: the file is damaged or holds something else.
     """
     if str(folder).startswith(PRETRAINED):
       folder = _pretrained(str(folder).removeprefix(PRETRAINED))
     folder = Path(folder)
+    if folder.is_file() and folder.suffix.lower() == ".onnx":
+      return cls({}, *onnx_files.read(folder))
     if folder.is_file():
       file = checkpoints.read_generator(folder)
       if file.architecture != "unet":
@@ -69,8 +75,8 @@ class Segmenter:
     if not (folder / "config.json").exists():
       raise FileNotFoundError(
         f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-        "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors, or "
-        f"{PRETRAINED}NAME."
+        "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors or "
+        f"*.onnx, or {PRETRAINED}NAME."
       )
     config = workdir.read_json(folder / "config.json")
     trained = folder / "train"
@@ -79,16 +85,30 @@ class Segmenter:
     variables = checkpoints.restore_best(trained / "checkpoints")
     return cls.create(variables, config["train"]["widths"], config["train"]["image_size"])
 
+  @property
+  def widths(self) -> tuple[int, ...]:
+    """The channels of each level of the U-Net, as `unet.Unet` takes them.
+
+    Raises:
+      ValueError: an ONNX file has the weights.
+    """
+    if not self.variables:
+      raise ValueError(
+        "the weights of this segmenter are in an ONNX file and cannot be taken out; use the run or "
+        "the *.safetensors file that it was exported from"
+      )
+    params = self.variables["params"]
+    levels = ["inc", *sorted(name for name in params if name.startswith("down_"))]
+    return tuple(params[level]["conv_1"]["kernel"].shape[-1] for level in levels)
+
   def save(self, path: str | Path) -> None:
     """Writes the segmenter to one file, `*.safetensors`, whole or not at all.
 
     Raises:
       OSError: the file cannot be written.
+      ValueError: an ONNX file has the weights.
     """
-    params = self.variables["params"]
-    levels = ["inc", *sorted(name for name in params if name.startswith("down_"))]
-    widths = [params[level]["conv_1"]["kernel"].shape[-1] for level in levels]
-    settings = {"widths": widths, "image_size": self.image_size}
+    settings = {"widths": self.widths, "image_size": self.image_size}
     checkpoints.save_generator(
       path, checkpoints.GeneratorFile("unet", settings, self.variables, "")
     )

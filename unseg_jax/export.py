@@ -1,0 +1,118 @@
+r"""Writes a segmenter to a file that runs without this package.
+
+    python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.onnx
+    python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.stablehlo --format=stablehlo
+
+Either file maps images `[N, H, W, 3]` uint8 to the probability of foreground `[N, H, W]` float32,
+with the normalisation inside, for any H and W from the network's least on (16 with five levels).
+
+    onnx        for onnxruntime and others; its metadata says what it is and how pictures are to be
+                resized. `python -m unseg_jax.predict --segmenter=FILE.onnx` runs it, too.
+    stablehlo   for `jax.export.deserialize`, on CPUs, CUDA and TPUs. It has no place for metadata:
+                they go beside it, to FILE.stablehlo.json.
+
+A file that is there already is replaced, whole or not at all. The exit status is 1 if anything went
+wrong, and stderr says what.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+import unseg_jax
+from unseg_jax.generators import PRETRAINED
+from unseg_jax.runtime import workdir
+from unseg_jax.segmentation import onnx_export, onnx_files, stablehlo_export
+from unseg_jax.segmentation.segmenter import Segmenter
+
+FORMATS = ("onnx", "stablehlo")
+
+
+def main(argv: Sequence[str]) -> int:
+  """Runs the command that the flags describe; returns its exit status."""
+  try:
+    if argv[1:]:
+      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    given = flags.FLAGS
+    path = export(given.segmenter, given.output, given.format)
+  except (ImportError, OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+  return 0
+
+
+def export(segmenter: str, output: str, file_format: str = "onnx") -> Path:
+  """Writes a segmenter to a file of another format; returns where it went.
+
+  Args:
+    segmenter: what `Segmenter.restore` takes, such as the workdir of a run; but no ONNX file.
+    output: the file to write; it is named after its format, such as `segmenter.onnx`.
+    file_format: one of `FORMATS`.
+
+  Raises:
+    FileNotFoundError: there is no segmenter.
+    ImportError: what the format needs is not installed.
+    ValueError: there is no such format, `output` is not named after it, or the segmenter is an
+      ONNX file.
+    OSError: the file cannot be written.
+  """
+  if file_format not in FORMATS:
+    raise ValueError(f"--format={file_format} is not offered; use one of {', '.join(FORMATS)}")
+  path = Path(os.path.expanduser(output))
+  if path.suffix != f".{file_format}" or path.is_dir():
+    raise ValueError(f"--output={output}: expected a file such as segmenter.{file_format}")
+  segmenter = os.path.expanduser(segmenter)
+  restored = Segmenter.restore(segmenter)
+  widths = restored.widths  # Raises for a segmenter that has no weights to export.
+  described = describe(segmenter, restored.image_size)
+  if file_format == "onnx":
+    workdir.write_bytes(path, onnx_export.onnx_bytes(restored.variables, described))
+  else:
+    workdir.write_bytes(path, stablehlo_export.stablehlo_bytes(restored.variables, widths))
+    workdir.write_json(path.with_name(f"{path.name}.json"), described)
+  return path
+
+
+def describe(segmenter: str, image_size: int) -> dict[str, str]:
+  """Returns what an exported file says of itself.
+
+  Args:
+    segmenter: what it was exported from. Of a path the last part alone is told.
+    image_size: the training's.
+  """
+  is_ours = segmenter.startswith(PRETRAINED)
+  license_known = {"license": "Apache-2.0; see unseg_jax/pretrained/README.md"} if is_ours else {}
+  return {
+    onnx_files.VERSION_KEY: onnx_files.VERSION,
+    onnx_files.IMAGE_SIZE_KEY: str(image_size),
+    "description": (
+      "Foreground segmentation: RGB images [N, H, W, 3] uint8 to the probability of foreground "
+      "[N, H, W] float32; the normalisation is inside."
+    ),
+    "resizing": (
+      f"Resize a picture so that its shorter side has {image_size} pixels, the longer one in "
+      "proportion, rounded down (bilinear, antialiased, as Pillow's Image.resize). Resize the "
+      "answer to the picture's size (bilinear, half-pixel centres): best the logits, before their "
+      "sigmoid. Foreground is what exceeds a probability of 0.5."
+    ),
+    "source": segmenter if is_ours else Path(segmenter).absolute().name,
+    "unseg_jax_version": unseg_jax.__version__,
+    **license_known,
+  }
+
+
+if __name__ == "__main__":
+  # The libraries' own chatter stays out of the way.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  # Defined here, as other commands have flags of the same names.
+  flags.DEFINE_string(
+    "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
+  )
+  flags.DEFINE_string("output", None, "The file to write, such as segmenter.onnx.", required=True)
+  flags.DEFINE_enum("format", "onnx", FORMATS, "What to write.")
+  app.run(main)

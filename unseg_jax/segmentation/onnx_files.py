@@ -1,0 +1,129 @@
+"""Segmenters as ONNX files, run by onnxruntime: JAX computes nothing.
+
+`onnx_export.py` writes such files. One may come from anywhere, so that it is checked before
+anything runs: it holds the operations of a U-Net and no others, and names no other file.
+"""
+
+import importlib
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The names of the network's input and outputs.
+IMAGES, PROBABILITY, LOGITS = "images", "probability", "logits"
+
+# In the metadata: the version of what this package writes, and the training's image size.
+VERSION_KEY, VERSION = "unseg_jax_segmenter", "1"
+IMAGE_SIZE_KEY = "image_size"
+
+OPERATIONS = frozenset(
+  "Cast Concat Conv Div MaxPool Pad Relu Resize Shape Sigmoid Squeeze Sub Transpose".split()
+)
+MAX_IMAGE_SIZE = 4096  # Of an untrusted file: pictures are resized to it.
+
+_EXPECTED = "expected a file that `python -m unseg_jax.export --format=onnx` wrote"
+
+
+def library(name: str) -> types.ModuleType:
+  """Imports `onnx` or `onnxruntime`.
+
+  Raises:
+    ImportError: it is not installed; says what to install.
+  """
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise ImportError(
+      f"ONNX files need {name}, which cannot be imported ({error}); install the extra `export`, "
+      "pip install 'unseg-jax[export]', or else: pip install onnx onnxruntime"
+    ) from error
+
+
+def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
+  """Reads a segmenter for the processor.
+
+  Returns:
+    The training's image size, and the function that `Segmenter.logits` describes. It takes no
+    variables, and runs one image after the other.
+
+  Raises:
+    ImportError: `onnx` or `onnxruntime` is not installed.
+    ValueError: the file is damaged or holds something else than an exported segmenter.
+    OSError: it cannot be read.
+  """
+  onnx, onnxruntime = library("onnx"), library("onnxruntime")
+  contents = Path(path).read_bytes()
+  try:
+    model = onnx.load_model_from_string(contents)
+  except Exception as error:  # Of protobuf, which has several and says little.
+    raise ValueError(f"{path} is no ONNX file, or damaged ({error}): {_EXPECTED}") from error
+  if problem := find_problem(model):
+    raise ValueError(f"{path} {problem}: {_EXPECTED}")
+  options = onnxruntime.SessionOptions()
+  options.log_severity_level = 4  # What goes wrong is told once, by the exception.
+  try:
+    # What was checked is what runs: onnxruntime would also take other formats than ONNX.
+    session = onnxruntime.InferenceSession(
+      model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+  except Exception as error:  # Its exceptions have no base but this.
+    raise ValueError(f"{path} cannot be run by onnxruntime ({error}): {_EXPECTED}") from error
+  return int(_metadata(model)[IMAGE_SIZE_KEY]), _logits(session, path)
+
+
+def _logits(session: Any, path: Path) -> Callable[..., np.ndarray]:
+  def logits(variables, images, sizes):
+    del variables  # The file has its own.
+    found = np.zeros(images.shape[:3], np.float32)
+    for row, image, (height, width) in zip(found, images, sizes, strict=True):
+      try:
+        (answer,) = session.run([LOGITS], {IMAGES: image[None, :height, :width]})
+      except Exception as error:
+        raise ValueError(
+          f"{path} fails on a picture [{height}, {width}, 3] ({error}): {_EXPECTED}"
+        ) from error
+      if answer.shape != (1, height, width):
+        raise ValueError(
+          f"{path} returned {list(answer.shape)} of a picture [{height}, {width}, 3]: {_EXPECTED}"
+        )
+      row[:height, :width] = answer[0]
+    return found
+
+  return logits
+
+
+def find_problem(model: Any) -> str | None:
+  """Returns why an `onnx.ModelProto` is no segmenter that was exported here, or None."""
+  if any(tensor.external_data or tensor.data_location for tensor in _tensors(model)):
+    return "keeps weights in another file, which is not read"
+  metadata = _metadata(model)
+  if (version := metadata.get(VERSION_KEY)) != VERSION:
+    return f"is an ONNX file with {VERSION_KEY}={version!r} in its metadata, not {VERSION!r}"
+  size = metadata.get(IMAGE_SIZE_KEY, "")
+  if not (size.isdecimal() and 0 < int(size) <= MAX_IMAGE_SIZE):
+    return f"has {IMAGE_SIZE_KEY}={size!r} in its metadata, not 1 to {MAX_IMAGE_SIZE}"
+  found = {f"{node.domain}:{node.op_type}".removeprefix(":") for node in model.graph.node}
+  if foreign := sorted(found - OPERATIONS) or [function.name for function in model.functions]:
+    return f"holds the operation {foreign[0]}, which no segmenter has"
+  names = [value.name for value in model.graph.input]
+  outputs = {value.name for value in model.graph.output}
+  if names != [IMAGES] or outputs != {PROBABILITY, LOGITS}:
+    return f"maps {names} to {sorted(outputs)}, not ['{IMAGES}'] to {[LOGITS, PROBABILITY]}"
+  return None
+
+
+def _metadata(model: Any) -> dict[str, str]:
+  return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+  """All tensors anywhere in a protobuf message: weights, attributes, those of inner graphs."""
+  if message.DESCRIPTOR.full_name == "onnx.TensorProto":
+    yield message
+  for field, value in message.ListFields():
+    if field.message_type is not None:
+      for inner in value if field.is_repeated else [value]:
+        yield from _tensors(inner)
