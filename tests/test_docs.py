@@ -17,7 +17,7 @@ from documents import WRITTEN, document_name
 from whole_runs import ROOT
 
 from checkpoints_convert.convert import VARIANT_FORMATS, convert_file
-from unseg_jax import pipeline, predict
+from unseg_jax import export, pipeline, predict
 from unseg_jax import report as report_command
 from unseg_jax.evaluation import benchmarks
 
@@ -124,6 +124,10 @@ def run_command(words, generator, monkeypatch):
   if words[1:3] == ["-m", "unseg_jax.predict"]:
     with flagsaver.flagsaver():
       return predict.main(flags.FLAGS(words[2:]))
+  if words[1:3] == ["-m", "unseg_jax.export"]:
+    given = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
+    made = export.export(given.pop("segmenter"), given.pop("output"), given.pop("format", "onnx"))
+    return 1 if given or not made.is_file() else None
   if words[1:3] == ["-m", "unseg_jax.report"]:
     return None if report_command.make(words[3:], None).is_file() else 1
   if words[1:3] == ["-m", "checkpoints_convert.convert"]:

@@ -228,3 +228,13 @@ class TestEvaluate:
       assert float(row["pictures/s"]) > 0 and float(row["ms/picture"]) > 0
     assert f"8 {suffix} pictures of 400 x 300" in printed
     assert "outside the network: " in printed
+
+
+class TestExport:
+  def test_a_picture_through_jax_and_through_onnxruntime(self, run):
+    table = columns(run("export.py", "--sizes=33,64", "--rounds=1"), "onnxruntime, ms")
+
+    assert list(table) == ["33 x 33", "64 x 64"]
+    for row in table.values():
+      assert all(float(row[name]) > 0 for name in ("JAX, ms", "onnxruntime, ms", "ratio"))
+      assert float(row["probabilities differ by"]) < 1e-4

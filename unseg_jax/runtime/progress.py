@@ -18,7 +18,8 @@ def bar(description: str, total: int, done: int = 0, unit: str = "step") -> tqdm
     unit=unit,
     mininterval=1.0,
     dynamic_ncols=True,
-    disable=jax.process_index() != 0,
+    # Asking for its number starts JAX's devices, which a process alone may have no use for.
+    disable=jax.distributed.is_initialized() and jax.process_index() != 0,
   )
 
 
