@@ -65,7 +65,9 @@ def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 4  # What goes wrong is told once, by the exception.
   try:
-    # What was checked is what runs: onnxruntime would also take other formats than ONNX.
+    # What was checked is what runs: onnxruntime would also take other formats than ONNX, and may
+    # know fields that this version of `onnx` does not.
+    model.DiscardUnknownFields()
     session = onnxruntime.InferenceSession(
       model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
@@ -125,5 +127,5 @@ def _tensors(message: Any) -> Iterator[Any]:
     yield message
   for field, value in message.ListFields():
     if field.message_type is not None:
-      for inner in value if field.is_repeated else [value]:
+      for inner in [value] if hasattr(value, "ListFields") else value:  # Or it is repeated.
         yield from _tensors(inner)
