@@ -1,29 +1,19 @@
 """`python -m unseg_jax.export` as it is typed, and what predict does with the file."""
 
-import os
+import functools
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import ROOT, finish, start_python
+from whole_runs import ROOT, finish, run_module, start_python
 
 from unseg_jax import Segmenter, export
 
 EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example"
 
 
-def run_export(folder, *arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "unseg_jax.export", *map(str, arguments)],
-    cwd=folder,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
-
+run_export = functools.partial(run_module, "unseg_jax.export")
 
 # What the command does, and then whether JAX has touched a device.
 PREDICT = """

@@ -1,27 +1,17 @@
 """`python -m unseg_jax.predict` as it is typed: what it needs, and what it prints."""
 
-import os
+import functools
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from PIL import Image
-from whole_runs import ROOT
+from whole_runs import ROOT, run_module
 
 EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example"
 
-
-def predict(folder, *arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "unseg_jax.predict", *map(str, arguments)],
-    cwd=folder,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
+predict = functools.partial(run_module, "unseg_jax.predict")
 
 
 @pytest.fixture

@@ -93,6 +93,17 @@ def run_command(*arguments):
   return done
 
 
+def run_module(name, folder, *arguments):
+  """Runs `python -m NAME` in a folder as it is typed, to its end."""
+  return subprocess.run(
+    [sys.executable, "-m", name, *map(str, arguments)],
+    cwd=folder,
+    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    capture_output=True,
+    text=True,
+  )
+
+
 def start_main(*arguments, before="", **environment):
   """Starts `python -m unseg_jax.main` on the tiny config, after some code of the test's."""
   code = f"{before}\nimport runpy\nrunpy.run_module('unseg_jax.main', run_name='__main__')"
