@@ -66,7 +66,7 @@ def test_what_cannot_be_exported_is_one_clear_error(tmp_path):
   [
     ("segmenter.pb", "onnx", r"--output=segmenter\.pb: expected a file such as segmenter\.onnx"),
     ("segmenter.onnx", "stablehlo", r"expected a file such as segmenter\.stablehlo"),
-    ("segmenter.tflite", "tflite", "--format=tflite is not offered; use one of onnx, stablehlo"),
+    ("segmenter.pt", "torch", "--format=torch is not offered; use one of onnx, stablehlo, tflite"),
   ],
 )
 def test_a_name_that_does_not_fit_the_format_is_refused(output, file_format, message):

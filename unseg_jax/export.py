@@ -3,13 +3,15 @@ r"""Writes a segmenter to a file that runs without this package.
     python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.onnx
     python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.stablehlo --format=stablehlo
 
-Either file maps images `[N, H, W, 3]` uint8 to the probability of foreground `[N, H, W]` float32,
-with the normalisation inside, for any H and W from the network's least on (16 with five levels).
+The file maps images `[N, H, W, 3]` uint8 to the probability of foreground `[N, H, W]` float32, with
+the normalisation inside, for any H and W from the network's least on (16 with five levels).
 
     onnx        for onnxruntime and others; its metadata says what it is and how pictures are to be
                 resized. `python -m unseg_jax.predict --segmenter=FILE.onnx` runs it, too.
     stablehlo   for `jax.export.deserialize`, on CPUs, CUDA and TPUs. It has no place for metadata:
                 they go beside it, to FILE.stablehlo.json.
+    tflite      for TensorFlow Lite and LiteRT, on phones: one image of the training's size, square,
+                at a time, as TensorFlow's converter takes no open sizes. Metadata as above.
 
 A file that is there already is replaced, whole or not at all. The exit status is 1 if anything went
 wrong, and stderr says what.
@@ -26,10 +28,10 @@ from absl import logging as absl_logging
 import unseg_jax
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.runtime import workdir
-from unseg_jax.segmentation import onnx_export, onnx_files, stablehlo_export
+from unseg_jax.segmentation import jax_export, onnx_export, onnx_files
 from unseg_jax.segmentation.segmenter import Segmenter
 
-FORMATS = ("onnx", "stablehlo")
+FORMATS = ("onnx", "stablehlo", "tflite")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -69,36 +71,49 @@ def export(segmenter: str, output: str, file_format: str = "onnx") -> Path:
   segmenter = os.path.expanduser(segmenter)
   restored = Segmenter.restore(segmenter)
   widths = restored.widths  # Raises for a segmenter that has no weights to export.
-  described = describe(segmenter, restored.image_size)
+  described = describe(segmenter, restored.image_size, file_format)
   if file_format == "onnx":
-    workdir.write_bytes(path, onnx_export.onnx_bytes(restored.variables, described))
+    contents = onnx_export.onnx_bytes(restored.variables, described)
+  elif file_format == "stablehlo":
+    contents = jax_export.stablehlo_bytes(restored.variables, widths)
   else:
-    workdir.write_bytes(path, stablehlo_export.stablehlo_bytes(restored.variables, widths))
+    contents = jax_export.tflite_bytes(restored.variables, widths, restored.image_size)
+  workdir.write_bytes(path, contents)
+  if file_format != "onnx":
     workdir.write_json(path.with_name(f"{path.name}.json"), described)
   return path
 
 
-def describe(segmenter: str, image_size: int) -> dict[str, str]:
+def describe(segmenter: str, image_size: int, file_format: str) -> dict[str, str]:
   """Returns what an exported file says of itself.
 
   Args:
     segmenter: what it was exported from. Of a path the last part alone is told.
     image_size: the training's.
+    file_format: one of `FORMATS`.
   """
   is_ours = segmenter.startswith(PRETRAINED)
   license_known = {"license": "Apache-2.0; see unseg_jax/pretrained/README.md"} if is_ours else {}
+  is_fixed = file_format == "tflite"
+  size = f"1, {image_size}, {image_size}" if is_fixed else "N, H, W"
+  resizing = (
+    f"Crop a picture to a square, or pad it to one, and resize it to {image_size} x {image_size}"
+    if is_fixed
+    else f"Resize a picture so that its shorter side has {image_size} pixels, the longer one in "
+    "proportion, rounded down"
+  )
+  best = "" if file_format != "onnx" else ": best the logits, before their sigmoid"
   return {
     onnx_files.VERSION_KEY: onnx_files.VERSION,
     onnx_files.IMAGE_SIZE_KEY: str(image_size),
     "description": (
-      "Foreground segmentation: RGB images [N, H, W, 3] uint8 to the probability of foreground "
-      "[N, H, W] float32; the normalisation is inside."
+      f"Foreground segmentation: RGB images [{size}, 3] uint8 to the probability of foreground "
+      f"[{size}] float32; the normalisation is inside."
     ),
     "resizing": (
-      f"Resize a picture so that its shorter side has {image_size} pixels, the longer one in "
-      "proportion, rounded down (bilinear, antialiased, as Pillow's Image.resize). Resize the "
-      "answer to the picture's size (bilinear, half-pixel centres): best the logits, before their "
-      "sigmoid. Foreground is what exceeds a probability of 0.5."
+      f"{resizing} (bilinear, antialiased, as Pillow's Image.resize). Resize the answer to the "
+      f"picture's size (bilinear, half-pixel centres){best}. Foreground is what exceeds a "
+      "probability of 0.5."
     ),
     "source": segmenter if is_ours else Path(segmenter).absolute().name,
     "unseg_jax_version": unseg_jax.__version__,

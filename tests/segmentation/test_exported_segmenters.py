@@ -87,6 +87,20 @@ def test_stablehlo_is_for_cpus_cuda_and_tpus(folder):
   assert exported.platforms == ("cpu", "cuda", "tpu")
 
 
+@pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
+def test_tensorflow_lite_finds_the_same_of_one_picture_of_the_training_size(segmenter, folder):
+  import tensorflow as tf  # Here, for it takes seconds.
+
+  interpreter = tf.lite.Interpreter(str(folder / "unet.tflite"))
+  interpreter.allocate_tensors()
+  (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+  picture = pictures(48, 48)[0]
+  interpreter.set_tensor(given["index"], picture[None])
+  interpreter.invoke()
+  (found,) = interpreter.get_tensor(answer["index"])
+  np.testing.assert_allclose(found, segmenter(picture), rtol=0, atol=1e-4)
+
+
 def test_a_restored_onnx_file_segments_pictures_as_the_original(segmenter, folder):
   restored = Segmenter.restore(folder / "unet.onnx")
   assert restored.image_size == 48
@@ -104,8 +118,12 @@ def test_an_exported_file_says_what_it_is_and_how_to_resize(folder):
   assert metadata["image_size"] == "48"
   assert "shorter side has 48 pixels" in metadata["resizing"]
   assert metadata["source"] == "unet.safetensors"
-  assert workdir.read_json(folder / "unet.stablehlo.json") == metadata
-  ours = export.describe("pretrained:faces", 64)
+  beside = workdir.read_json(folder / "unet.stablehlo.json")
+  assert "shorter side has 48 pixels" in beside["resizing"] and "logits" not in beside["resizing"]
+  beside = workdir.read_json(folder / "unet.tflite.json")
+  assert "images [1, 48, 48, 3]" in beside["description"]
+  assert "square" in beside["resizing"]
+  ours = export.describe("pretrained:faces", 64, "onnx")
   assert ours["source"] == "pretrained:faces" and ours["license"].startswith("Apache-2.0")
 
 

@@ -4,5 +4,5 @@ In: (image, mask) pairs, from disk or made on the fly. Out: checkpoints, which `
 turns into a function of a picture. Open `train.py` first, then `unet.py`; `segmenter.py` runs a
 trained network on pictures of any size, and `refinement.py` may fit its answer to their edges.
 `data_sets.py` finds the sets of other runs to train on, `adaptation.py` goes on with pictures that
-have no labels. `onnx_export.py` and `stablehlo_export.py` write a segmenter for other programs.
+have no labels. `onnx_export.py` and `jax_export.py` write a segmenter for other programs.
 """
