@@ -8,9 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import measure
 
-from unseg_jax.synthesis.components import component_areas, label_components
+from unseg_jax.synthesis.components import (
+  component_areas,
+  label_by_pointers,
+  label_by_scans,
+  label_components,
+)
 
 label = jax.jit(label_components)
+BODIES = [jax.jit(label_by_pointers), jax.jit(label_by_scans)]  # Of a CPU, and of accelerators.
 areas = jax.jit(component_areas)
 
 
@@ -22,8 +28,10 @@ def expected_labels(mask):
 
 
 def assert_components_match(masks):
-  labels = np.asarray(label(masks))
   expected = np.stack([expected_labels(mask) for mask in masks])
+  for body in BODIES:
+    np.testing.assert_array_equal(body(masks), expected)
+  labels = label(masks)
   np.testing.assert_array_equal(labels, expected)
   expected_areas = np.zeros_like(expected)
   for i, image_labels in enumerate(expected):

@@ -4,10 +4,9 @@ Two pixels belong to one component when a path of foreground pixels joins them, 
 one of the eight neighbours (scikit-image: `connectivity=2`).
 
 Foreground pixels of one 2 x 2 block always touch each other, so the work is done on blocks: a
-quarter of the elements. Each block starts with its own index as label. Every round, blocks that
-touch take the smallest label among them, hand it on to the block their old label names, and follow
-labels to their labels. The last two steps carry a label far at once, so that even a spiral takes
-few rounds. The loop ends when nothing changes, and then the labels are exact.
+quarter of the elements. Each block starts with a label of its own. Every round, blocks that touch
+take the smallest label among them, and something carries labels far at once. The loop ends when
+nothing changes, and then the labels are exact.
 """
 
 import jax
@@ -32,9 +31,61 @@ def label_components(masks: jax.Array) -> jax.Array:
     ValueError: if `masks` is not bool [N, H, W].
   """
   _check_masks(masks)
+  return lax.platform_dependent(masks, cpu=label_by_pointers, default=label_by_scans)
+
+
+def label_by_scans(masks: jax.Array) -> jax.Array:
+  """What `label_components` does on accelerators: without any gather or scatter.
+
+  Scans along rows and columns carry the smallest label through a whole run of blocks that touch.
+  """
+  _, height, width = masks.shape
+  first = _first_of_blocks(masks)
+  joins = _joins(_blocks(masks, False))
+
+  def spread(state):
+    labels, _ = state
+    smallest = labels
+    for (rows, columns), joined in joins.items():
+      before = _shift(joined, -rows, -columns)  # Whether a block touches the one on its other side.
+      if rows and columns:
+        smallest = _take_smaller(smallest, joined, rows, columns)
+        smallest = _take_smaller(smallest, before, -rows, -columns)
+      else:
+        axis = 1 if rows else 2
+        smallest = _smallest_so_far(smallest, joined, axis, reverse=False)
+        smallest = _smallest_so_far(smallest, before, axis, reverse=True)
+    return smallest, jnp.any(smallest != labels)
+
+  labels, _ = lax.while_loop(lambda state: state[1], spread, (first, jnp.any(masks)))
+  return jnp.where(masks, _unblock(labels, height, width), 0)
+
+
+def _take_smaller(labels: jax.Array, joined: jax.Array, rows: int, columns: int) -> jax.Array:
+  """Takes the label of the block so far up and to the left, where that touches and is smaller."""
+  return jnp.where(joined, jnp.minimum(labels, _shift(labels, rows, columns)), labels)
+
+
+def _smallest_so_far(labels: jax.Array, joined: jax.Array, axis: int, reverse: bool) -> jax.Array:
+  """The smallest label of a run up to each block; `joined`: whether it goes on from the last."""
+
+  def combine(earlier, later):
+    label, goes_on = later
+    smaller = jnp.minimum(label, earlier[0])
+    return jnp.where(goes_on, smaller, label), goes_on & earlier[1]
+
+  return lax.associative_scan(combine, (labels, joined), reverse=reverse, axis=axis)[0]
+
+
+def label_by_pointers(masks: jax.Array) -> jax.Array:
+  """What `label_components` does on a CPU, where gathers cost little: about three times as fast.
+
+  Blocks hand a smaller label on to the block that their old label names, and follow labels to their
+  labels, so that even a spiral takes few rounds.
+  """
   _, height, width = masks.shape
   blocks = _blocks(masks, False)
-  edges = _edges(blocks)
+  edges = _edges(_joins(blocks), blocks[0].shape[2])
   block_shape = blocks[0].shape
   size = blocks[0].size
   margin = block_shape[2] + 1
@@ -59,9 +110,7 @@ def label_components(masks: jax.Array) -> jax.Array:
   labels, _ = lax.while_loop(lambda state: state[1], spread, (own_labels, jnp.any(masks)))
 
   # From block indices of the batch to pixel indices of the image.
-  pixels = jnp.arange(1, height * width + 1, dtype=jnp.int32).reshape(1, height, width)
-  beyond = height * width + 1
-  first_of_block = _smallest(_blocks(jnp.where(masks, pixels, beyond), beyond)).ravel()
+  first_of_block = _first_of_blocks(masks).ravel()
   first = first_of_block.at[labels].min(first_of_block, mode="promise_in_bounds")
   first = first.at[labels].get(mode="promise_in_bounds").reshape(block_shape)
   return jnp.where(masks, _unblock(first, height, width), 0)
@@ -113,8 +162,12 @@ def _unblock(blocks: jax.Array, height: int, width: int) -> jax.Array:
   return jnp.repeat(jnp.repeat(blocks, 2, axis=1), 2, axis=2)[:, :height, :width]
 
 
-def _smallest(arrays: tuple[jax.Array, ...]) -> jax.Array:
-  return jnp.min(jnp.stack(arrays), axis=0)
+def _first_of_blocks(masks: jax.Array) -> jax.Array:
+  """1 + the flat index of each block's first foreground pixel; beyond all of them without any."""
+  _, height, width = masks.shape
+  pixels = jnp.arange(1, height * width + 1, dtype=jnp.int32).reshape(1, height, width)
+  beyond = height * width + 1
+  return jnp.min(jnp.stack(_blocks(jnp.where(masks, pixels, beyond), beyond)), axis=0)
 
 
 def _shift(images: jax.Array, rows: int, columns: int) -> jax.Array:
@@ -123,24 +176,24 @@ def _shift(images: jax.Array, rows: int, columns: int) -> jax.Array:
   return lax.pad(images, jnp.zeros((), images.dtype), padding)
 
 
-def _edges(blocks: tuple[jax.Array, ...]) -> list[tuple[int, jax.Array]]:
+def _joins(blocks: tuple[jax.Array, ...]) -> dict[tuple[int, int], jax.Array]:
+  """Where a block touches the one so many rows above and columns to the left of it."""
+  top_left, top_right, bottom_left, bottom_right = blocks
+  return {
+    (0, 1): (top_left | bottom_left) & _shift(top_right | bottom_right, 0, 1),
+    (1, 0): (top_left | top_right) & _shift(bottom_left | bottom_right, 1, 0),
+    (1, 1): top_left & _shift(bottom_right, 1, 1),
+    (1, -1): top_right & _shift(bottom_left, 1, -1),
+  }
+
+
+def _edges(joins: dict[tuple[int, int], jax.Array], width: int) -> list[tuple[int, jax.Array]]:
   """For each of the eight neighbours: its flat offset, and where a block touches it.
 
   The neighbour of the block with flat index `i` is block `i - offset`.
   """
-  top_left, top_right, bottom_left, bottom_right = blocks
-  left = (top_left | bottom_left) & _shift(top_right | bottom_right, 0, 1)
-  above = (top_left | top_right) & _shift(bottom_left | bottom_right, 1, 0)
-  above_left = top_left & _shift(bottom_right, 1, 1)
-  above_right = top_right & _shift(bottom_left, 1, -1)
-  width = top_left.shape[2]
   edges = []
-  for rows, columns, joined in [
-    (0, 1, left),
-    (1, 0, above),
-    (1, 1, above_left),
-    (1, -1, above_right),
-  ]:
+  for (rows, columns), joined in joins.items():
     offset = rows * width + columns
     edges.append((offset, joined.ravel()))
     edges.append((-offset, _shift(joined, -rows, -columns).ravel()))
