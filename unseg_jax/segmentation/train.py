@@ -19,7 +19,7 @@ from PIL import Image
 
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import checkpoints, parallel, preemption, progress, workdir
-from unseg_jax.segmentation import augmentation, backgrounds
+from unseg_jax.segmentation import augmentation, backgrounds, losses
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import on_the_fly
@@ -109,7 +109,7 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
         train=True,
         mutable=["batch_stats"],
       )
-      return mean_loss(logits, targets, config.overlap), updated["batch_stats"]
+      return losses.mean_loss(logits, targets, config.overlap), updated["batch_stats"]
 
     (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
@@ -121,25 +121,6 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
     return state, loss
 
   return step
-
-
-def mean_loss(logits: jax.Array, targets: jax.Array, overlap: float) -> jax.Array:
-  """The mean cross-entropy, and beside it one minus the mean soft IoU of the foreground.
-
-  Args:
-    logits: `[n, H, W, 2]`.
-    targets: `[n, H, W]` int32, 1 for foreground.
-    overlap: the weight of the second term (Rahman and Wang, ISVC 2016), which counts a picture's
-      pixels together, so that an unsure border is rather foreground than lost; 0: the paper's loss.
-  """
-  # Not by integer labels: XLA folds the gradient of their look-up for seconds.
-  loss = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2)).mean()
-  if not overlap:
-    return loss
-  found, wanted = jax.nn.softmax(logits)[..., 1], targets.astype(jnp.float32)
-  common = (found * wanted).sum((1, 2))
-  union = (found + wanted - found * wanted).sum((1, 2))
-  return loss + overlap * (1.0 - (common / jnp.maximum(union, 1.0)).mean())
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:

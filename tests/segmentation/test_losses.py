@@ -7,6 +7,7 @@ import pytest
 
 from unseg_jax import default_config
 from unseg_jax.segmentation import train
+from unseg_jax.segmentation.losses import mean_loss
 
 SURE = 30.0
 
@@ -21,7 +22,7 @@ def test_without_overlap_the_loss_is_the_cross_entropy():
   logits = random.normal(size=(3, 8, 8, 2)).astype(np.float32)
   targets = random.integers(0, 2, (3, 8, 8))
   expected = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-  np.testing.assert_allclose(train.mean_loss(logits, targets, 0.0), expected, rtol=1e-6)
+  np.testing.assert_allclose(mean_loss(logits, targets, 0.0), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
@@ -31,13 +32,13 @@ def test_overlap_adds_what_the_ious_of_the_pictures_lack_of_one(weight):
   found = wanted.copy()
   found[1] = np.roll(wanted[1], 2, axis=1)  # The first picture's IoU is 1, the second's 1/3.
   logits, targets = logits_of(found), wanted.astype(np.int32)
-  added = train.mean_loss(logits, targets, weight) - train.mean_loss(logits, targets, 0.0)
+  added = mean_loss(logits, targets, weight) - mean_loss(logits, targets, 0.0)
   np.testing.assert_allclose(added, weight * (1 - (1 + 1 / 3) / 2), rtol=1e-5)
 
 
 def test_a_picture_without_foreground_keeps_the_gradient_finite():
   targets = np.zeros((1, 4, 4), np.int32)
-  gradient = jax.grad(train.mean_loss)(logits_of(targets > 0), targets, 1.0)
+  gradient = jax.grad(mean_loss)(logits_of(targets > 0), targets, 1.0)
   assert np.isfinite(gradient).all()
 
 
@@ -46,7 +47,7 @@ def test_an_unsure_pixel_of_a_well_found_head_is_rather_foreground():
   logits = logits_of(wanted > 0)
   logits[0, 0, 0] = 0.0
   plain, overlap = (
-    jax.grad(lambda x, w=w: train.mean_loss(x, wanted, w))(logits)[0, 0, 0, 1] for w in (0.0, 1.0)
+    jax.grad(lambda x, w=w: mean_loss(x, wanted, w))(logits)[0, 0, 0, 1] for w in (0.0, 1.0)
   )
   assert overlap < plain < 0
 
