@@ -35,7 +35,8 @@ def product_flops(jaxpr: Any, turns: float = 1.0) -> float:
     if equation.primitive.name == "conv_general_dilated":
       kernel = equation.invars[1].aval.shape
       features = kernel[parameters["dimension_numbers"].rhs_spec[0]]
-      total += 2.0 * np.prod(out.shape) * np.prod(kernel) / features
+      zeros = np.prod(parameters["lhs_dilation"])  # Between pixels: products with them are none.
+      total += 2.0 * np.prod(out.shape) * np.prod(kernel) / features / zeros
     elif equation.primitive.name == "dot_general":
       (contracted, _), _ = parameters["dimension_numbers"]
       lengths = [equation.invars[0].aval.shape[axis] for axis in contracted]

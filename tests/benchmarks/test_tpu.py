@@ -160,6 +160,19 @@ def test_products_within_a_loop_count_as_often_as_it_turns(load):
   assert count(traced, 2.5) == 3.5 * 2 * 8**3
 
 
+def test_products_with_the_zeros_between_pixels_do_not_count(load):
+  def dilated(x, kernel):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    padding = ((2, 2), (2, 2))
+    return jax.lax.conv_general_dilated(
+      x, kernel, (1, 1), padding, lhs_dilation=(2, 2), dimension_numbers=dimensions
+    )
+
+  traced = jax.make_jaxpr(dilated)(jnp.zeros((1, 8, 8, 3)), jnp.zeros((4, 4, 3, 5)))
+  # Of the 4 x 4 pixels that the kernel sees, 2 x 2 are there.
+  assert load("work").product_flops(traced) == 2 * 16**2 * (2 * 2 * 3) * 5
+
+
 def test_without_the_compiler_the_extra_is_named(run, monkeypatch, capsys):
   find = importlib.util.find_spec
   monkeypatch.setattr(
