@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from unseg_jax.generators import layers
+from unseg_jax.generators import layers, stylegan2
 
 BODIES = {
   "as the processor likes it": layers.convolve_upsampled,
@@ -61,3 +61,16 @@ def test_the_parameters_are_those_of_the_layer_that_it_replaces(side, ordinary):
   assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, variables)
   expected = ordinary.apply(variables, layers.upsample_nearest(x))
   np.testing.assert_allclose(folded.apply(variables, x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 5, 4, 6)])
+def test_stylegan2_doubles_alike_at_once_and_in_parities(shape):
+  x, kernel = case(shape, 3)
+  with jax.default_matmul_precision("highest"):
+    bodies = (stylegan2._doubling_at_once, stylegan2._doubling_in_parities)
+    (at_once, back_at_once), (in_parities, back) = (jax.vjp(body, x, kernel) for body in bodies)
+    assert at_once.shape == (shape[0], 2 * shape[1], 2 * shape[2], 5)
+    np.testing.assert_allclose(at_once, in_parities, atol=1e-5)
+    weights = np.random.default_rng(1).normal(size=at_once.shape).astype(np.float32)
+    for one, other in zip(back_at_once(weights), back(weights), strict=True):
+      np.testing.assert_allclose(one, other, atol=1e-4)

@@ -1,10 +1,38 @@
 """Layers that several generators share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+Convolve = Callable[[jax.Array, jax.Array], jax.Array]  # (picture, kernel) -> picture
+
+
+def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None = None) -> Convolve:
+  """Returns one function with two bodies of the same numbers: for CPUs, and for accelerators.
+
+  The gradient on a CPU is that of `cpu_gradient`, or else of `cpu`. For it nothing is kept but the
+  function's arguments; JAX would keep what any of the bodies asks for.
+  """
+
+  @jax.custom_vjp
+  def convolve(x, kernel):
+    return jax.lax.platform_dependent(x, kernel, cpu=cpu, default=default)
+
+  def forward(x, kernel):
+    return convolve(x, kernel), (x, kernel)
+
+  def backward(inputs, cotangent):
+    def through(body):
+      return lambda cotangent, *inputs: jax.vjp(body, *inputs)[1](cotangent)
+
+    bodies = {"cpu": through(cpu_gradient or cpu), "default": through(default)}
+    return jax.lax.platform_dependent(cotangent, *inputs, **bodies)
+
+  convolve.defvjp(forward, backward)
+  return convolve
 
 
 class Projection(nn.Module):
@@ -46,27 +74,9 @@ class DoublingConvolution(nn.Module):
     return x
 
 
-@jax.custom_vjp
-def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  # On two CPU cores the layers of a DCGAN take 43 ms as matrix products and 64 ms as convolutions
-  # (batch 32); their gradient is a convolution with stride 2, which is fast everywhere.
-  return jax.lax.platform_dependent(x, kernel, cpu=_as_matrix_product, default=_as_convolution)
-
-
-def _forward(x, kernel):
-  return _doubling_convolution(x, kernel), (x, kernel)
-
-
-def _backward(inputs, cotangent):
-  return jax.vjp(_as_convolution, *inputs)[1](cotangent)
-
-
-_doubling_convolution.defvjp(_forward, _backward)
-
-
 def _as_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A convolution over the input with zeros between its pixels."""
-  return _convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
+  return convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
 def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -87,6 +97,11 @@ def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
       total = total + jnp.pad(part, shift)
   total = total.reshape(batch, 2 * height + 2, 2 * width + 2, features)
   return total[:, 1:-1, 1:-1]
+
+
+# On two CPU cores the layers of a DCGAN take 43 ms as matrix products and 64 ms as convolutions
+# (batch 32); their gradient is a convolution with stride 2, which is fast everywhere.
+_doubling_convolution = by_platform(_as_matrix_product, _as_convolution, _as_convolution)
 
 
 class Affine(nn.Module):
@@ -167,39 +182,6 @@ class UpsampledConvolution(nn.Module):
 _FOLDING_PAYS = 1024
 
 
-@jax.custom_vjp
-def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """Convolves what `upsample_nearest` would make of `[N, H, W, C]`: `[N, 2H, 2W, F]`.
-
-  Args:
-    x: `[N, H, W, C]`.
-    kernel: `[1, 1, C, F]` or `[3, 3, C, F]`, of the convolution with padding "SAME" behind the
-      upsampling.
-  """
-  # By a TPU compiler's estimate the dilated convolution takes a third of the time of upsampling
-  # first, and its gradient, a convolution with stride 2, likewise. On two CPU cores one
-  # convolution for the four phases is the fastest: 25 ms, against 74 ms for the dilated one and 67
-  # ms for upsampling first ([4, 64, 64, 192 -> 96]).
-  return jax.lax.platform_dependent(x, kernel, cpu=_convolve_upsampled_on_cpu, default=_dilated)
-
-
-def _forward_upsampled(x, kernel):
-  return convolve_upsampled(x, kernel), (x, kernel)
-
-
-def _backward_upsampled(inputs, cotangent):
-  def through(body):
-    return lambda cotangent, *inputs: jax.vjp(body, *inputs)[1](cotangent)
-
-  on_cpu = _upsampled_first if not _folds_on_cpu(*inputs) else _dilated
-  return jax.lax.platform_dependent(
-    cotangent, *inputs, cpu=through(on_cpu), default=through(_dilated)
-  )
-
-
-convolve_upsampled.defvjp(_forward_upsampled, _backward_upsampled)
-
-
 def _folds_on_cpu(x: jax.Array, kernel: jax.Array) -> bool:
   batch, height, width, _ = x.shape
   return kernel.shape[0] > 1 and batch * height * width >= _FOLDING_PAYS
@@ -207,19 +189,23 @@ def _folds_on_cpu(x: jax.Array, kernel: jax.Array) -> bool:
 
 def _convolve_upsampled_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
   if kernel.shape[0] == 1:
-    return upsample_nearest(_convolution(x, kernel, "SAME"))
+    return upsample_nearest(convolution(x, kernel, "SAME"))
   return (_in_phases if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
+def _differentiated_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  return (_dilated if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
+
+
 def _upsampled_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  return _convolution(upsample_nearest(x), kernel, "SAME")
+  return convolution(upsample_nearest(x), kernel, "SAME")
 
 
 def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """A convolution with the folded kernel over the input with zeros between its pixels."""
   margin = (kernel.shape[0] + 1) // 2
   padding = ((margin, margin), (margin, margin))
-  return _convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
+  return convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
 
 
 def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -232,7 +218,7 @@ def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
   folded = _fold_upsampling(kernel)
   phases = [[folded[p::2, q::2] for q in (0, 1)] for p in (0, 1)]
   together = jnp.concatenate([phase for row in phases for phase in row], axis=-1)
-  parts = _convolution(x, together, ((1, 1), (1, 1)))  # [N, H + 1, W + 1, 4 F]
+  parts = convolution(x, together, ((1, 1), (1, 1)))  # [N, H + 1, W + 1, 4 F]
   parts = parts.reshape(batch, height + 1, width + 1, 2, 2, -1)
 
   def part(p, q):
@@ -240,6 +226,14 @@ def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
   rows = [jnp.stack([part(p, 0), part(p, 1)], axis=3) for p in (0, 1)]
   return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+
+
+# What `upsample_nearest` and a convolution with padding "SAME" make of `[N, H, W, C]`, by a kernel
+# `[1, 1, C, F]` or `[3, 3, C, F]`: `[N, 2H, 2W, F]`. By a TPU compiler's estimate the dilated
+# convolution takes a third of the time of upsampling first, and its gradient, a convolution with
+# stride 2, likewise. On two CPU cores one convolution for the four phases is the fastest: 25 ms,
+# against 74 ms for the dilated one and 67 ms for upsampling first ([4, 64, 64, 192 -> 96]).
+convolve_upsampled = by_platform(_convolve_upsampled_on_cpu, _dilated, _differentiated_on_cpu)
 
 
 def _fold_upsampling(kernel: jax.Array) -> jax.Array:
@@ -250,7 +244,10 @@ def _fold_upsampling(kernel: jax.Array) -> jax.Array:
   return kernel
 
 
-def _convolution(x: jax.Array, kernel: jax.Array, padding: Any, **options: Any) -> jax.Array:
+def convolution(
+  x: jax.Array, kernel: jax.Array, padding: Any = "SAME", **options: Any
+) -> jax.Array:
+  """Convolves `[N, H, W, C]` with a kernel `[h, w, C, F]`; options are `conv_general_dilated`'s."""
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
     x, kernel, (1, 1), padding, dimension_numbers=dimensions, **options

@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, Variables
 
 # What of its config may be chosen anew whenever the generator is loaded.
@@ -140,7 +141,7 @@ class Layer(nn.Module):
     kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
     kernel = kernel.astype(x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    convolve = _doubling_convolution if self.doubles else _convolution
+    convolve = _doubling_convolution if self.doubles else layers.convolution
     x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
     if self.noise:
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
@@ -185,12 +186,7 @@ def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
   return jax.lax.rsqrt(squares + _EPSILON).astype(kernel.dtype)
 
 
-def _convolution(x: jax.Array, kernel: jax.Array, padding: Any = "SAME") -> jax.Array:
-  dimensions = ("NHWC", "HWIO", "NHWC")
-  return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=dimensions)
-
-
-def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _doubling_in_parities(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """Transposed 3 x 3 convolution with stride 2, then the low-pass filter: `[N, 2H, 2W, F]`.
 
   The transposed convolution has `2H + 1` rows: pixel i adds to row `2i + k` what kernel row k
@@ -202,12 +198,29 @@ def _doubling_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
   taps, padding = (slice(None, None, -2), slice(1, 2)), ((1, 1), (0, 0))  # of even, of odd ones
 
   def part(p, q):  # the rows of parity p in the columns of parity q
-    return _convolution(x, kernel[taps[p], taps[q]], (padding[p], padding[q]))
+    return layers.convolution(x, kernel[taps[p], taps[q]], (padding[p], padding[q]))
 
   by_column = [_filter_parities(part(0, q), part(1, q), axis=1) for q in (0, 1)]
   rows = [_filter_parities(by_column[0][p], by_column[1][p], axis=2) for p in (0, 1)]
   x = jnp.stack([jnp.stack(columns, axis=3) for columns in rows], axis=2)  # [N, H, p, W, q, F]
   return x.reshape(batch, 2 * height, 2 * width, -1)
+
+
+def _doubling_at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """The same as one convolution over the input with zeros between its pixels.
+
+  The low-pass filter is folded into the kernel, which becomes 6 x 6.
+  """
+  taps = jnp.array([_OUTER, _INNER, _INNER, _OUTER], kernel.dtype)
+  for axis in (0, 1):
+    shifted = [
+      jnp.pad(kernel, [(i, 3 - i) if a == axis else (0, 0) for a in range(4)]) for i in range(4)
+    ]
+    kernel = jnp.tensordot(taps, jnp.stack(shifted), 1, precision="highest")
+  return layers.convolution(x, kernel[::-1, ::-1], ((3, 3), (3, 3)), lhs_dilation=(2, 2))
+
+
+_doubling_convolution = layers.by_platform(_doubling_in_parities, _doubling_at_once)
 
 
 def _filter_parities(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
