@@ -7,6 +7,9 @@ from setuptools import find_packages, setup
 # pysodmetrics asks for opencv-python-headless below 5; the refinement needs its superset, which
 # fills the same folder. pip installs dependencies of dependencies first: the superset wins.
 BENCHMARKS = ["opencv-contrib-python-headless>=4.7,<5", "pysodmetrics>=1.6"]
+GCS = ["gcsfs>=2025.5"]
+# Not s3fs: it holds botocore to versions that what else needs boto3 rarely agrees with.
+S3 = ["boto3", "obstore>=0.8"]
 # Formulas become MathML when the site is built: latex2mathml needs no script from elsewhere.
 DOCS = ["latex2mathml>=3.78", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
 # JAX writes StableHLO with flatbuffers, and does not ask for it.
@@ -43,6 +46,7 @@ setup(
     "clu",
     "dm-pix",
     "flax>=0.12",
+    "fsspec",
     "grain",
     "importlib_resources",  # TFDS imports it when a builder is made.
     "jax>=0.10",
@@ -57,6 +61,7 @@ setup(
     "requests",
     "safetensors",
     "scipy",
+    "tenacity",
     # clu writes TensorBoard events through TensorFlow, which never computes here: its build without
     # accelerators is enough where there is one.
     "tensorboard",
@@ -72,12 +77,21 @@ setup(
     "cuda": ["jax[cuda12]"],
     "docs": DOCS,
     "export": EXPORT,
+    "gcs": GCS,
+    "s3": S3,
     "tpu": ["jax[tpu]"],
     "test": [
       *BENCHMARKS,
       *DOCS,
       *EXPORT,
+      *GCS,
+      *S3,
       "dill",  # The builder tests of TFDS import it.
+      # The buckets that the tests use.
+      "flask",
+      "flask-cors",
+      "gcp-storage-emulator",
+      "moto[s3]>=5",
       "hypothesis",
       "import-linter",  # Holds the layers that pyproject.toml lists.
       # The notebooks, which are executed.

@@ -11,7 +11,7 @@ from typing import Any
 import pooch
 import requests
 
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime.cache import cache_folder
 
 
 def fetch(
@@ -23,7 +23,7 @@ def fetch(
 
   Args:
     url: http or https.
-    folder: where the copy is kept; `workdir.cache_folder()` if None. Its name begins with digits of
+    folder: where the copy is kept; `cache_folder()` if None. Its name begins with digits of
       the URL's hash, since many projects publish under the same file name.
     sha256: the file's SHA-256 in hexadecimal, or None to check only that it is complete.
 
@@ -40,7 +40,7 @@ def fetch(
   name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path).rpartition("/")[2])
   name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name[-100:]}"
   cache = pooch.create(
-    path=workdir.cache_folder() if folder is None else folder,
+    path=cache_folder() if folder is None else folder,
     base_url="",
     registry={name: sha256},
     urls={name: url},

@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime import places, workdir
 
 
 def find_config(path: str) -> str:
@@ -36,7 +36,9 @@ class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
 flags.FLAGS["config"].parser = _ConfigParser("config")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; runs/<config name> if unset.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where results go, a folder or a URL; runs/<config name> if unset."
+)
 _STAGES = flags.DEFINE_list(
   "stages", None, "Which of search,generate,train,adapt,evaluate,report to run; all if unset."
 )
@@ -62,7 +64,7 @@ def main(argv: list[str]) -> None:
   from unseg_jax.synthesis import generate
 
   config = _CONFIG.value
-  directory = Path(_WORKDIR.value or Path("runs") / config.name)
+  directory = _WORKDIR.value or Path("runs") / config.name
   stages = pipeline.STAGES if _STAGES.value is None else _STAGES.value
   try:
     parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
@@ -72,7 +74,7 @@ def main(argv: list[str]) -> None:
     with preemption.watch():
       pipeline.run(config, directory, stages, _REPAIR.value)
   except preemption.Preempted as stop:
-    print(stop, file=sys.stderr)
+    print(places.in_urls(str(stop)), file=sys.stderr)
     sys.exit(preemption.EXIT_STATUS)
   except jax.errors.JaxRuntimeError as error:
     if parallel.process_count() == 1:
@@ -88,7 +90,7 @@ def main(argv: list[str]) -> None:
     generate.TooFewAccepted,
     train.TooFewPairs,
   ) as error:
-    sys.exit(f"error: {error}")
+    sys.exit(places.in_urls(f"error: {error}"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from unseg_jax.direction import restarts, search
 from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import DERIVED, Run
 from unseg_jax.reporting import contents, report, tables
-from unseg_jax.runtime import parallel, pictures, preemption, progress, workdir
+from unseg_jax.runtime import parallel, pictures, places, preemption, progress, workdir
 from unseg_jax.segmentation import adaptation, train
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.synthesis import candidates, generate, shards
@@ -41,7 +41,7 @@ def run(
 
   Args:
     config: the resolved config (`default_config.py` describes it).
-    directory: the workdir; made if it is missing, continued if it is not.
+    directory: the workdir, a folder or a URL; made if it is missing, continued if it is not.
     stages: names of `STAGES`, run in their own order; all of them stand for those that the config
       does not leave out.
     repair: whether to look for damaged shards of the data set first, and make these anew.
@@ -53,8 +53,9 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are found before any work is done.
   """
-  directory, config = Path(directory), experiment.with_types(config)
+  config = experiment.with_types(config)
   stages = experiment.choose(stages, config)
+  directory = places.local(directory)
   if config.segmenter:
     return evaluate_segmenter(config, directory)
   this = experiment.open_run(config, directory)
@@ -89,6 +90,7 @@ def _remove_damaged_shards(folder: Path) -> None:
   for path in damaged:
     log.info("damaged, to be made anew: %s", path)
     path.unlink(missing_ok=True)
+    places.remove(path)
   if damaged and (folder / workdir.RECORD).exists():
     workdir.reopen_stage(folder)
   log.info("%d damaged shards in %s", len(damaged), folder)
@@ -118,10 +120,10 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
 def _run_stage(this: Run, stage: str) -> None:
   folder, settings = this.workdir / stage, this.settings(stage)
   if workdir.is_complete(folder, settings):
-    log.info("stage %s: complete, skipped (%s)", stage, folder)
+    log.info("stage %s: complete, skipped (%s)", stage, places.in_urls(str(folder)))
     return
   preemption.leave_if_requested(f"the stages before {stage} are complete")
-  log.info("stage %s: %s", stage, folder)
+  log.info("stage %s: %s", stage, places.in_urls(str(folder)))
   parallel.barrier(f"{stage} begins")
   if parallel.is_primary():
     workdir.begin_stage(folder, settings)
@@ -301,7 +303,7 @@ def _report(this: Run, folder: Path) -> None:
   listed = contents.find_pictures(settings.pictures)
   found = contents.collect(this.workdir, listed, settings.samples)
   report.write(found, this.workdir / "report.html")
-  print(f"report: {this.workdir / 'report.html'}")
+  print(f"report: {places.in_urls(str(this.workdir / 'report.html'))}")
 
 
 STAGES: dict[str, Callable[[Run, Path], None]] = dict(

@@ -20,14 +20,15 @@ from absl import logging as absl_logging
 
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
+from unseg_jax.runtime import places
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the arguments describe; returns its exit status."""
   try:
-    print(f"report: {make(argv[1:], flags.FLAGS.output)}")
+    print(places.in_urls(f"report: {make(argv[1:], flags.FLAGS.output)}"))
   except (ImportError, OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(places.in_urls(f"error: {error}"), file=sys.stderr)
     return 1
   return 0
 
@@ -36,7 +37,7 @@ def make(runs: Sequence[str], output: str | None) -> Path:
   """Writes the page of one run, or that which compares several; returns where it went.
 
   Args:
-    runs: their workdirs.
+    runs: their workdirs, folders or URLs.
     output: where the page goes; if None, report.html in the workdir of one run, and
       comparison.html in the current folder for several.
 
@@ -47,9 +48,13 @@ def make(runs: Sequence[str], output: str | None) -> Path:
   """
   if not runs:
     raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
-  directory, *others = (Path(os.path.expanduser(run)) for run in runs)
+  directory, *others = (places.local(os.path.expanduser(run)) for run in runs)
   default = "comparison.html" if others else directory / "report.html"
-  path = Path(os.path.expanduser(output or default))
+  if places.is_url(output or ""):
+    folder, _, name = output.rpartition("/")
+    path = places.local(folder) / name
+  else:
+    path = Path(os.path.expanduser(output or default))
   if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
     raise ValueError(f"--output={output}: expected the name of a page, such as comparison.html")
   if others:

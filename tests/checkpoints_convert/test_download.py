@@ -11,7 +11,7 @@ import time
 import pytest
 
 from checkpoints_convert import download
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime.cache import cache_folder
 
 DATA = random.Random(0).randbytes(3_000_000)
 
@@ -97,7 +97,7 @@ def test_downloads_are_kept_in_the_users_cache(server, tmp_path, monkeypatch):
   assert download.fetch(server.url).parent == tmp_path / "unseg_jax"
   monkeypatch.delenv("XDG_CACHE_HOME")
   monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "home")
-  assert workdir.cache_folder() == tmp_path / "home" / ".cache" / "unseg_jax"
+  assert cache_folder() == tmp_path / "home" / ".cache" / "unseg_jax"
 
 
 def test_a_file_keeps_its_name_in_the_cache(server, tmp_path):

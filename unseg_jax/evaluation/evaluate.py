@@ -12,6 +12,7 @@ import numpy as np
 
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
+from unseg_jax.runtime import places
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter, combine, padded_size
 
@@ -32,7 +33,7 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
     FileNotFoundError: a data set is not there.
     ValueError: a name is given twice or unknown, or files of a folder are unpaired.
   """
-  found = {}
+  found, data_root = {}, places.local(config.data_root) if config.data_root else None
 
   def add(name: str, source: Source, crop: bool) -> None:
     if name in found or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
@@ -41,12 +42,11 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
 
   for name in config.evaluate.benchmarks:
     benchmark = benchmarks.get(name)
-    add(name, benchmarks.open_pairs(benchmark, config.data_root or "."), benchmark.crop)
+    add(name, benchmarks.open_pairs(benchmark, data_root or "."), benchmark.crop)
   for name, images, masks, crop in config.evaluate.folders:
     add(name, folders.open_pairs(images, masks), crop)
   for name, data_set, split, image, mask, crop in config.evaluate.tfds:
-    data_dir = config.data_root or None
-    add(name, tfds_source.open_pairs(data_set, split, image, mask, data_dir=data_dir), crop)
+    add(name, tfds_source.open_pairs(data_set, split, image, mask, data_dir=data_root), crop)
   return found
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unseg_jax.evaluation.source import Example, Source, check_same_size
-from unseg_jax.runtime import picture_files
+from unseg_jax.runtime import picture_files, places
 
 NAMED_IN_ERRORS = 5
 
@@ -15,7 +15,8 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
   """Opens two folders whose files pair by stem, or whose folders inside do.
 
   Args:
-    images: pictures, or nothing but folders of pictures, such as one for each species of birds.
+    images: a folder or its URL: of pictures, or of nothing but folders of pictures, such as one
+      for each species of birds.
     masks: masks of the pictures' sizes, in folders of the same names.
 
   Returns:
@@ -26,7 +27,7 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
     ValueError: files are unpaired. While the pairs are read: a file is unreadable, or a mask has
       another size than its picture.
   """
-  images, masks = Path(images), Path(masks)
+  images, masks = places.local(images), places.local(masks)
   pairs = [
     (str(image.relative_to(images).with_suffix("")), image, mask)
     for inner in _inner_folders(images, masks)

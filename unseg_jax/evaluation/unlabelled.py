@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unseg_jax.evaluation import tfds_source
-from unseg_jax.runtime import picture_files
+from unseg_jax.runtime import picture_files, places
 
 TFDS = "tfds:"
 
@@ -31,7 +31,7 @@ def open_pictures(images: str, data_root: str) -> Pictures:
   """Opens the pictures that `config.adapt.images` names.
 
   Args:
-    images: a file, a folder (with those inside), a glob, or `tfds:NAME:SPLIT:KEY`.
+    images: a file, a folder (with those inside), their URLs, a glob, or `tfds:NAME:SPLIT:KEY`.
     data_root: the folder of prepared TFDS data sets; "": TFDS's own choice.
 
   Raises:
@@ -47,7 +47,9 @@ def open_pictures(images: str, data_root: str) -> Pictures:
       f"config.adapt.images={images}: expected tfds:NAME:SPLIT:KEY, such as "
       "tfds:oxford_iiit_pet:train:image"
     )
-  count, read = tfds_source.open_pictures(*parts.groups(), data_dir=data_root or None)
+  count, read = tfds_source.open_pictures(
+    *parts.groups(), data_dir=places.local(data_root) if data_root else None
+  )
   if not count:
     raise FileNotFoundError(f"config.adapt.images={images}: the split is empty")
   return Pictures(count, read, f"{images} {count}")
@@ -55,7 +57,7 @@ def open_pictures(images: str, data_root: str) -> Pictures:
 
 def _of_files(pattern: str) -> Pictures:
   try:
-    files = picture_files.find_pictures(pattern, subfolders=True)
+    files = picture_files.find_pictures(places.local(pattern), subfolders=True)
   except FileNotFoundError as error:
     raise FileNotFoundError(f"config.adapt.images: {error}") from error
 

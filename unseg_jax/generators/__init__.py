@@ -25,7 +25,7 @@ from unseg_jax.generators.base import (
   sample_at,
   with_dtype,
 )
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import checkpoints, places
 
 __all__ = [
   "ARCHITECTURES",
@@ -57,7 +57,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generato
   """Restores a generator from a converted `safetensors` file.
 
   Args:
-    path: the file, or `pretrained:NAME` for one that ships with the package.
+    path: the file or its URL, or `pretrained:NAME` for one that ships with the package.
     options: settings that replace those in the file, such as BigGAN-deep's `truncation`; the
       architecture's module lists in `OPTIONS` which it allows.
 
@@ -71,6 +71,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generato
   if path.startswith(PRETRAINED):
     path = str(resources.files("unseg_jax") / "pretrained" / path.removeprefix(PRETRAINED))
     path += ".safetensors"
+  path = str(places.local(path))
   file = checkpoints.read_generator(path)
   if file.architecture not in ARCHITECTURES:
     raise ValueError(
@@ -94,14 +95,14 @@ def resolve(name: str, options: Mapping[str, Any] | None = None) -> Generator:
   """Returns the generator that a config names.
 
   Args:
-    name: a converted file, `pretrained:NAME`, or the dotted name `package.module:function` of a
-      user's own function, which returns a `Generator`.
+    name: a converted file or its URL, `pretrained:NAME`, or the dotted name
+      `package.module:function` of a user's own function, which returns a `Generator`.
     options: see `load`; a user's own function gets them as keyword arguments.
 
   Raises:
     FileNotFoundError, ValueError: as `load`; or the dotted name leads nowhere.
   """
-  if ":" not in name or name.startswith(PRETRAINED):
+  if ":" not in name or name.startswith(PRETRAINED) or places.is_url(name):
     return load(name, options)
   module_name, _, function_name = name.partition(":")
   try:

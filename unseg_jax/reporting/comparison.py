@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unseg_jax.reporting import charts, page, pictures, tables
 from unseg_jax.reporting.contents import ReportContents, collect, configured_pictures, read_config
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime import places, workdir
 
 SAMPLES = 8  # Of each run: enough to see what its segmenter learnt from, beside those of others.
 
@@ -44,9 +44,9 @@ def _named(directories: Sequence[Path]) -> dict[str, Path]:
   for i, directory in enumerate(directories):
     if resolved[i] in resolved[:i]:
       raise ValueError(f"{directory} is given twice; expected runs that differ")
-  names = [path.name for path in resolved]
+  names = [places.in_urls(str(path)).rpartition("/")[2] for path in resolved]
   return {
-    name if names.count(name) == 1 else str(directory): directory
+    name if names.count(name) == 1 else places.in_urls(str(directory)): directory
     for name, directory in zip(names, directories, strict=True)
   }
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unseg_jax.reporting.tables import Metrics
-from unseg_jax.runtime import picture_files, workdir
+from unseg_jax.runtime import picture_files, places, workdir
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.synthesis import shards
 
@@ -141,7 +141,8 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
   """Finds the pictures that `config.report.pictures` lists.
 
   Args:
-    names: files, folders, globs, or `example:NAME` of the examples that the package ships.
+    names: files, folders, their URLs, globs, or `example:NAME` of the examples that the package
+      ships.
 
   Raises:
     FileNotFoundError: a name matches nothing.
@@ -150,7 +151,9 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
   found = []
   for name in names:
     example = name.removeprefix("example:")
-    found += picture_files.find_pictures(name if example == name else str(examples / example))
+    found += picture_files.find_pictures(
+      places.local(name) if example == name else examples / example
+    )
   return found
 
 

@@ -22,7 +22,7 @@ import orbax.checkpoint as ocp
 import safetensors
 import safetensors.numpy
 
-from unseg_jax.runtime import parallel, workdir
+from unseg_jax.runtime import parallel, places, workdir
 
 _FORMAT_VERSION = "1"
 _METADATA_KEYS = ("architecture", "config", "format_version", "source_sha256")
@@ -165,8 +165,11 @@ def _sort_header(data: bytes) -> bytes:
 def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.CheckpointManager:
   """Opens a run's checkpoints; those with the best validation IoU and the last are kept.
 
-  All processes of a run open them together to write, and each for itself to read.
+  All processes of a run open them together to write, and each for itself to read. Where they have
+  no disk in common, the first one alone writes, and publishes what it wrote.
   """
+  if alone := places.is_copied(pathlib.Path(folder).absolute()):
+    read_only |= not parallel.is_primary()
   policies = ocp.checkpoint_managers.preservation_policy
   every_process = ocp.options.MultiprocessingOptions()
   options = ocp.CheckpointManagerOptions(
@@ -179,11 +182,14 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     best_fn=_score,
     best_mode="max",
     read_only=read_only,
-    multiprocessing_options=_this_process_alone() if read_only else every_process,
+    multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
   # Orbax wants absolute paths.
+  folder = pathlib.Path(folder).absolute()
+  if alone:
+    folder.mkdir(parents=True, exist_ok=True)
   return ocp.CheckpointManager(
-    pathlib.Path(folder).absolute(),
+    folder,
     options=options,
     item_handlers={"state": ocp.PyTreeCheckpointHandler()},
   )
@@ -211,7 +217,15 @@ def save_state(
     scores: on the validation split; without them the checkpoint is to go on from, never the best.
   """
   arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(state))
-  manager.save(step, args=arguments, metrics=dict(scores or {"iou": NOT_SCORED}))
+  metrics = dict(scores or {"iou": NOT_SCORED})
+  if not places.is_copied(folder := pathlib.Path(manager.directory)):
+    manager.save(step, args=arguments, metrics=metrics)
+  elif parallel.is_primary():
+    manager.save(step, args=arguments, metrics=metrics)
+    manager.wait_until_finished()
+    places.publish_folder(folder / str(step), whole=True)
+    for gone in places.folders(folder) - set(map(str, manager.all_steps())):
+      places.remove(folder / gone)
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -18,7 +18,8 @@ import numpy as np
 from flax import jax_utils
 from jax.experimental import multihost_utils
 
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime import places
+from unseg_jax.runtime.cache import cache_folder
 
 AXIS = "devices"
 
@@ -103,7 +104,7 @@ def _announce_death() -> None:
 def keep_compiled() -> None:
   """Keeps compiled programs on disk for the next run, where JAX was not told where already."""
   if jax.config.jax_compilation_cache_dir is None:
-    jax.config.update("jax_compilation_cache_dir", str(workdir.cache_folder() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def leave_at_once(status: int) -> None:
@@ -132,6 +133,7 @@ def barrier(name: str) -> None:
   """Waits until every process is here; what the others wrote before is then on disk."""
   if process_count() > 1:
     multihost_utils.sync_global_devices(name)
+    places.pull()
 
 
 def gather(values: Sequence[int]) -> np.ndarray:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unseg_jax.runtime import places
+
 
 class EventWriter:
   """Writes curves and pictures to `folder` as TensorBoard events."""
@@ -20,6 +22,7 @@ class EventWriter:
       tf.config.set_visible_devices([], kind)
     from clu import metric_writers
 
+    self._folder = folder
     self._writer = metric_writers.SummaryWriter(str(folder))
 
   def curves(self, stage: str, history: Mapping[str, Sequence[float]]) -> None:
@@ -28,14 +31,18 @@ class EventWriter:
       if name != "step":
         for step, value in zip(history["step"], values, strict=True):
           self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
-    self._writer.flush()
+    self._flush()
 
   def picture(self, name: str, image: np.ndarray) -> None:
     """Writes one `[H, W, 3]` uint8 picture."""
     self._writer.write_images(0, {name: image[None]})
-    self._writer.flush()
+    self._flush()
 
   def scalars(self, scalars: Mapping[str, float]) -> None:
     """Writes the final values."""
     self._writer.write_scalars(0, dict(scalars))
+    self._flush()
+
+  def _flush(self) -> None:
     self._writer.flush()
+    places.publish_folder(self._folder)

@@ -14,16 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.runtime import places
+
 RECORD = "stage.json"
 
 
 class StageMismatch(Exception):
   """A folder holds a result of other settings than those asked for."""
-
-
-def cache_folder() -> Path:
-  """Where downloads and the like are kept: `unseg_jax` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
-  return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unseg_jax"
 
 
 @contextlib.contextmanager
@@ -36,6 +33,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     with open(temporary, "rb") as file:
       os.fsync(file.fileno())
     os.replace(temporary, path)
+    places.publish(path)
   finally:
     temporary.unlink(missing_ok=True)
 
@@ -117,6 +115,7 @@ def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
   record = folder / RECORD
   if record.exists() and read_json(record)["settings"] != flatten(settings):
     shutil.rmtree(folder)
+    places.remove(folder)
 
 
 def has_complete_stage(folder: Path) -> bool:

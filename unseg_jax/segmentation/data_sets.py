@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unseg_jax.runtime import workdir
+from unseg_jax.runtime import places, workdir
 from unseg_jax.synthesis import shards
 
 
@@ -34,13 +34,13 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
   """Finds the data sets that `config.train.data_sets` lists.
 
   Args:
-    listed: the workdir of a finished run, and the weight of its set.
+    listed: the workdir of a finished run, a folder or a URL, and the weight of its set.
 
   Raises:
     FileNotFoundError: a run is not there, its data set is not complete, or has no training split.
     ValueError: a weight is not above 0, or a run is listed twice.
   """
-  directories = [Path(os.path.expanduser(run)) for run, _ in listed]
+  directories = [places.local(os.path.expanduser(run)) for run, _ in listed]
   for (run, weight), directory in zip(listed, directories, strict=True):
     if not 0 < weight < math.inf:
       raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from unseg_jax.generators import PRETRAINED
-from unseg_jax.runtime import checkpoints, parallel, picture_files, workdir
+from unseg_jax.runtime import checkpoints, parallel, picture_files, places, workdir
 from unseg_jax.segmentation import onnx_files
 from unseg_jax.segmentation.unet import Unet
 
@@ -52,8 +52,8 @@ class Segmenter:
     Args:
       folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; an ONNX
         file that `python -m unseg_jax.export` wrote, `*.onnx`, which onnxruntime then runs on the
-        processor; or `pretrained:NAME` of the segmenters that the package ships:
-        `pretrained:faces`.
+        processor; the URL of one of these; or `pretrained:NAME` of the segmenters that the
+        package ships: `pretrained:faces`.
       adapted: whether to take, of a run that adapted its segmenter to pictures, the adapted one;
         else the one before.
 
@@ -64,7 +64,7 @@ class Segmenter:
     """
     if str(folder).startswith(PRETRAINED):
       folder = _pretrained(str(folder).removeprefix(PRETRAINED))
-    folder = Path(folder)
+    folder = places.local(folder)
     if folder.is_file() and folder.suffix.lower() == ".onnx":
       return cls({}, *onnx_files.read(folder))
     if folder.is_file():

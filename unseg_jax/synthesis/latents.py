@@ -5,6 +5,8 @@ import sys
 
 import numpy as np
 
+from unseg_jax.runtime import places
+
 # Where each split's rows begin and end: no latent is used in two splits.
 SHARES = {"test": (0.0, 0.05), "validation": (0.05, 0.1), "train": (0.1, 1.0)}
 
@@ -13,7 +15,7 @@ def read(path: str, latent_shape: tuple[int, ...]) -> np.ndarray:
   """Opens a file of latents, without loading it.
 
   Args:
-    path: a `.npy` file of `[n, *latent_shape]` numbers.
+    path: a `.npy` file, or its URL, of `[n, *latent_shape]` numbers.
     latent_shape: the generator's.
 
   Returns:
@@ -25,7 +27,7 @@ def read(path: str, latent_shape: tuple[int, ...]) -> np.ndarray:
   """
   try:
     # Pickled objects, which could run code, are refused.
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    rows = np.load(places.local(path), mmap_mode="r", allow_pickle=False)
   except FileNotFoundError as error:
     raise FileNotFoundError(f"no file of latents at config.generate.latents={path}") from error
   except (ValueError, EOFError) as error:

@@ -16,7 +16,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unseg_jax.runtime import checkpoints, workdir
+from unseg_jax.runtime import checkpoints, places, workdir
 
 NAME = "synthetic"
 JPEG_QUALITY = 95
@@ -110,7 +110,7 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
 
 def is_whole(path: Path) -> bool:
   """Whether a shard was written to the end."""
-  return path.exists() and _counts_path(path).exists()
+  return places.size(path) is not None and _counts_path(path).exists()
 
 
 def read_counts(path: Path) -> dict[str, Any]:
@@ -126,6 +126,7 @@ def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
   """Returns the shards, of one split or of all, that are missing or not as they were written."""
   pattern = f"{glob.escape(NAME)}-{split}.array_record-*.json"
   paths = [folder / known.stem for known in sorted((folder / "counts").glob(pattern))]
+  places.fetch(paths)
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return [
       path for path, good in zip(paths, pool.map(_is_as_written, paths), strict=True) if not good
@@ -143,7 +144,7 @@ def write_metadata(
   splits = []
   for split, lengths in shard_lengths.items():
     template = _template(folder, split)
-    num_bytes = sum(shard_path(folder, split, i).stat().st_size for i in range(len(lengths)))
+    num_bytes = sum(places.size(shard_path(folder, split, i)) for i in range(len(lengths)))
     splits.append(
       tfds.core.SplitInfo(
         name=split, shard_lengths=list(lengths), num_bytes=num_bytes, filename_template=template
@@ -157,6 +158,8 @@ def write_metadata(
     description=description,
     check_data=False,  # TFDS checks by tf.data, which cannot read ArrayRecord.
   )
+  for name in ("features.json", "dataset_info.json"):  # The data set is complete by the second.
+    places.publish(folder / name)
 
 
 def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
