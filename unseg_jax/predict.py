@@ -36,7 +36,7 @@ from absl import logging as absl_logging
 from PIL import ImageColor
 
 from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
-from unseg_jax.runtime import picture_files, pictures, progress, workdir
+from unseg_jax.runtime import picture_files, pictures, places, progress, workdir
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
       animate=ANIMATE.value,
     )
   except (ImportError, OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
+    print(places.in_urls(f"error: {error}"), file=sys.stderr)
     return 1
 
 
@@ -102,9 +102,11 @@ def predict(
 
   Args:
     segmenter_folder: what `Segmenter.restore` takes, such as the workdir of a run.
-    pattern: the pictures, as in `picture_files.find_pictures`, folders inside a folder included.
-    output: the folder to write to, made if it is missing; gets the folders that are inside the
-      one that `pattern` names. If it is inside that one itself, it is not searched for pictures.
+    pattern: the pictures, as in `picture_files.find_pictures`, folders inside a folder included; or
+      the URL of a picture or a folder.
+    output: the folder to write to, or its URL, made if it is missing; gets the folders that are
+      inside the one that `pattern` names. If it is inside that one itself, it is not searched for
+      pictures.
     overwrite: whether to replace files that are there already.
     refine: one of `refinement.METHODS`, for the masks.
     average: whether to average over several views of each picture; see `Segmenter.views`.
@@ -122,7 +124,9 @@ def predict(
       become one of the next run's, there is no such refinement, or `background` is neither.
     OSError: a folder cannot be searched, or the outputs cannot be written.
   """
-  segmenter_folder, output = os.path.expanduser(segmenter_folder), Path(os.path.expanduser(output))
+  segmenter_folder = os.path.expanduser(segmenter_folder)
+  output = places.local(os.path.expanduser(output))
+  pattern = str(places.local(pattern)) if places.is_url(pattern) else pattern
   if output.exists() and not output.is_dir():
     raise NotADirectoryError(f"--output={output} is a file; expected a folder, or a new name.")
   refinement.check_method(refine)
@@ -138,7 +142,8 @@ def predict(
         skipped += 1
         bar.write(f"skipped: {problem}", file=sys.stderr)
       bar.update()
-  print(f"{len(plan) - skipped} of {len(plan)} pictures segmented into {output}")
+  where = places.in_urls(str(output))
+  print(f"{len(plan) - skipped} of {len(plan)} pictures segmented into {where}")
   return 1 if skipped else 0
 
 

@@ -182,6 +182,7 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     best_fn=_score,
     best_mode="max",
     read_only=read_only,
+    create=not alone,  # Orbax does not where one process works alone.
     multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
   # Orbax wants absolute paths.

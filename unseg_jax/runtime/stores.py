@@ -63,6 +63,8 @@ class Store:
   def entry(self, name: str = "") -> Entry | None:
     """Looks up one object; `""` is the place itself. None: there is no such object."""
     path = f"{self.root}/{name}".rstrip("/")
+    if "/" not in path:
+      return None  # A bucket, which obstore takes for an object without a name.
     try:
       info = self.patiently("look up", name, lambda: self.files.info(path))
     except FileNotFoundError:
@@ -268,7 +270,19 @@ def _s3() -> fsspec.AbstractFileSystem:
       f"s3:// has no credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
       "run `aws configure`"
     ) from error
-  return FsspecStore(
+
+  class FlatStore(FsspecStore):
+    """Lists all that is below a folder at once, not each folder in it by a request of its own."""
+
+    def find(self, path, **options):
+      bucket, _, prefix = path.partition("/")
+      return {
+        f"{bucket}/{found['path']}": {**found, "type": "file"}
+        for batch in self._construct_store(bucket).list(prefix)
+        for found in batch
+      }
+
+  return FlatStore(
     "s3",
     config={"endpoint": endpoint} if endpoint else None,
     client_options=options,
