@@ -45,8 +45,8 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
     if not 0 < weight < math.inf:
       raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")
     _check_complete(directory)
-  places = collections.Counter(directory.resolve() for directory in directories)
-  if twice := [str(place) for place, count in places.items() if count > 1]:
+  counts = collections.Counter(directory.resolve() for directory in directories)
+  if twice := [str(place) for place, count in counts.items() if count > 1]:
     raise ValueError(
       f"config.train.data_sets lists {', '.join(twice)} twice; list it once, with another weight"
     )
