@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -67,6 +67,10 @@ class _Copy:
   def pull(self) -> None:
     """Makes the copy what the place is, but for what is fetched later."""
     self.there = self.store.list()
+    self.update()
+
+  def update(self) -> None:
+    """Makes the copy what was listed last, but for what is fetched later."""
     for name in [name for name in self.synced if name not in self.there]:
       (self.folder / name).unlink(missing_ok=True)
       del self.synced[name]
@@ -182,7 +186,7 @@ def local(place: str | os.PathLike) -> Path:
   copy = _take_copy(store)
   copy.there = store.list()
   copy.push_what_was_left()
-  copy.pull()
+  copy.update()
   _copies[copy.folder] = copy
   return copy.folder
 
@@ -294,11 +298,3 @@ def in_urls(text: str) -> str:
   for folder, copy in _copies.items():
     text = text.replace(str(folder), copy.store.url)
   return text
-
-
-def glob(pattern: str) -> Iterator[str]:
-  """Yields the URLs of the objects that a URL with `*`, `?` or `[...]` matches, sorted."""
-  scheme, _, path = pattern.partition("://")
-  store = open_store(f"{scheme}://{path.partition('/')[0]}")
-  for found in sorted(store.patiently("list", "", lambda: store.files.glob(path))):
-    yield f"{scheme}://{found}"

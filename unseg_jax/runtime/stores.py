@@ -71,15 +71,6 @@ class Store:
       return None
     return Entry(info["size"], _tag(info)) if info["type"] == "file" else None
 
-  def read(self, name: str) -> bytes:
-    """Returns an object's bytes."""
-    path = f"{self.root}/{name}".rstrip("/")
-    return self.patiently("read", name, lambda: self.files.cat_file(path))
-
-  def write(self, name: str, contents: bytes) -> None:
-    """Puts an object there, whole or not at all."""
-    self.patiently("write", name, lambda: self.files.pipe_file(f"{self.root}/{name}", contents))
-
   def upload(self, path: Path, name: str) -> Entry:
     """Puts a file there, whole or not at all."""
     target = f"{self.root}/{name}"
