@@ -168,8 +168,10 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
   All processes of a run open them together to write, and each for itself to read. Where they have
   no disk in common, the first one alone writes, and publishes what it wrote.
   """
-  if alone := places.is_copied(pathlib.Path(folder).absolute()):
+  folder = pathlib.Path(folder).absolute()  # As orbax wants it.
+  if alone := places.is_copied(folder):
     read_only |= not parallel.is_primary()
+    folder.mkdir(parents=True, exist_ok=True)
   policies = ocp.checkpoint_managers.preservation_policy
   every_process = ocp.options.MultiprocessingOptions()
   options = ocp.CheckpointManagerOptions(
@@ -185,10 +187,6 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     create=not alone,  # Orbax does not where one process works alone.
     multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
-  # Orbax wants absolute paths.
-  folder = pathlib.Path(folder).absolute()
-  if alone:
-    folder.mkdir(parents=True, exist_ok=True)
   return ocp.CheckpointManager(
     folder,
     options=options,
@@ -217,12 +215,13 @@ def save_state(
     state: a pytree.
     scores: on the validation split; without them the checkpoint is to go on from, never the best.
   """
+  folder = pathlib.Path(manager.directory)
+  alone = places.is_copied(folder)
+  if alone and not parallel.is_primary():
+    return
   arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(state))
-  metrics = dict(scores or {"iou": NOT_SCORED})
-  if not places.is_copied(folder := pathlib.Path(manager.directory)):
-    manager.save(step, args=arguments, metrics=metrics)
-  elif parallel.is_primary():
-    manager.save(step, args=arguments, metrics=metrics)
+  manager.save(step, args=arguments, metrics=dict(scores or {"iou": NOT_SCORED}))
+  if alone:
     manager.wait_until_finished()
     places.publish_folder(folder / str(step), whole=True)
     for gone in places.folders(folder) - set(map(str, manager.all_steps())):
