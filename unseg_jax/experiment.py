@@ -18,7 +18,7 @@ from unseg_jax import default_config, generators
 from unseg_jax.direction import search
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.reporting import contents
-from unseg_jax.runtime import parallel, places
+from unseg_jax.runtime import parallel
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import adaptation, data_sets, refinement, train
 from unseg_jax.synthesis import candidates, generate, shards
@@ -190,8 +190,6 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
       "config.generator is empty: expected a converted file, pretrained:NAME or "
       "package.module:function; or list finished runs in config.train.data_sets to train on theirs"
     )
-  if places.is_url(config.generator):
-    return
   if config.convert_command and not (":" in config.generator or Path(config.generator).is_file()):
     raise FileNotFoundError(
       f"no generator at config.generator={config.generator}; make it with\n"
