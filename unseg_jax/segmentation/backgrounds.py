@@ -95,10 +95,9 @@ def replace(
     "generated": lambda: elsewhere(background_key, *other),
     "blurred": lambda: out_of_focus(background_key, other[0]),
   }
+  made = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
   chosen = jax.random.randint(kind_key, (), 0, len(kinds))
-  distinct = sorted(set(kinds))
-  made = jnp.stack([makers[kind]() for kind in distinct])
-  background = made[jnp.array([distinct.index(kind) for kind in kinds])[chosen]]
+  background = jnp.stack([made[kind] for kind in kinds])[chosen]
   alpha = soft(mask, EDGE)[..., None]
   return alpha * image + (1.0 - alpha) * background
 
