@@ -10,7 +10,7 @@ direction, and from the one that bfloat16 found. The filters are the paper's.
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def compare_search(name: str, steps: int, batch: int, count: int) -> None:
 
 def compare_segmenter(path: str, images: np.ndarray) -> None:
   """Prints on how many pixels of `[N, S, S, 3]` uint8 a U-Net in bfloat16 agrees with float32."""
-  variables = Segmenter.restore(path).variables
-  widths = _widths(variables)
+  segmenter = Segmenter.restore(path)
+  variables, widths = segmenter.variables, segmenter.widths
 
   def foreground(dtype):
     network = parallel.jit(Unet(widths, jnp.dtype(dtype)).apply)
@@ -123,11 +123,6 @@ def compare_segmenter(path: str, images: np.ndarray) -> None:
 
 def _chunks(array: np.ndarray) -> list[np.ndarray]:
   return np.split(array, range(CHUNK, len(array), CHUNK))
-
-
-def _widths(variables: dict) -> Sequence[int]:
-  levels = ["inc", *sorted(name for name in variables["params"] if name.startswith("down_"))]
-  return tuple(variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels)
 
 
 def main() -> None:
