@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.request
 
+from unseg_jax.runtime import places
+
 # Keeps what is put there when the server dies, as a real store does.
 S3 = """
 import sys
@@ -83,6 +85,14 @@ def environment(kind, address, cache):
     "gs": {"STORAGE_EMULATOR_HOST": address},
   }
   return of_kind[kind] | {"XDG_CACHE_HOME": str(cache)}
+
+
+def move_to(machine, monkeypatch):
+  """Goes on as on a fresh machine, whose cache folder is this one."""
+  for copy in places._copies.values():
+    copy.lock.close()
+  monkeypatch.setattr(places, "_copies", {})
+  monkeypatch.setenv("XDG_CACHE_HOME", str(machine))
 
 
 class Proxy:

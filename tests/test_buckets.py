@@ -2,20 +2,12 @@
 
 import bucket_servers
 import pytest
-from whole_runs import ROOT, assert_same_weights, last_state, records
+from whole_runs import ROOT, SIZES, assert_same_weights, last_state, records
 
 from unseg_jax import pipeline, predict
 from unseg_jax.runtime import places, stores, workdir
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
-
-
-def move_to(machine, monkeypatch):
-  """Goes on as on a fresh machine, whose cache folder is this one."""
-  for copy in places._copies.values():
-    copy.lock.close()
-  monkeypatch.setattr(places, "_copies", {})
-  monkeypatch.setenv("XDG_CACHE_HOME", str(machine))
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs"])
@@ -25,19 +17,19 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     for name, value in bucket_servers.environment(kind, proxy.address, tmp_path / "one").items():
       monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    move_to(tmp_path / "one", monkeypatch)
+    bucket_servers.move_to(tmp_path / "one", monkeypatch)
     proxy.faulty = 20
     url = f"{kind}://bucket/runs/tiny"
     pipeline.run(config, url, ("search", "generate"))
-    move_to(tmp_path / "two", monkeypatch)
+    bucket_servers.move_to(tmp_path / "two", monkeypatch)
     pipeline.run(config, url, pipeline.STAGES)
     assert proxy.refused > 0
 
-    move_to(tmp_path / "three", monkeypatch)
+    bucket_servers.move_to(tmp_path / "three", monkeypatch)
     there = places.local(url)
     shards = [there / "generate" / path.name for path in finished.glob("generate/*array_record*")]
     places.fetch(shards)
-    for split in ("train", "validation", "test"):
+    for split in SIZES:
       assert records(there, split) == records(finished, split)
     (step, state), (expected_step, expected) = last_state(there), last_state(finished)
     assert step == expected_step

@@ -15,6 +15,7 @@ from unseg_jax.runtime import checkpoints
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
+SIZES = {"train": 40, "validation": 8, "test": 8}  # Of the tiny config.
 
 
 def make_config(generator):

@@ -31,19 +31,12 @@ def use(kind, address, cache, monkeypatch):
   monkeypatch.setattr(places, "_copies", {})
 
 
-def fresh_machine(monkeypatch, folder):
-  for copy in places._copies.values():
-    copy.lock.close()
-  monkeypatch.setattr(places, "_copies", {})
-  monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-
-
 def test_what_is_written_is_there_on_another_machine(store, tmp_path, monkeypatch):
   _, url = store
   here = places.local(url)
   workdir.write_json(here / "stage" / "a.json", {"found": 1})
   workdir.write_bytes(here / "shard.array_record-00000", b"x" * 1000)
-  fresh_machine(monkeypatch, tmp_path / "other")
+  bucket_servers.move_to(tmp_path / "other", monkeypatch)
   there = places.local(url)
   assert there != here
   assert workdir.read_json(there / "stage" / "a.json") == {"found": 1}
@@ -58,12 +51,12 @@ def test_what_others_changed_or_removed_is_so_here_too(store, tmp_path, monkeypa
   here = places.local(url)
   for name in ("kept", "changed", "removed"):
     workdir.write_bytes(here / name, b"before")
-  fresh_machine(monkeypatch, tmp_path / "other")
+  bucket_servers.move_to(tmp_path / "other", monkeypatch)
   there = places.local(url)
   workdir.write_bytes(there / "changed", b"after")
   (there / "removed").unlink()
   places.remove(there / "removed")
-  fresh_machine(monkeypatch, tmp_path / "cache")
+  bucket_servers.move_to(tmp_path / "cache", monkeypatch)
   assert places.local(url) == here
   found = {path.name: path.read_bytes() for path in here.iterdir()}
   assert found == {"kept": b"before", "changed": b"after"}
@@ -74,13 +67,13 @@ def test_a_folder_that_counts_as_a_whole_is_not_seen_before_it_is(store, tmp_pat
   here = places.local(url)
   step = here / "checkpoints" / "2"
   workdir.write_bytes(step / "state", b"weights")
-  fresh_machine(monkeypatch, tmp_path / "other")
+  bucket_servers.move_to(tmp_path / "other", monkeypatch)
   assert not (places.local(url) / "checkpoints").exists()
-  fresh_machine(monkeypatch, tmp_path / "cache")
+  bucket_servers.move_to(tmp_path / "cache", monkeypatch)
   places.local(url)  # Its process is taken to have been killed.
   workdir.write_bytes(step / "state", b"weights")
   places.publish_folder(step, whole=True)
-  fresh_machine(monkeypatch, tmp_path / "third")
+  bucket_servers.move_to(tmp_path / "third", monkeypatch)
   assert (places.local(url) / "checkpoints" / "2" / "state").read_bytes() == b"weights"
 
 
@@ -105,7 +98,7 @@ def test_a_long_fault_keeps_everything_here_and_the_next_run_sends_it(store, tmp
   with pytest.raises(OSError, match="run the same command again"):
     workdir.write_json(here / "a.json", {"precious": True})
   proxy.down = False
-  fresh_machine(monkeypatch, tmp_path / "cache")
+  bucket_servers.move_to(tmp_path / "cache", monkeypatch)
   assert places.local(url) == here
   assert workdir.read_json(here / "a.json") == {"precious": True}
   assert "a.json" in stores.open_store(url).list()

@@ -1,0 +1,194 @@
+"""Whole runs go on after a kill to the same result, and say why they cannot."""
+
+import resource
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from whole_runs import SIZES, assert_same_weights, last_state, make_config, records, run_main
+
+from unseg_jax import pipeline
+from unseg_jax.runtime import progress, workdir
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import generate, shards
+
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+STAGES = tuple(pipeline.STAGES)
+
+# Each kills its own process in the middle of a stage, for certain and at a known moment; the
+# progress bars tell where the stages started.
+KILL = """
+import os, pathlib, signal, sys, time
+from unseg_jax.direction import search
+from unseg_jax.runtime import progress
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import shards
+
+bar = progress.bar
+def told(description, total, done=0, **options):
+  print("bar", description, done, flush=True)
+  return bar(description, total, done, **options)
+progress.bar = told
+
+def kill():
+  os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILL_IN = {
+  "search": """
+save = search._save
+def save_and_die(*arguments):
+  save(*arguments)
+  kill()
+search._save = save_and_die
+""",
+  "generate": """
+write = shards.write_shard
+def write_half_and_die(path, records, counts):
+  if path.name.endswith("train.array_record-00001"):
+    path.with_name(path.name + ".incomplete").write_bytes(records[0])
+    kill()
+  write(path, records, counts)
+shards.write_shard = write_half_and_die
+""",
+  "train": """
+make_segmenter = train._segmenter
+def die_after_the_first_checkpoint(state, config):
+  if int(state.step) > 2:
+    folder = pathlib.Path(next(x for x in sys.argv if "--workdir" in x).partition("=")[2])
+    while not (folder / "train" / "checkpoints" / "2").exists():
+      time.sleep(0.05)
+    kill()
+  return make_segmenter(state, config)
+train._segmenter = die_after_the_first_checkpoint
+""",
+}
+
+
+class TestKilled:
+  @pytest.fixture(scope="class")
+  def bars(self):
+    """Where the work of each process started, in order: (progress bar, steps already done)."""
+    return []
+
+  @pytest.fixture(scope="class")
+  def resumed(self, generator, tmp_path_factory, bars):
+    """A workdir whose run was killed in every stage and started again each time."""
+    folder = tmp_path_factory.mktemp("killed")
+    flags = (f"--config.generator={generator}", f"--workdir={folder}")
+    for stage, code in KILL_IN.items():
+      process = run_main(*flags, before=KILL + code)
+      assert process.returncode == -signal.SIGKILL, process.stderr
+      assert not workdir.read_json(folder / stage / "stage.json")["complete"]
+      lines = (line.split() for line in process.stdout.splitlines() if line.startswith("bar "))
+      bars.append([(" ".join(line[1:-1]), int(line[-1])) for line in lines])
+      if stage == "generate":
+        first_shard = shards.shard_path(folder / "generate", "train", 0)
+        shard_time = first_shard.stat().st_mtime_ns
+    with pytest.MonkeyPatch.context() as patch:
+      bar, started = progress.bar, []
+
+      def told(description, total, done=0, **options):
+        started.append((description, done))
+        return bar(description, total, done, **options)
+
+      patch.setattr(progress, "bar", told)
+      pipeline.run(make_config(generator), folder, STAGES)
+    bars.append(started)
+    assert first_shard.stat().st_mtime_ns == shard_time, "the first shard was made again"
+    return folder
+
+  def test_continues_from_what_was_saved(self, resumed, bars):
+    assert bars[0] == [("search", 0)]
+    assert bars[1] == [("search", 2), ("generate train", 0)]
+    assert [name for name, _ in bars[2]] == [
+      "generate train",
+      "generate validation",
+      "generate test",
+      "train",
+    ]
+    assert bars[3][0] == ("train", 2)
+
+  def test_direction_is_the_same(self, resumed, finished):
+    direction, expected = (np.load(run / "search" / "direction.npy") for run in (resumed, finished))
+    np.testing.assert_array_equal(direction, expected)
+    histories = [workdir.read_json(run / "search" / "history.json") for run in (resumed, finished)]
+    assert histories[0]["step"] == histories[1]["step"] == list(range(6))
+
+  @pytest.mark.parametrize("split", SIZES)
+  def test_data_set_is_the_same(self, resumed, finished, split):
+    assert records(resumed, split) == records(finished, split)
+    assert not list(resumed.rglob("*.incomplete"))
+
+  def test_segmenter_is_the_same(self, resumed, finished):
+    (step, state), (expected_step, expected) = last_state(resumed), last_state(finished)
+    assert step == expected_step == 6
+    assert_same_weights(state, expected)
+    history = workdir.read_json(resumed / "train" / "history.json")
+    assert history["Training"]["step"] == [1, 2, 3, 4, 5, 6]
+    assert history["Validation"]["step"] == [2, 4, 6]
+    expected_history = workdir.read_json(finished / "train" / "history.json")
+    np.testing.assert_allclose(
+      history["Training"]["loss"], expected_history["Training"]["loss"], rtol=1e-5
+    )
+
+
+class TestFailure:
+  def test_full_disk(self, finished, tmp_path):
+    whole = shards.shard_path(tmp_path, "train", 0)
+    failed = shards.shard_path(tmp_path, "train", 1)
+    some = records(finished, "train")[:16]
+    assert sum(map(len, some)) > 40_000
+    shards.write_shard(whole, some, {})
+    before = whole.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Files may not grow beyond this: the nearest to a full disk that a test can have.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+      with pytest.raises(OSError, match=r"train\.array_record-00001.*disk space"):
+        shards.write_shard(failed, some, {})
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == [whole]
+    assert whole.read_bytes() == before
+
+  def test_filters_that_reject_everything(self, finished, config, tmp_path):
+    shutil.copytree(finished / "search", tmp_path / "search")
+    config.generate.area = (0.99, 1.0)
+    config.generate.roundness = 1e-9
+    with pytest.raises(generate.TooFewAccepted) as error:
+      pipeline.run(config, tmp_path, ("generate",))
+    message = str(error.value)
+    candidates = int(message.partition("accepted of ")[2].partition(" ")[0].replace(",", ""))
+    assert candidates <= 1000
+    assert "area 0.0%" in message and "roundness 100.0%" in message and "all 0.0%" in message
+    assert "config.generate.area" in message
+
+  def test_loss_that_is_not_finite(self, finished, config, tmp_path, monkeypatch):
+    for stage in ("search", "generate"):
+      shutil.copytree(finished / stage, tmp_path / stage)
+    make_step = train.make_step
+
+    def diverging(*arguments):
+      step = make_step(*arguments)
+
+      def diverging_step(state, batch):
+        new, loss = step(state, batch)
+        return new, jax.numpy.where(state.step == 4, jax.numpy.nan, loss)
+
+      return diverging_step
+
+    monkeypatch.setattr(train, "make_step", diverging)
+    with pytest.raises(FloatingPointError) as error:
+      pipeline.run(config, tmp_path, ("train",))
+    assert "not finite at step 4" in str(error.value)
+    assert f"step 4, in {tmp_path / 'train' / 'checkpoints' / '4'}" in str(error.value)
+    assert "config.train.learning_rate" in str(error.value)
+
+  def test_loss_that_is_not_finite_before_any_checkpoint(self, finished, config, tmp_path):
+    for stage in ("search", "generate"):
+      shutil.copytree(finished / stage, tmp_path / stage)
+    config.train.learning_rate = 1e30
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d.*checkpoint"):
+      pipeline.run(config, tmp_path, ("train",))
