@@ -102,6 +102,7 @@ def search_step(generator: generators.Generator, config: Any, request: Request) 
     donated=(0,),
     note=f"batch {settings.batch_size}"
     + (f", {pieces} microbatches of {settings.microbatch} a chip" if pieces > 1 else ""),
+    turns=(pieces,),
   )
 
 

@@ -79,7 +79,9 @@ def checkout(finished, generator, tmp_path_factory):
     (folder / name).symlink_to(ROOT / name)
   shutil.copytree(finished, folder / "runs" / "dcgan_faces")
   (folder / "runs" / "bigbigan-128").symlink_to(folder / "runs" / "dcgan_faces")
-  shutil.copy(EXAMPLE / "astronaut_head.png", folder / "photo.jpg")
+  (folder / "photos").mkdir()
+  for name in ("photo.jpg", "photos/one.jpg"):
+    shutil.copy(EXAMPLE / "astronaut_head.png", folder / name)
   shutil.copy(ROOT / "tests" / "golden" / "dcgan.pth", folder / "weights.tar")
   for benchmark in benchmarks.BENCHMARKS.values():
     for name, source in (

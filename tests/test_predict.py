@@ -1,14 +1,17 @@
 """`python -m unseg_jax.predict` writes what is asked for, and says what it did not do."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.special
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
 
 from unseg_jax import predict
+from unseg_jax.prediction import manifest
 from unseg_jax.reporting import pictures as drawing
 from unseg_jax.runtime import pictures
 from unseg_jax.segmentation import refinement
@@ -29,10 +32,15 @@ class Brightness:
       raise FileNotFoundError(f"{folder} is not the workdir of a run")
     return cls()
 
-  def __call__(self, image, average=False):
+  device_count = 1
+
+  def views(self, image, average):
     type(self).calls += 1
     assert image.dtype == np.uint8 and image.shape[2] == 3
-    return image.mean(axis=2, dtype=np.float32) / 255
+    return [image]
+
+  def small_logits(self, images):
+    return [scipy.special.logit(image.mean(axis=2, dtype=np.float32) / 255) for image in images]
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +85,17 @@ def noise(path, height=6, width=9, **options):
   return array
 
 
+def brightness(image):
+  return scipy.special.expit(scipy.special.logit(image.mean(axis=2, dtype=np.float32) / 255))
+
+
 def outputs(folder):
-  return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+  files = (path for path in folder.rglob("*") if path.is_file())
+  return sorted(str(path.relative_to(folder)) for path in files if path.name != manifest.NAME)
+
+
+def rows(folder):
+  return [json.loads(line) for line in (folder / manifest.NAME).read_text().splitlines()]
 
 
 def named(*stems):
@@ -87,7 +104,7 @@ def named(*stems):
 
 def test_writes_mask_cutout_and_overlay_at_full_resolution(photos, output, command):
   image = noise(photos / "a.png", 30, 41)
-  probability = image.mean(axis=2, dtype=np.float32) / 255
+  probability = brightness(image)
   status, _ = command()
   assert status == 0
   assert outputs(output) == named("a")
@@ -260,7 +277,7 @@ def test_inputs_are_never_replaced(photos, command):
 def test_refined_masks_follow_the_pictures_edges(photos, output, command):
   image = noise(photos / "a.png", 30, 41)
   assert command(refine="guided")[0] == 0
-  plain = image.mean(axis=2, dtype=np.float32) / 255
+  plain = brightness(image)
   refined = refinement.refine(plain, image, "guided")
   expected = drawing.cutout(image, refined)
   assert (expected != drawing.cutout(image, plain)).any()
@@ -276,7 +293,7 @@ def test_composite_on_a_colour(photos, output, command, background, expected):
   image = noise(photos / "a.png")
   assert command(background=background)[0] == 0
   assert outputs(output) == sorted([*named("a"), "a_composite.png"])
-  probability = image.mean(axis=2, dtype=np.float32) / 255
+  probability = brightness(image)
   with Image.open(output / "a_composite.png") as composite:
     np.testing.assert_array_equal(composite, drawing.composite(image, probability, expected))
 
@@ -287,7 +304,7 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
   background = noise(tmp_path / "beach.png", 20, 20)[::-1]
   Image.fromarray(background).save(tmp_path / "beach.png")
   assert command(background="~/beach.png")[0] == 0
-  probability = image.mean(axis=2, dtype=np.float32) / 255
+  probability = brightness(image)
   with Image.open(output / "a_composite.png") as composite:
     np.testing.assert_array_equal(composite, drawing.composite(image, probability, background))
 
@@ -319,7 +336,7 @@ def test_animation_runs_there_and_back(photos, output, command):
   image = noise(photos / "a.png", 30, 41)
   assert command(animate="true")[0] == 0
   assert outputs(output) == sorted([*named("a"), "a_animated.webp"])
-  probability = image.mean(axis=2, dtype=np.float32) / 255
+  probability = brightness(image)
   frames = pictures.there_and_back(drawing.fading_frames(image, probability))
   with Image.open(output / "a_animated.webp") as animation:
     assert animation.is_animated and animation.size == frames.shape[2:0:-1]

@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import socket
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ from whole_runs import (
   finish,
   last_state,
   make_config,
+  of_processes,
   records,
   run_main,
   start_python,
@@ -83,17 +83,8 @@ def devices(count):
 
 def run_together(*arguments):
   """Runs two processes of two devices each to their end."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
-  environment = {
-    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
-    "JAX_NUM_PROCESSES": "2",
-    **devices(2),
-  }
   started = [
-    start_python(TOGETHER, *arguments, JAX_PROCESS_ID=str(number), **environment)
-    for number in range(2)
+    start_python(TOGETHER, *arguments, **environment) for environment in of_processes(2, devices=2)
   ]
   return [finish(process) for process in started]
 

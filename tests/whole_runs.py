@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -103,6 +104,19 @@ def run_module(name, folder, *arguments):
     capture_output=True,
     text=True,
   )
+
+
+def of_processes(count, devices=1):
+  """The environment of each of several processes of one run, with so many devices each."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    port = free.getsockname()[1]
+  common = {
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+    "JAX_NUM_PROCESSES": str(count),
+    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+  }
+  return [common | {"JAX_PROCESS_ID": str(number)} for number in range(count)]
 
 
 def start_main(*arguments, before="", **environment):

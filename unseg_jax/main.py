@@ -13,7 +13,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from unseg_jax.runtime import places, workdir
+from unseg_jax.runtime import places, process_flags, workdir
 
 
 def find_config(path: str) -> str:
@@ -45,10 +45,6 @@ _STAGES = flags.DEFINE_list(
 _REPAIR = flags.DEFINE_bool(
   "repair", False, "Look for damaged shards of the data set, and make exactly these anew."
 )
-# For a run of several processes; TPU pods, SLURM and Open MPI need none of these.
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
 
 
 def main(argv: list[str]) -> None:
@@ -67,7 +63,7 @@ def main(argv: list[str]) -> None:
   directory = _WORKDIR.value or Path("runs") / config.name
   stages = pipeline.STAGES if _STAGES.value is None else _STAGES.value
   try:
-    parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+    process_flags.start()
     parallel.keep_compiled()
     if not parallel.is_primary():
       logging.getLogger("unseg_jax").setLevel(logging.WARNING)

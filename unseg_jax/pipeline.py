@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,8 @@ def _run_stage(this: Run, stage: str) -> None:
   if parallel.is_primary():
     workdir.begin_stage(folder, settings)
   parallel.barrier(f"{stage} is begun")
-  # The last stages take little time: one process does them, and the others wait.
-  if parallel.is_primary() or stage not in DERIVED:
+  # The report takes little time: one process writes it, and the others wait.
+  if parallel.is_primary() or stage != "report":
     STAGES[stage](this, folder)
   parallel.barrier(f"{stage} ends")
   if parallel.is_primary():
@@ -209,8 +209,13 @@ def _validation(this: Run) -> Callable[[Segmenter], dict[str, float]]:
   """Scores a segmenter on the validation splits of all data sets together."""
   sources = this.sources("validation").values()
   return lambda segmenter: evaluate.evaluate(
-    segmenter, itertools.chain.from_iterable(map(shards.pairs, sources))
+    segmenter, itertools.chain.from_iterable(map(_own_pairs, sources))
   )
+
+
+def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
+  """This process's share of a split."""
+  return shards.pairs(source, parallel.own_numbers(len(source)))
 
 
 def _log_curves(this: Run, name: str, folder: Path) -> None:
@@ -242,16 +247,17 @@ def _evaluate(this: Run, folder: Path) -> None:
     segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
   held_out = this.sources("test")
   scores = {
-    name + suffix: evaluate.evaluate(segmenter, shards.pairs(pairs), **_evaluation(this.config))
+    name + suffix: evaluate.evaluate(segmenter, _own_pairs(pairs), **_evaluation(this.config))
     for name, pairs in held_out.items()
     for suffix, segmenter in segmenters.items()
   }
   real, beside = _evaluate_real(this.config, segmenters, evaluate.data_sets(this.config))
   scores |= real
   _write_scores(scores, beside, this.config, this.workdir)
-  this.events.scalars(
-    {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
-  )
+  if parallel.is_primary():
+    this.events.scalars(
+      {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
+    )
 
 
 def _evaluate_real(
@@ -288,7 +294,9 @@ def _write_scores(
   config: ml_collections.ConfigDict,
   directory: Path,
 ) -> None:
-  """Prints the table of all data sets and saves it as JSON, Markdown and text."""
+  """Prints the table of all data sets and saves it as JSON, Markdown and text, on one process."""
+  if not parallel.is_primary():
+    return
   reference = config.evaluate.reference.to_dict()
   workdir.write_json(directory / "metrics.json", scores)
   workdir.write_json(directory / "baselines.json", beside)

@@ -16,27 +16,37 @@ and, if asked:
     NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
                         beside it; each at most 512 pixels a side
 
+and `predictions.jsonl`, a line of JSON for each picture: its outputs, size and share of foreground,
+or why it was skipped. `--outputs=mask` writes less.
+
 `--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
 and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
-inside such an `--input` is not searched for pictures. Hidden files and folders are left out.
+inside such an `--input` is not searched for pictures. Hidden files and folders are left out. Either
+may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
 
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
-The exit status is 1 if anything was skipped or went wrong, and stderr says what.
+Many pictures: all devices work on them. Several processes (`--coordinator`, as in unseg_jax.main)
+each take their share. With `--resume`, what `predictions.jsonl` says is made already, by the same
+settings, is skipped, and the rest is made: a million pictures survive being stopped.
+
+The exit status is 1 if anything was skipped or went wrong, and stderr says what; 75 if the command
+was asked to leave (SIGTERM).
 """
 
+import itertools
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
-import numpy as np
 from absl import app, flags
 from absl import logging as absl_logging
-from PIL import ImageColor
 
-from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
-from unseg_jax.runtime import picture_files, pictures, places, progress, workdir
+from unseg_jax.prediction import manifest, outputs
+from unseg_jax.prediction.plan import Picture, plan
+from unseg_jax.prediction.segment import Job, segment
+from unseg_jax.runtime import parallel, places, preemption, process_flags, progress
+from unseg_jax.runtime.file_trees import FileTree
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
 
@@ -57,12 +67,21 @@ REFINE = flags.DEFINE_string(
 AVERAGE = flags.DEFINE_bool(
   "average", False, "Average over the mirrored picture and three scales: better, six times as slow."
 )
+OUTPUTS = flags.DEFINE_list(
+  "outputs", list(outputs.KINDS), "Which of mask,cutout,overlay to write."
+)
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
+RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
 
-SECONDS_PER_FRAME = 0.06
 
-# What to encode of a picture, uint8 [H, W, 3], and its probability, float32 [H, W].
-Encode = Callable[[np.ndarray, np.ndarray], bytes]
+def command(argv: Sequence[str]) -> int:
+  """Joins the other processes, if there are any, and runs `main`."""
+  try:
+    process_flags.start()
+  except ValueError as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return main(argv)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,18 +92,26 @@ def main(argv: Sequence[str]) -> int:
         f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
         "--input='photos/*.jpg', so that the shell does not expand it."
       )
-    return predict(
-      SEGMENTER.value,
-      INPUT.value,
-      OUTPUT.value,
-      OVERWRITE.value,
-      refine=REFINE.value,
-      average=AVERAGE.value,
-      background=BACKGROUND.value,
-      animate=ANIMATE.value,
-    )
+    with preemption.watch():
+      return predict(
+        SEGMENTER.value,
+        INPUT.value,
+        OUTPUT.value,
+        OVERWRITE.value,
+        refine=REFINE.value,
+        average=AVERAGE.value,
+        background=BACKGROUND.value,
+        animate=ANIMATE.value,
+        kinds=OUTPUTS.value,
+        resume=RESUME.value,
+      )
+  except preemption.Preempted as stop:
+    print(stop, file=sys.stderr)
+    return preemption.EXIT_STATUS
   except (ImportError, OSError, ValueError) as error:
     print(places.in_urls(f"error: {error}"), file=sys.stderr)
+    if parallel.process_count() > 1:
+      parallel.leave_at_once(1)  # The others are on their way to a point where they would wait.
     return 1
 
 
@@ -97,13 +124,14 @@ def predict(
   average: bool = False,
   background: str | None = None,
   animate: bool = False,
+  kinds: Sequence[str] = outputs.KINDS,
+  resume: bool = False,
 ) -> int:
-  """Segments pictures and writes a mask, a cut-out and an overlay of each.
+  """Segments pictures and writes a mask, a cut-out and an overlay of each, and a manifest.
 
   Args:
     segmenter_folder: what `Segmenter.restore` takes, such as the workdir of a run.
-    pattern: the pictures, as in `picture_files.find_pictures`, folders inside a folder included; or
-      the URL of a picture or a folder.
+    pattern: the pictures, as `plan.plan` takes them.
     output: the folder to write to, or its URL, made if it is missing; gets the folders that are
       inside the one that `pattern` names. If it is inside that one itself, it is not searched for
       pictures.
@@ -112,6 +140,9 @@ def predict(
     average: whether to average over several views of each picture; see `Segmenter.views`.
     background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
     animate: whether to write an animation, too.
+    kinds: which of `outputs.KINDS` to write.
+    resume: whether to skip what the manifest says was made with the same settings, and to replace
+      what is there besides.
 
   Returns:
     The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs are
@@ -119,163 +150,90 @@ def predict(
 
   Raises:
     FileNotFoundError: there are no pictures, or there is no segmenter.
-    ImportError: what the refinement needs is not installed.
+    ImportError: what the refinement or a URL needs is not installed.
     ValueError: two pictures have the same folder and stem, an output would replace a picture or
-      become one of the next run's, there is no such refinement, or `background` is neither.
+      become one of the next run's, there is no such refinement or output, or `background` is
+      neither.
     OSError: a folder cannot be searched, or the outputs cannot be written.
+    preemption.Preempted: the command was asked to leave; what was made is in the manifest.
   """
-  segmenter_folder = os.path.expanduser(segmenter_folder)
-  output = places.local(os.path.expanduser(output))
-  pattern = str(places.local(pattern)) if places.is_url(pattern) else pattern
-  if output.exists() and not output.is_dir():
-    raise NotADirectoryError(f"--output={output} is a file; expected a folder, or a new name.")
+  tree = FileTree.open(output)
   refinement.check_method(refine)
-  encoders = _encoders(None if background is None else _background(background), animate)
-  plan = _plan(_targets(pattern, output), encoders)
-  segmenter = Segmenter.restore(segmenter_folder)
-  output.mkdir(parents=True, exist_ok=True)
-  skipped = 0
-  with progress.bar("predict", len(plan), unit="picture") as bar:
-    for picture, outputs in plan.items():
-      problem = _segment(segmenter, picture, outputs, overwrite, refine, average)
-      if problem:
-        skipped += 1
-        bar.write(f"skipped: {problem}", file=sys.stderr)
-      bar.update()
-  where = places.in_urls(str(output))
-  print(f"{len(plan) - skipped} of {len(plan)} pictures segmented into {where}")
+  background_read = None if background is None else outputs.read_background(background)
+  encoders = outputs.encoders(kinds, background_read, animate)
+  pictures = plan(pattern, tree, encoders)
+  segmenter = Segmenter.restore(os.path.expanduser(segmenter_folder))
+  settings = f"segmenter={segmenter_folder} refine={refine} average={average}"
+  if background is not None:
+    settings += f" background={background}"
+  job = Job(segmenter, encoders, tree, refine, average)
+  known = manifest.read(tree)
+  parallel.barrier("the manifest is read")
+  if parallel.is_primary():
+    manifest.fold(tree)
+  parallel.barrier("the manifest is in order")
+  own = [pictures[number] for number in parallel.own_numbers(len(pictures))]
+  wanted = {picture: [picture.target + ending for ending in encoders] for picture in own}
+  there = set()
+  if resume or not overwrite:
+    there = tree.there({name for names in wanted.values() for name in names})
+  todo, made, refused = [], 0, []
+  for picture, names in wanted.items():
+    found = [name for name in names if name in there]
+    if resume and found == names and known.get(picture.source, {}).get("made by") == settings:
+      made += 1
+    elif found and not (overwrite or resume):
+      outputs_there = ", ".join(map(tree.where, found))
+      refused.append(
+        f"{picture.source}, as there is already {outputs_there}; --overwrite replaces what is "
+        "there, and --resume goes on with a run that was stopped."
+      )
+    else:
+      todo.append(picture)
+  part = manifest.Part.begin(tree, parallel.process_index())
+  try:
+    done, skipped = _segment(job, todo, made, refused, settings, part)
+  finally:
+    part.close()
+  # All processes wait for each other, and leave together.
+  if parallel.gather([done < len(own)]).any():
+    preemption.leave(f"{done} of {len(own)} pictures are done, and --resume skips them")
+  if parallel.is_primary():
+    manifest.fold(tree)
+  print(f"{len(own) - skipped} of {len(own)} pictures segmented into {output}")
   return 1 if skipped else 0
 
 
-def _background(value: str) -> tuple[int, int, int] | np.ndarray:
-  """Returns the colour or the picture that --background means, or says why it is neither."""
-  try:
-    colour = ImageColor.getrgb(value)
-  except ValueError:
-    colour = ()
-  # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
-  if len(colour) == 3 and max(colour) <= 255:
-    return colour
-  path = Path(os.path.expanduser(value))
-  reason = "there is no such file"
-  if path.is_file():
-    try:
-      return picture_files.read_picture(path)
-    except ValueError as error:
-      reason = str(error)
-  raise ValueError(
-    f"--background={value} is neither a colour nor a picture: {reason.rstrip('.')}. Give a name "
-    "such as white, a colour such as '#2060a0', or the path of a picture."
-  )
-
-
-def _encoders(
-  background: tuple[int, int, int] | np.ndarray | None, animate: bool
-) -> dict[str, Encode]:
-  """Returns what to write for each picture, by the ending of the file's name."""
-  encoders: dict[str, Encode] = {
-    "_mask.png": lambda image, probability: pictures.png_bytes(probability > 0.5),
-    "_cutout.png": lambda *pair: pictures.png_bytes(cutout(*pair)),
-    "_overlay.png": lambda *pair: pictures.png_bytes(overlay(*pair)),
-  }
-  if background is not None:
-    encoders["_composite.png"] = lambda *pair: pictures.png_bytes(composite(*pair, background))
-  if animate:
-    encoders["_animated.webp"] = lambda *pair: pictures.animation_bytes(
-      pictures.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
-    )
-  return encoders
-
-
-def _targets(pattern: str, output: Path) -> dict[Path, Path]:
-  """Returns the pictures, and for each where its outputs go, up to the ending of their names."""
-  found = picture_files.find_pictures(pattern, subfolders=True)
-  root = Path(os.path.expanduser(pattern))
-  if not root.is_dir():
-    return {picture: output / picture.stem for picture in found}
-  # Outputs must not be among the pictures of the next run: it would segment the masks of this one.
-  is_inside = output.resolve() != root.resolve() and _is_inside(output, root)
-  kept = _without_outputs(found, output, root) if is_inside else found
-  targets = {picture: output / picture.parent.relative_to(root) / picture.stem for picture in kept}
-  for picture, target in targets.items():
-    if not is_inside and _is_inside(target.parent, root):
-      raise ValueError(
-        f"the outputs of {picture} would go to {target.parent}, where the next run would take them "
-        f"for pictures; use an --output such as {root / 'segmented'}, which is not searched."
-      )
-  return targets
-
-
-def _without_outputs(found: Sequence[Path], output: Path, root: Path) -> Sequence[Path]:
-  """Leaves out the pictures in `output`, and says so."""
-  kept = [picture for picture in found if not _is_inside(picture.parent, output)]
-  left_out = f"{len(found) - len(kept)} pictures in --output={output}, which is not searched"
-  if not kept:
-    raise FileNotFoundError(
-      f"the folder {root} has no pictures but {left_out}; use another --output, or give that "
-      "folder as --input."
-    )
-  if len(kept) < len(found):
-    print(f"left out: {left_out}", file=sys.stderr)
-  return kept
-
-
-def _is_inside(path: Path, outer: Path) -> bool:
-  """Whether a path is a folder or anywhere inside it, wherever links lead."""
-  return path.resolve().is_relative_to(outer.resolve())
-
-
-def _plan(
-  targets: Mapping[Path, Path], encoders: Mapping[str, Encode]
-) -> dict[Path, dict[Path, Encode]]:
-  """Returns which files to write for each picture, or says why they must not be written."""
-  plan, by_target = {}, {}
-  for picture, target in targets.items():
-    other = by_target.setdefault(target, picture)
-    if other is not picture:
-      same_folder = other.parent == picture.parent
-      remedy = "rename one of them" if same_folder else "give the folder above both as --input"
-      raise ValueError(
-        f"{other} and {picture} would both be written to {target}_*; {remedy}, or segment them one "
-        "at a time into different --output folders."
-      )
-    plan[picture] = {Path(f"{target}{ending}"): encode for ending, encode in encoders.items()}
-  originals = {picture.resolve(): picture for picture in plan}
-  for picture, outputs in plan.items():
-    for path in outputs:
-      if path.resolve() in originals:
-        raise ValueError(
-          f"an output of {picture} would replace the input {originals[path.resolve()]}; use an "
-          "--output folder other than that of the pictures."
-        )
-  return plan
-
-
 def _segment(
-  segmenter: Callable[[np.ndarray], np.ndarray],
-  picture: Path,
-  outputs: Mapping[Path, Encode],
-  overwrite: bool,
-  refine: str,
-  average: bool,
-) -> str | None:
-  """Segments one picture; returns why it was skipped, if it was."""
-  there = [path for path in outputs if path.exists()]
-  if there and not overwrite:
-    names = ", ".join(map(str, there))
-    return f"{picture}, as there is already {names}; --overwrite replaces what is there."
-  try:
-    image = picture_files.read_picture(picture)
-  except ValueError as error:
-    return str(error)
-  probability = refinement.refine(segmenter(image, average), image, refine)
-  for path, encode in outputs.items():
-    workdir.write_bytes(path, encode(image, probability))
-  return None
+  job: Job,
+  pictures: Sequence[Picture],
+  made: int,
+  refused: Sequence[str],
+  settings: str,
+  part: manifest.Part,
+) -> tuple[int, int]:
+  """Segments the pictures; returns how many are done, and were skipped: each named on stderr."""
+  done, skipped = made + len(refused), len(refused)
+  total = done + len(pictures)
+  with progress.bar("predict", total, done, unit="picture") as bar:
+    for problem in refused:
+      bar.write(f"skipped: {problem}", file=sys.stderr)
+    # Asked to leave, it takes no more pictures, and those under way are written.
+    wanted = itertools.takewhile(lambda _: not preemption.requested(), pictures)
+    for row in segment(job, wanted, total):
+      if "skipped" in row:
+        skipped += 1
+        bar.write(f"skipped: {row['skipped']}", file=sys.stderr)
+        part.add(row)
+      else:
+        part.add(row | {"made by": settings})
+      done += 1
+      bar.update()
+  return done, skipped
 
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("input")
   # The libraries' own chatter stays out of the way.
   absl_logging.set_verbosity(absl_logging.ERROR)
-  app.run(main)
+  app.run(command)

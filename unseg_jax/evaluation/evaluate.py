@@ -1,9 +1,9 @@
 """Stage 4: how good a segmenter is, on held-out synthetic pairs and on real pictures."""
 
-import collections
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -12,9 +12,10 @@ import numpy as np
 
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
-from unseg_jax.runtime import places
-from unseg_jax.segmentation import refinement
-from unseg_jax.segmentation.segmenter import Segmenter, combine, padded_size
+from unseg_jax.runtime import parallel, places
+from unseg_jax.runtime.ahead import ahead
+from unseg_jax.segmentation import many, refinement
+from unseg_jax.segmentation.segmenter import Segmenter, combine
 
 Pair = tuple[np.ndarray, np.ndarray]
 Answer = Callable[[tuple[int, int]], np.ndarray]  # A probability from a picture's size alone.
@@ -52,16 +53,17 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
 
 @dataclasses.dataclass(frozen=True)
 class _Pairs:
-  """A data set's pairs without their names, each cropped to its central square if wanted."""
+  """This process's share of a data set, without names, cropped to central squares if wanted."""
 
   source: Source
   crop: bool
 
   def __len__(self) -> int:
-    return len(self.source)
+    return len(parallel.own_numbers(len(self.source)))
 
   def __iter__(self) -> Iterator[Pair]:
-    for _, image, mask in self.source:
+    own = parallel.own_numbers(len(self.source))
+    for _, image, mask in self.source.read(own.start, own.step):
       yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
 
 
@@ -96,14 +98,16 @@ def compare(
 ) -> dict[str, dict[str, float]]:
   """Scores a segmenter, and answers that look at no picture, at the masks' full resolution.
 
-  Pictures are read and scored on other threads than the one that runs the network. Every picture
-  is scored alone and the averages are taken in the pairs' order, so that neither the batch size
-  nor the order in which batches fill up changes the result.
+  Pictures are read and scored on other threads than the one that runs the network, which takes all
+  devices; every process scores the pairs that it is given, and gets the scores of all. Every
+  picture is scored alone and the averages are exact: neither the batch size, nor the number of
+  devices and processes changes the result.
 
   Args:
     segmenter: the segmenter.
-    pairs: images `[H, W, 3]` uint8 with masks `[H, W]` bool.
-    batch_size: how many pictures of one padded size go through the network together.
+    pairs: images `[H, W, 3]` uint8 with masks `[H, W]` bool; of several processes, each gives its
+      share.
+    batch_size: how many pictures of one padded size each device takes at a time.
     refine: one of `refinement.METHODS`.
     with_saliency: whether to add the metrics of `saliency.NAMES`.
     average: whether to average over several views of each picture (`Segmenter.views`).
@@ -117,42 +121,27 @@ def compare(
     ValueError: there is no pair.
   """
   score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
-  waiting: dict[tuple[int, int], list[tuple[_Sample, int]]] = {}
-  scores: list[tuple[int, concurrent.futures.Future]] = []
+  names = (SEGMENTER, *beside)
   with (
     concurrent.futures.ThreadPoolExecutor(max_workers=1) as reader,
     concurrent.futures.ThreadPoolExecutor() as scorer,
   ):
-
-    def run(views: list[tuple[_Sample, int]]) -> None:
-      # Filled up with copies: another batch size would compile the network again.
-      images = [sample.views[number] for sample, number in views]
-      images += images[:1] * (batch_size - len(images))
-      for (sample, number), logits in zip(views, segmenter.small_logits(images), strict=False):
-        sample.logits[number] = logits
-        if len(sample.logits) == len(sample.views):
-          scores.append((sample.number, scorer.submit(score, sample)))
-
-    samples = _samples(segmenter, pairs, refine != "none", average)
-    for sample in _ahead(samples, reader, 2 * batch_size):
-      for number, view in enumerate(sample.views):
-        size = padded_size(view)
-        waiting.setdefault(size, []).append((sample, number))
-        if len(waiting[size]) == batch_size:
-          run(waiting.pop(size))
-    for views in waiting.values():
-      run(views)
-    scores.sort(key=lambda entry: entry[0])
-    found = [future.result() for _, future in scores]
-  if not found:
+    read = _samples(segmenter, pairs, refine != "none", average)
+    depth = 2 * batch_size * segmenter.device_count
+    samples = ahead(reader, lambda _: next(read, None), itertools.repeat(None), depth)
+    samples = itertools.takewhile(lambda sample: sample is not None, samples)
+    found = many.logits(segmenter, ((sample, sample.views) for sample in samples), batch_size)
+    scores = list(ahead(scorer, lambda entry: score(*entry), found, depth))
+  rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
+  width = metrics.ROW + with_saliency * len(saliency.NAMES)
+  every = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
+  if not len(every):
     raise ValueError("a segmenter is scored on at least one image, got none")
-  return {name: _averages([scored[name] for scored in found], with_saliency) for name in found[0]}
+  return dict(zip(names, map(_averages, np.split(every, len(names), axis=1)), strict=True))
 
 
 class _Sample(NamedTuple):
-  number: int
   views: list[np.ndarray]  # Of the image, as the network takes it.
-  logits: dict[int, np.ndarray]  # Of each view, as they come.
   image: np.ndarray | None  # At full resolution, where a refinement needs it.
   mask: np.ndarray
 
@@ -160,46 +149,38 @@ class _Sample(NamedTuple):
 def _samples(
   segmenter: Segmenter, pairs: Iterable[Pair], keep_images: bool, average: bool
 ) -> Iterator[_Sample]:
-  for number, (image, mask) in enumerate(pairs):
-    views = segmenter.views(image, average)
-    yield _Sample(number, views, {}, image if keep_images else None, mask)
-
-
-# An image's scores: the paper's, and those added.
-_Scores = tuple[metrics.ImageScores, dict[str, float]]
+  for image, mask in pairs:
+    yield _Sample(segmenter.views(image, average), image if keep_images else None, mask)
 
 
 def _score(
   sample: _Sample,
+  logits: list[np.ndarray],
   refine: str,
   with_saliency: bool,
   beside: Mapping[str, Answer],
-) -> dict[str, _Scores]:
+) -> dict[str, np.ndarray]:
+  """For each answer the numbers of an image: those of `metrics.ImageScores`, and those added."""
   shape = sample.mask.shape
-  probability = combine([sample.logits[i] for i in range(len(sample.views))], shape)
+  probability = combine(logits, shape)
   if sample.image is not None:
     probability = refinement.refine(probability, sample.image, refine)
   probabilities = {SEGMENTER: probability} | {name: say(shape) for name, say in beside.items()}
   return {
-    name: (
-      metrics.image_scores(probability, sample.mask),
-      saliency.saliency_scores(probability, sample.mask) if with_saliency else {},
-    )
+    name: _row(probability, sample.mask, with_saliency)
     for name, probability in probabilities.items()
   }
 
 
-def _averages(scores: list[_Scores], with_saliency: bool) -> dict[str, float]:
-  averages = metrics.aggregate([score for score, _ in scores])
-  return averages | (saliency.aggregate([s for _, s in scores]) if with_saliency else {})
+def _row(probability: np.ndarray, mask: np.ndarray, with_saliency: bool) -> np.ndarray:
+  row = metrics.image_scores(probability, mask).row()
+  if not with_saliency:
+    return row
+  added = saliency.saliency_scores(probability, mask)
+  return np.concatenate([row, [added[name] for name in saliency.NAMES]])
 
 
-def _ahead(
-  items: Iterator[_Sample], reader: concurrent.futures.Executor, depth: int
-) -> Iterator[_Sample]:
-  """Yields the items while up to `depth` more are made on the reader's one thread."""
-  end = object()
-  futures = collections.deque(reader.submit(next, items, end) for _ in range(depth))
-  while (item := futures.popleft().result()) is not end:
-    futures.append(reader.submit(next, items, end))
-    yield item
+def _averages(rows: np.ndarray) -> dict[str, float]:
+  averages = metrics.aggregate([metrics.ImageScores.from_row(row[: metrics.ROW]) for row in rows])
+  added = [dict(zip(saliency.NAMES, row[metrics.ROW :].tolist(), strict=False)) for row in rows]
+  return averages | (saliency.aggregate(added) if added[0] else {})

@@ -34,8 +34,8 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
     for image, mask in paired(images / inner, masks / inner)
   ]
 
-  def read() -> Iterator[Example]:
-    for name, image, mask in pairs:
+  def read(first: int, step: int) -> Iterator[Example]:
+    for name, image, mask in pairs[first::step]:
       yield name, *read_pair(image, mask)
 
   return Source(len(pairs), read)

@@ -12,6 +12,7 @@ import numpy as np
 
 BETA_SQUARED = 0.3
 THRESHOLDS = (np.arange(1, 255) / 255).astype(np.float32)
+ROW = 4 + len(THRESHOLDS)  # Numbers of an image.
 
 # Threshold k at index k, for k = 0 ... 255: every probability exceeds the first, none the last.
 _THRESHOLD_OF_LEVEL = np.concatenate([[-1.0], THRESHOLDS, [np.inf]]).astype(np.float32)
@@ -34,6 +35,17 @@ class ImageScores:
   f_beta: float
   f_at_thresholds: np.ndarray
   background_iou: float
+
+  def row(self) -> np.ndarray:
+    """All of them as `[ROW]` float64, as processes send them to each other."""
+    alone = (self.accuracy, self.iou, self.f_beta, self.background_iou)
+    return np.concatenate([alone, self.f_at_thresholds])
+
+  @classmethod
+  def from_row(cls, row: np.ndarray) -> "ImageScores":
+    """The scores of which `row` made this."""
+    accuracy, iou, f_beta, background_iou = row[:4].tolist()
+    return cls(accuracy, iou, f_beta, row[4:], background_iou)
 
 
 def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:

@@ -15,18 +15,18 @@ class Source:
 
   Attributes:
     length: how many there are.
-    read: starts over and yields each as its name, the picture uint8 [H, W, 3] and the mask bool
-      [H, W], neither resized nor cropped.
+    read: starts at a number and yields every so many-th, each as its name, the picture uint8
+      [H, W, 3] and the mask bool [H, W], neither resized nor cropped.
   """
 
   length: int
-  read: Callable[[], Iterator[Example]]
+  read: Callable[[int, int], Iterator[Example]]
 
   def __len__(self) -> int:
     return self.length
 
   def __iter__(self) -> Iterator[Example]:
-    return self.read()
+    return self.read(0, 1)
 
 
 def check_same_size(

@@ -58,8 +58,9 @@ def open_pairs(
   features = builder.info.features
   name_key = next((key for key in FILENAME_KEYS if key in features), None)
 
-  def read() -> Iterator[Example]:
-    for i, record in enumerate(_records(builder, split)):
+  def read(first: int, step: int) -> Iterator[Example]:
+    records = _records(builder, split, first, step=step)
+    for i, record in zip(itertools.count(first, step), records, strict=False):
       label = f"{split}-{i:06d}"
       if name_key is not None:
         label = PurePosixPath(record[name_key].decode()).stem
@@ -136,7 +137,11 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
 
 
 def _records(
-  builder: tfds.core.DatasetBuilder, split: str, start: int = 0, stop: int | None = None
+  builder: tfds.core.DatasetBuilder,
+  split: str,
+  start: int = 0,
+  stop: int | None = None,
+  step: int = 1,
 ) -> Iterator[Mapping[str, Any]]:
   decoders = {
     key: tfds.decode.SkipDecoding()
@@ -146,9 +151,10 @@ def _records(
   try:
     source = builder.as_data_source(split, decoders=decoders)
   except NotImplementedError:  # The format offers no random access.
-    yield from itertools.islice(_records_by_tensorflow(builder, split, decoders), start, stop)
+    every = _records_by_tensorflow(builder, split, decoders)
+    yield from itertools.islice(every, start, stop, step)
   else:
-    for i in range(len(source))[start:stop]:
+    for i in range(len(source))[start:stop:step]:
       yield source[i]
 
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from flax import jax_utils
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unseg_jax.runtime import places
 from unseg_jax.runtime.cache import cache_folder
@@ -116,12 +117,13 @@ def leave_at_once(status: int) -> None:
 
 def process_count() -> int:
   """Number of processes in this run."""
-  return jax.process_count()
+  # To ask JAX starts its devices, which a process alone may have no use for.
+  return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def process_index() -> int:
   """The number of this process, from 0."""
-  return jax.process_index()
+  return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def is_primary() -> bool:
@@ -134,6 +136,27 @@ def barrier(name: str) -> None:
   if process_count() > 1:
     multihost_utils.sync_global_devices(name)
     places.pull()
+
+
+def own_numbers(count: int) -> range:
+  """This process's share of `count` things: every so many-th of their numbers."""
+  return range(process_index(), count, process_count())
+
+
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+  """Returns the rows `[n, K]` float64 of every process, one after the other, to the last bit.
+
+  Args:
+    rows: this process's; how many there are may differ from process to process, K may not.
+  """
+  if process_count() == 1:
+    return rows
+  lengths = gather([len(rows)])[:, 0]
+  padded = np.zeros((lengths.max(), rows.shape[1]))
+  padded[: len(rows)] = rows
+  # As integers: JAX would round what is float64.
+  every = np.asarray(multihost_utils.process_allgather(padded.view(np.int32)))
+  return np.concatenate([part.view(np.float64)[:n] for part, n in zip(every, lengths, strict=True)])
 
 
 def gather(values: Sequence[int]) -> np.ndarray:
@@ -235,6 +258,20 @@ def shard(tree: Any) -> Any:
 def unshard(tree: Any) -> Any:
   """Fetches this process's `[D, N / D, ...]` arrays to the host as `[N, ...]` NumPy arrays."""
   return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+
+
+def spread(tree: Any) -> Any:
+  """Lays the leading axis of every array over this process's devices, for what `jit` compiled."""
+  return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
+
+
+def on_every_device(tree: Any) -> Any:
+  """Copies every array to each device of this process, for what `jit` compiled; see `spread`."""
+  return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
+
+
+def _local_mesh() -> Mesh:
+  return Mesh(np.array(jax.local_devices()), (AXIS,))
 
 
 def check_divisible(name: str, batch: int) -> None:

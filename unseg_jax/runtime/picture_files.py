@@ -1,9 +1,10 @@
 """Picture files: finding those that a user means, and reading them whatever their format."""
 
 import glob
+import io
 import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -50,7 +51,7 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
   )
 
 
-def read_picture(path: str | Path) -> np.ndarray:
+def read_picture(path: str | Path, contents: bytes | None = None) -> np.ndarray:
   """Reads a picture of any kind as 8-bit RGB.
 
   It stands upright (its EXIF orientation is applied), transparent parts show white, 16 bits per
@@ -59,6 +60,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 
   Args:
     path: a file that Pillow can decode.
+    contents: what the file holds; None: it is read.
 
   Returns:
     uint8 [H, W, 3].
@@ -66,7 +68,7 @@ def read_picture(path: str | Path) -> np.ndarray:
   Raises:
     ValueError: the file is missing, damaged or no picture; the message names it.
   """
-  return _decode(path, to_rgb)
+  return _decode(path, to_rgb, contents)
 
 
 def read_mask(path: str | Path) -> np.ndarray:
@@ -140,21 +142,26 @@ def _picture_files_below(folder: Path) -> list[Path]:
   )
 
 
+def is_picture(path: PurePath) -> bool:
+  """Whether a name is that of a picture that is not hidden."""
+  return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def _only_pictures(paths: Iterable[Path]) -> list[Path]:
-  return sorted(
-    path
-    for path in set(paths)
-    if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-  )
+  return sorted(path for path in set(paths) if is_picture(path) and path.is_file())
 
 
 def _suffixes() -> str:
   return " ".join(sorted(SUFFIXES))
 
 
-def _decode(path: str | Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def _decode(
+  path: str | Path,
+  convert: Callable[[Image.Image], np.ndarray],
+  contents: bytes | None = None,
+) -> np.ndarray:
   try:
-    with Image.open(path) as image:
+    with Image.open(path if contents is None else io.BytesIO(contents)) as image:
       return convert(ImageOps.exif_transpose(image))
   # Given damaged files, decoders raise errors of nearly every type.
   except Exception as error:

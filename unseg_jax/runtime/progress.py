@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator
 from typing import TypeVar
 
-import jax
 import tqdm
+
+from unseg_jax.runtime import parallel
 
 Item = TypeVar("Item")
 
@@ -18,8 +19,7 @@ def bar(description: str, total: int, done: int = 0, unit: str = "step") -> tqdm
     unit=unit,
     mininterval=1.0,
     dynamic_ncols=True,
-    # Asking for its number starts JAX's devices, which a process alone may have no use for.
-    disable=jax.distributed.is_initialized() and jax.process_index() != 0,
+    disable=not parallel.is_primary(),
   )
 
 

@@ -94,6 +94,10 @@ class Store:
     finally:
       temporary.unlink(missing_ok=True)
 
+  def read(self, name: str) -> bytes:
+    """Returns an object's contents."""
+    return self.patiently("read", name, lambda: self.files.cat_file(f"{self.root}/{name}"))
+
   def remove(self, name: str) -> None:
     """Removes an object, if it is there."""
     with contextlib.suppress(FileNotFoundError):

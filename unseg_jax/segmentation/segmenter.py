@@ -153,8 +153,17 @@ class Segmenter:
     scaled = [resize_shorter_side(image, round(scale * self.image_size)) for scale in SCALES]
     return [view for small in scaled for view in (small, small[:, ::-1])]
 
+  @property
+  def device_count(self) -> int:
+    """Over how many devices of this process a batch spreads: all, but none of JAX's for ONNX."""
+    return parallel.local_device_count() if self.variables else 1
+
+  @functools.cached_property
+  def _on_every_device(self) -> dict[str, Any]:
+    return parallel.on_every_device(self.variables)
+
   def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Runs the network on pictures of one `padded_size`.
+    """Runs the network on pictures of one `padded_size`, on all devices if they split over them.
 
     Args:
       images: `[h, w, 3]` uint8, as `resize_shorter_side` returns them.
@@ -166,7 +175,12 @@ class Segmenter:
     batch = np.zeros((len(images), *padded_size(images[0]), 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
       row[: image.shape[0], : image.shape[1]] = image
-    logits = np.asarray(self.logits(self.variables, batch, sizes))
+    devices = self.device_count
+    if devices > 1 and len(images) % devices == 0:
+      spread = parallel.spread((batch, sizes))
+      logits = np.asarray(self.logits(self._on_every_device, *spread))
+    else:
+      logits = np.asarray(self.logits(self.variables, batch, sizes))
     return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
 
 

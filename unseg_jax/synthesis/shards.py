@@ -6,7 +6,7 @@
 import concurrent.futures
 import glob
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,8 +190,15 @@ def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
   return tfds.builder_from_directory(folder).as_data_source(split)
 
 
-def pairs(source: Sequence[Mapping[str, Any]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields the pairs of a split that `read` opened: `[S, S, 3]` uint8 and `[S, S]` bool."""
-  for i in range(len(source)):
+def pairs(
+  source: Sequence[Mapping[str, Any]], numbers: Iterable[int] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields the pairs of a split that `read` opened: `[S, S, 3]` uint8 and `[S, S]` bool.
+
+  Args:
+    source: the split.
+    numbers: which of its pairs; None: all.
+  """
+  for i in range(len(source)) if numbers is None else numbers:
     record = source[i]
     yield record["image"], record["mask"][..., 0] > 127

@@ -1,0 +1,106 @@
+"""What was made of which picture: `predictions.jsonl`, one line of JSON for each.
+
+    {"input": "photos/a.jpg", "outputs": ["a_mask.png"], "width": 400, "height": 300,
+     "foreground": 0.31, "made by": "..."}
+    {"input": "photos/b.jpg", "skipped": "why"}
+
+While a run goes on, each process writes its lines to a file of its own in `predictions.parts`; at
+the end, or when the next run starts, they become the one file, in the inputs' order.
+"""
+
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from unseg_jax.runtime.file_trees import FileTree
+
+NAME = "predictions.jsonl"
+PARTS = "predictions.parts"
+PUBLISH_SECONDS = 30  # A store gets the lines so far after so long: objects cannot grow.
+
+Row = dict[str, Any]
+
+
+def read(tree: FileTree) -> dict[str, Row]:
+  """Reads the rows of all runs so far, by input; later ones replace earlier ones."""
+  files = [*tree.there({NAME}), *sorted(tree.names(PARTS))]
+  return {row["input"]: row for name in files for row in _rows(tree.read(name))}
+
+
+def _rows(contents: bytes) -> Iterator[Row]:
+  for line in contents.splitlines():
+    try:
+      row = json.loads(line)
+    except json.JSONDecodeError:
+      continue  # The last line of a process that was killed.
+    if isinstance(row, Mapping) and "input" in row:
+      yield row
+
+
+def fold(tree: FileTree) -> None:
+  """Makes one file of those that the processes of earlier runs wrote.
+
+  Raises:
+    OSError: it cannot be written.
+  """
+  if not (parts := tree.names(PARTS)):
+    return
+  rows = read(tree)
+  lines = (json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows))
+  tree.write(NAME, "".join(lines).encode())
+  for name in parts:
+    tree.remove(name)
+
+
+@dataclasses.dataclass
+class Part:
+  """The lines of one process, as they come.
+
+  Attributes:
+    tree: the output folder.
+    name: of the file in it.
+    file: that file, or the local one whose contents the store gets.
+    published: when the store got them last.
+  """
+
+  tree: FileTree
+  name: str
+  file: IO[bytes]
+  published: float
+
+  @classmethod
+  def begin(cls, tree: FileTree, process: int) -> "Part":
+    """Starts the file of a process, from 0."""
+    name = f"{PARTS}/{process:05}.jsonl"
+    if tree.is_local:
+      (tree.place / PARTS).mkdir(parents=True, exist_ok=True)
+      file = open(tree.place / name, "wb")
+    else:
+      file = tempfile.TemporaryFile()
+    return cls(tree, name, file, time.monotonic())
+
+  def add(self, row: Row) -> None:
+    """Adds a row; on a disk it is there at once."""
+    self.file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    self.file.flush()
+    if not self.tree.is_local and time.monotonic() - self.published > PUBLISH_SECONDS:
+      self.publish()
+
+  def publish(self) -> None:
+    """Puts the lines so far into the store, where there is one."""
+    self.published = time.monotonic()
+    if not self.tree.is_local:
+      self.file.seek(0)
+      self.tree.write(self.name, self.file.read())
+
+  def close(self) -> None:
+    """Ends the file; the store has all of it then. Without a row there is none."""
+    empty = not self.file.tell()
+    if not empty:
+      self.publish()
+    self.file.close()
+    if empty:
+      self.tree.remove(self.name)

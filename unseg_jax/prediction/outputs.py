@@ -1,0 +1,76 @@
+"""What is written of each picture: kinds of files, by the ending of their names."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageColor
+
+from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
+from unseg_jax.runtime import picture_files, pictures
+
+KINDS = ("mask", "cutout", "overlay")
+SECONDS_PER_FRAME = 0.06
+
+# What to encode of a picture, uint8 [H, W, 3], and its probability, float32 [H, W].
+Encode = Callable[[np.ndarray, np.ndarray], bytes]
+Background = tuple[int, int, int] | np.ndarray
+
+
+def encoders(
+  kinds: Sequence[str], background: Background | None, animate: bool
+) -> dict[str, Encode]:
+  """Returns what to write for each picture, by the ending of the file's name.
+
+  Args:
+    kinds: some of `KINDS`.
+    background: a colour or a picture, to write a composite on; None: no composite.
+    animate: whether to write an animation.
+
+  Raises:
+    ValueError: there is no such kind, or there is nothing to write.
+  """
+  if unknown := sorted(set(kinds) - set(KINDS)):
+    raise ValueError(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
+  of_kinds: dict[str, Encode] = {
+    "mask": lambda image, probability: pictures.png_bytes(probability > 0.5),
+    "cutout": lambda *pair: pictures.png_bytes(cutout(*pair)),
+    "overlay": lambda *pair: pictures.png_bytes(overlay(*pair)),
+  }
+  found = {f"_{kind}.png": of_kinds[kind] for kind in KINDS if kind in kinds}
+  if background is not None:
+    found["_composite.png"] = lambda *pair: pictures.png_bytes(composite(*pair, background))
+  if animate:
+    found["_animated.webp"] = lambda *pair: pictures.animation_bytes(
+      pictures.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
+    )
+  if not found:
+    raise ValueError(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")
+  return found
+
+
+def read_background(value: str) -> Background:
+  """Returns the colour or the picture that --background means.
+
+  Raises:
+    ValueError: it is neither; the message says why.
+  """
+  try:
+    colour = ImageColor.getrgb(value)
+  except ValueError:
+    colour = ()
+  # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
+  if len(colour) == 3 and max(colour) <= 255:
+    return colour
+  path = Path(os.path.expanduser(value))
+  reason = "there is no such file"
+  if path.is_file():
+    try:
+      return picture_files.read_picture(path)
+    except ValueError as error:
+      reason = str(error)
+  raise ValueError(
+    f"--background={value} is neither a colour nor a picture: {reason.rstrip('.')}. Give a name "
+    "such as white, a colour such as '#2060a0', or the path of a picture."
+  )

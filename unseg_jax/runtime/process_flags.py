@@ -1,0 +1,16 @@
+"""The flags of commands that may run as several processes."""
+
+from absl import flags
+
+# TPU pods, SLURM and Open MPI need none of these.
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
+_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
+
+
+def start() -> None:
+  """Joins the other processes, if there are any; see `parallel.start`."""
+  # Imported here so that --help and a misspelt flag answer at once.
+  from unseg_jax.runtime import parallel
+
+  parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
