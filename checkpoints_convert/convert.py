@@ -30,7 +30,6 @@ from checkpoints_convert import (
   biggan_deep,
   contact_sheet,
   dcgan,
-  download,
   nvidia_reader,
   selfcond,
   state_dict,
@@ -41,7 +40,7 @@ from checkpoints_convert import (
 )
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import checkpoints, download
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
 # `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.

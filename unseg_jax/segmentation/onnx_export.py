@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.segmentation import unet
 from unseg_jax.segmentation.onnx_files import IMAGES, LOGITS, PROBABILITY, library
 
 OPSET, IR_VERSION = 17, 8  # Both of 2022: runtimes that are older than this package read them.
@@ -84,12 +85,12 @@ def _write_unet(graph: _Graph, variables: Mapping[str, Any]) -> None:
   x = graph.add("Sub", x, graph.hold(np.float32(1)))
   x = _block(graph, variables, "inc", x)
   skips = []
-  for level in _levels(params, "down_"):
+  for level in unet.levels(params, "down"):
     skips.append(x)
     x = graph.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
     x = _block(graph, variables, level, x)
   doubled = graph.hold(np.array([1, 1, 2, 2], np.float32), "doubled")
-  for level in _levels(params, "up_"):
+  for level in unet.levels(params, "up"):
     x = graph.add(
       "Resize", x, "", doubled, mode="linear", coordinate_transformation_mode="align_corners"
     )
@@ -101,10 +102,6 @@ def _write_unet(graph: _Graph, variables: Mapping[str, Any]) -> None:
   x = _convolution(graph, "out", x, kernel[..., 1:] - kernel[..., :1], bias[1:] - bias[:1])
   graph.add("Squeeze", x, graph.hold(np.array([1], np.int64)), result=LOGITS)
   graph.add("Sigmoid", LOGITS, result=PROBABILITY)
-
-
-def _levels(params: Mapping[str, Any], prefix: str) -> list[str]:
-  return sorted(name for name in params if name.startswith(prefix))
 
 
 def _block(graph: _Graph, variables: Mapping[str, Any], level: str, x: str) -> str:

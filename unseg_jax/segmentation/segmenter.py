@@ -20,8 +20,7 @@ from PIL import Image
 
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.runtime import checkpoints, parallel, picture_files, places, workdir
-from unseg_jax.segmentation import onnx_files
-from unseg_jax.segmentation.unet import Unet
+from unseg_jax.segmentation import onnx_files, unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +97,7 @@ class Segmenter:
         "the *.safetensors file that it was exported from"
       )
     params = self.variables["params"]
-    levels = ["inc", *sorted(name for name in params if name.startswith("down_"))]
+    levels = ["inc", *unet.levels(params, "down")]
     return tuple(params[level]["conv_1"]["kernel"].shape[-1] for level in levels)
 
   def save(self, path: str | Path) -> None:
@@ -211,7 +210,7 @@ def padded_size(image: np.ndarray) -> tuple[int, int]:
 @functools.cache
 def _logits(widths: tuple[int, ...]) -> Callable[..., jax.Array]:
   """One compiled function for all segmenters of the same widths."""
-  network = Unet(widths)
+  network = unet.Unet(widths)
   if PADDED_TO % 2 ** (len(widths) - 1):
     raise ValueError(f"a U-Net of {len(widths)} levels: expected at most 6")
 

@@ -1,6 +1,7 @@
 """The segmentation U-Net (arXiv 2105.08127, appendix; milesial/Pytorch-UNet's layout, bilinear)."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -78,6 +79,11 @@ class Unet(nn.Module):
       x = Block(features, dtype=self.dtype, name=f"up_{i}")(x, train, sizes)
     logits = nn.Conv(2, (1, 1), kernel_init=KERNEL_INIT, dtype=self.dtype, name="out")(x)
     return logits.astype(jnp.float32)
+
+
+def levels(params: Mapping[str, Any], way: str) -> list[str]:
+  """The names of the blocks on the `way`, "down" or "up", in the order in which they run."""
+  return sorted(name for name in params if name.startswith(f"{way}_"))
 
 
 def keep_within(x: jax.Array, sizes: jax.Array | None) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Downloads of published checkpoints: whole, checked, and tried again after a break."""
+"""Downloads of published files: whole, checked, and tried again after a break."""
 
 import concurrent.futures
 import hashlib
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from checkpoints_convert import download
+from unseg_jax.runtime import download
 from unseg_jax.runtime.cache import cache_folder
 
 DATA = random.Random(0).randbytes(3_000_000)

@@ -1,4 +1,4 @@
-"""Fetches published checkpoints: each once, and whole or not at all."""
+"""Fetches published files, such as checkpoints: each once, and whole or not at all."""
 
 import functools
 import hashlib
