@@ -33,6 +33,7 @@ setup(
     "unseg_jax": [
       "py.typed",
       "reporting/templates/*",
+      "segmentation/web/*",
       "pretrained/*.safetensors",
       "pretrained/segmenters/*.safetensors",
       "pretrained/*.txt",
@@ -99,6 +100,7 @@ setup(
       "ipywidgets",
       "nbclient",
       "nbformat",
+      "playwright",  # Drives a Chromium that is there; it brings none.
       "pytest",
       "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",

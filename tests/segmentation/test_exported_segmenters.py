@@ -32,7 +32,7 @@ def folder(segmenter, tmp_path_factory):
   """A folder with that segmenter and its exported files."""
   folder = tmp_path_factory.mktemp("exported")
   segmenter.save(folder / "unet.safetensors")
-  for name in export.FORMATS:
+  for name in export.FILE_FORMATS:
     export.export(str(folder / "unet.safetensors"), str(folder / f"unet.{name}"), name)
   return folder
 
