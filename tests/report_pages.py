@@ -23,7 +23,9 @@ SECTIONS = [
   "config",
 ]
 METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
-CHROMIUM = next(filter(shutil.which, ["chromium", "chromium-browser", "google-chrome"]), None)
+CHROMIUM = next(
+  filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None
+)
 
 
 def picture(height=64, width=64, seed=0):

@@ -42,7 +42,7 @@ def write_folder(
 
   Raises:
     OSError: the package cannot be fetched, or something cannot be written.
-    ValueError: `runtime` is another file.
+    ValueError: `runtime`, or what was fetched, is another file.
   """
   package = fetch_runtime() if runtime is None else check_runtime(runtime)
   sources = {path.name: path for path in _sources()}
@@ -83,11 +83,12 @@ def fetch_runtime() -> Path:
 
   Raises:
     OSError: it cannot be fetched; says how to go on without a network.
+    ValueError: the server gave another file.
   """
   try:
     return download.fetch(RUNTIME_URL, sha256=RUNTIME_SHA256)
   except (OSError, ValueError) as error:
-    raise OSError(
+    raise type(error)(
       f"{error}. Where there is no network, bring onnxruntime-web-{RUNTIME_VERSION}.tgz, which "
       f"`npm pack onnxruntime-web@{RUNTIME_VERSION}` writes, and give --runtime=FILE.tgz"
     ) from error

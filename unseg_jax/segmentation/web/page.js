@@ -100,9 +100,9 @@ async function size(file) {
 
 function unreadable(file) {
   return (
-    `${file.name} cannot be opened: it is no picture, is damaged, or has a format or size that ` +
-    `this browser cannot read. Try a JPEG, PNG or WebP file of at most ${MAX_PIXELS / 1e6} ` +
-    "million pixels."
+    `${file.name} cannot be opened: it is no picture, is damaged, or has another format or more ` +
+    `pixels than this browser can read. Try a JPEG, PNG or WebP file of at most ` +
+    `${MAX_PIXELS / 1e6} million pixels.`
   );
 }
 
@@ -135,11 +135,12 @@ const threshold = () => settings.elements.threshold.valueAsNumber;
 
 function show() {
   const { view } = settings.elements;
-  element("chosen").value = threshold().toFixed(2);
+  element("chosen").textContent = threshold().toFixed(2);
   if (!current) return;
   const drawn = render(current.shown);
   const canvas = element("canvas");
   Object.assign(canvas, { width: drawn.width, height: drawn.height });
+  canvas.style.setProperty("--ratio", drawn.width / drawn.height);
   canvas.getContext("2d").putImageData(drawn, 0, 0);
   canvas.setAttribute("aria-label", `The ${view.value} of ${current.name}`);
   document.body.classList.add("opened");
