@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import pathlib
+import re
 import shutil
 import threading
 
@@ -125,6 +126,13 @@ def decode(text):
   return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
+def assert_taken_along(notebook):
+  """The exported file found, by onnxruntime, the mask that it shows."""
+  displayed_pictures(notebook, "export")
+  size, same = re.search(r"onnx, (\d+) kB: ([\d.]+)%", outputs(notebook, "export")[1]).groups()
+  assert float(size) > 0 and float(same) > 99
+
+
 def test_the_quickstart_runs_on_any_machine(execute):
   found = execute(
     "quickstart.ipynb",
@@ -148,6 +156,7 @@ def test_the_quickstart_runs_on_any_machine(execute):
   assert pairs.width == 12 * 66
   displayed_pictures(found, "curves")
   displayed_pictures(found, "segment")
+  assert_taken_along(found)
   (metrics,) = outputs(found, "metrics")[0]
   assert "IoU" in metrics["text/markdown"] and "synthetic" in metrics["text/markdown"]
 
@@ -177,9 +186,11 @@ convert.VARIANT_FORMATS["golden"] = "dcgan"
       OVERRIDES=tiny_settings() | {"search.restarts": 2, "generate.num_images.train": 0},
     ),
     again=("convert", "search", "generate", "train", "evaluate"),
+    then=MOVE_THE_SLIDER,
   )
   for name in ("convert", "search", "generate", "curves", "segment"):
     displayed_pictures(found, name)
+  assert_taken_along(found)
   assert "golden on 2 x cpu" in outputs(found, "config")[1]
   assert outputs(found, "search")[1].count("chosen") == 1
   for stage in ("search", "generate", "train", "evaluate"):
