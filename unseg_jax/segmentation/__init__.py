@@ -5,5 +5,5 @@ turns into a function of a picture. Open `train.py` first, then `unet.py`; `segm
 trained network on pictures of any size, `many.py` on many of them at a time, and `refinement.py`
 may fit its answer to their edges. `data_sets.py` finds the sets of other runs to train on,
 `adaptation.py` goes on with pictures that have no labels. `onnx_export.py` and `jax_export.py`
-write a segmenter for other programs.
+write a segmenter for other programs, `web_export.py` for a browser, whose page is in `web/`.
 """
