@@ -15,10 +15,12 @@ let opened = 0; // Pictures so far; the number of the last.
 let current = null; // { name, image, shown, logits } of the picture on the page.
 
 const ready = new Promise((resolve, reject) => {
-  worker.onerror = (event) => reject(new Error(event.message || "this browser cannot run it"));
+  const fail = (why) =>
+    reject(new Error(`The segmenter cannot be loaded: ${why}. Load the page again.`));
+  worker.onerror = (event) => fail(event.message || "this browser cannot run it");
   worker.onmessage = ({ data }) => {
     if (data.ready) resolve();
-    else if (data.ready === false) reject(new Error(data.error));
+    else if (data.ready === false) fail(data.error);
     else answer(data);
   };
 });
@@ -26,7 +28,7 @@ const ready = new Promise((resolve, reject) => {
 function answer({ id, logits, error }) {
   const { resolve, reject } = waiting.get(id);
   waiting.delete(id);
-  if (error) reject(new Error(error));
+  if (error) reject(new Error(`The picture cannot be segmented: ${error}.`));
   else resolve(logits);
 }
 
@@ -200,6 +202,6 @@ ready.then(
   () => opened || say("Ready."),
   (error) => {
     say("");
-    report(`The segmenter cannot be loaded: ${error.message}. Load the page again.`);
+    report(error.message);
   },
 );
