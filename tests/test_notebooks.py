@@ -1,15 +1,13 @@
 """The notebooks from top to bottom, as on Colab but small, and what is committed of them."""
 
 import base64
-import functools
-import http.server
 import io
 import os
 import pathlib
 import re
 import shutil
-import threading
 
+import file_server
 import nbformat
 import pytest
 import tiny_config
@@ -71,16 +69,8 @@ def execute(tmp_path, monkeypatch):
 @pytest.fixture
 def published(monkeypatch):
   """The URL of a small checkpoint."""
-  handler = functools.partial(QuietHandler, directory=ROOT / "tests" / "golden")
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/dcgan.pth"
-    server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-  def log_message(self, *_):
-    pass
+  with file_server.serve(ROOT / "tests" / "golden") as url:
+    yield f"{url}/dcgan.pth"
 
 
 def tiny_settings():

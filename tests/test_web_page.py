@@ -1,12 +1,10 @@
 """The page of `python -m unseg_jax.export --format=web`, in a real browser, from a file server."""
 
 import base64
-import functools
-import http.server
 import re
-import threading
 import time
 
+import file_server
 import numpy as np
 import pytest
 import report_pages
@@ -34,16 +32,8 @@ def address(runtime, tmp_path_factory):
   """The page's, on a server of plain files."""
   folder = tmp_path_factory.mktemp("web") / "page"
   export.export("pretrained:faces", str(folder), "web")
-  handler = functools.partial(QuietHandler, directory=folder)
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-
-
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-  def log_message(self, *_):
-    pass
+  with file_server.serve(folder) as url:
+    yield f"{url}/"
 
 
 @pytest.fixture(scope="module")

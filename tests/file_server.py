@@ -1,0 +1,25 @@
+"""A web server of plain files, for what the tests fetch."""
+
+import contextlib
+import functools
+import http.server
+import threading
+
+
+class _QuietHandler(http.server.SimpleHTTPRequestHandler):
+  def log_message(self, *_):
+    pass
+
+
+@contextlib.contextmanager
+def serve(folder):
+  """Serves a folder on the loopback address; yields its URL, which ends without a slash."""
+  handler = functools.partial(_QuietHandler, directory=folder)
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+      yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+      server.shutdown()
+      thread.join()
