@@ -55,6 +55,7 @@ OF_ANY_GENERATOR = ("train", "on_the_fly")
 PAPER = "bigbigan-128"
 FAMILIES = (PAPER, "studiogan-sagan", "selfcondgan", "biggan-deep-256", "stylegan2-1024")
 FAMILIES = (*FAMILIES, "dcgan-faces")
+LITTLE = 65_536  # Bytes: more are no numbers of candidates.
 SMALL = 0.01  # Batch norms may send so much of what the gradient does.
 SHOWN = 5
 # Makes libtpu compile for chips that are not there, and JAX compute on the host.
@@ -143,7 +144,7 @@ def crossing(result: Mapping[str, Any]) -> str:
   """
   groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
   for each in result["collectives"]:
-    groups.setdefault((each["operation"], _purpose(each)), []).append(each)
+    groups.setdefault((each["operation"], _purpose(each, result["stage"])), []).append(each)
   sent = {
     key: (sum(each["times"] for each in group), sum(x["times"] * x["bytes"] for x in group))
     for key, group in groups.items()
@@ -156,6 +157,7 @@ def crossing(result: Mapping[str, Any]) -> str:
   _, norms = sent.pop(("all-reduce", "batch norms"), (0, 0))
   if result["stage"] == "on_the_fly":
     sent.pop(("all-gather", "pairs"), None)
+    sent.pop(("all-reduce", "pairs"), None)
   if result["gathers backgrounds"]:
     sent.pop(("all-gather", "pictures"), None)
   expected = 0 if result["stage"] == "candidates" else 1
@@ -166,9 +168,12 @@ def crossing(result: Mapping[str, Any]) -> str:
   return f"{result['stage']}, {result['chips']} chips: {'; '.join([*told, note])}"
 
 
-def _purpose(collective: Mapping[str, Any]) -> str:
+def _purpose(collective: Mapping[str, Any], stage: str) -> str:
   if "/norm_" in collective["source"]:
     return "batch norms"
+  # What the compiler makes of a small gathering, of numbers and verdicts, it gives no source.
+  if stage == "on_the_fly" and not collective["source"] and collective["bytes"] < LITTLE:
+    return "pairs"
   if collective["operation"] == "all-gather":
     return "pairs" if "/while/" in collective["source"] else "pictures"
   return "the gradient" if collective["operation"] == "all-reduce" else "something else"

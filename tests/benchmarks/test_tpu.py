@@ -108,7 +108,8 @@ def test_pairs_and_backgrounds_may_be_gathered_where_they_are_made(load):
   pairs = collective("all-gather", "jit(step)/while/body/all_gather", 2048)
   pictures = collective("all-gather", "jit(step)/all_gather", 2048)
   sums = result()["collectives"]
-  told = load("tpu").crossing(result("on_the_fly", collectives=[*sums, pairs]))
+  verdicts = collective("all-reduce", "", 512, times=0.25)
+  told = load("tpu").crossing(result("on_the_fly", collectives=[*sums, pairs, verdicts]))
   assert told.endswith("nothing else crosses chips")
   told = load("tpu").crossing(
     result(collectives=[*sums, pictures], **{"gathers backgrounds": True})
