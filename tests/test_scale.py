@@ -223,10 +223,16 @@ class TestAskedToLeave:
       message = process.stderr.strip().splitlines()[-1]
       assert message.startswith("asked to leave (SIGTERM)") and "same command again" in message
       assert not workdir.read_json(tmp_path / stage / "stage.json")["complete"]
+      if stage == "generate":
+        kept = list((tmp_path / "generate" / shards.UNDER_WAY).glob("*.array_record-*"))
+        assert len(kept) == 1
+        pairs, _ = shards.read_under_way(tmp_path / "generate" / kept[0].name)
+        assert pairs and all(pair in records(finished, "train") for pair in pairs)
     # Step 2 of the training was saved, though no checkpoint was due at the odd step before it.
     assert (tmp_path / "search" / "state.msgpack").exists()
     pipeline.run(make_config(generator), tmp_path, STAGES)
     assert_same_result(tmp_path, finished)
+    assert not (tmp_path / "generate" / shards.UNDER_WAY).exists()
 
 
 # Forks a child for each attempt, so that the libraries are loaded once.

@@ -110,7 +110,7 @@ def generate(
   Raises:
     TooFewAccepted: the filters keep less than `config.minimum_acceptance` of the candidates, or a
       file of latents holds too few.
-    preemption.Preempted: the run was asked to leave; the shards that are whole are kept.
+    preemption.Preempted: the run was asked to leave; the shards are kept, those under way, too.
     ValueError: the config or the file of latents is wrong.
     OSError: a shard could not be written.
   """
@@ -134,6 +134,7 @@ def generate(
       total.add(counts["candidates"], counts["accepted"])
   if parallel.is_primary():
     log.info("%s", total)
+    shards.remove_under_way(folder)
     description = f"Images with masks by an unsupervised segmentation direction. {total}"
     shards.write_metadata(folder, generator.image_size, lengths, description)
   return total
@@ -150,11 +151,25 @@ class _Shard:
     """The first `kept` records, or all, and the counts of the chunks that they come from."""
     counts, records = Acceptance(), 0
     for new, seen, accepted in self.chunks:
-      if records == kept:
+      if kept is not None and records >= kept:
         break
       counts.add(seen, accepted)
       records += new
     return self.records[:kept], counts
+
+  def keep(self, path: Path, room: int) -> None:
+    """Writes what there is of it, for whoever goes on with it, whatever the room is then."""
+    chunks = self.chunks
+    if len(self.records) >= room:
+      chunks = chunks[:-1]  # It may be cut.
+    records = sum(new for new, _, _ in chunks)
+    shards.write_under_way(path, self.records[:records], chunks)
+
+  @classmethod
+  def started(cls, path: Path) -> "_Shard":
+    """What `keep` wrote of a shard, if it did."""
+    records, chunks = shards.read_under_way(path)
+    return cls(records, [tuple(chunk) for chunk in chunks])
 
 
 def _generate_split(compute, config, folder, split, generator, rows) -> list[int]:
@@ -181,12 +196,16 @@ def _generate_split(compute, config, folder, split, generator, rows) -> list[int
         seen.add(counts["candidates"], counts["accepted"])
         length = counts["records"]
       else:
-        chunks = _chunks(compute, config, index * config.shard_candidates, rows)
-        shard = _make_shard(chunks, config, encoders, generator.image_size, room, seen, bar)
+        shard = _Shard.started(path)
+        done = index * config.shard_candidates, len(shard.chunks)
+        chunks = _chunks(compute, config, *done, rows)
+        _go_on(shard, chunks, config, encoders, generator.image_size, room, seen, bar)
         length = len(shard.records)
       told = parallel.gather([length, preemption.requested()])
       if told[:, 1].any():
-        preemption.leave(f"the shards of {split} that are whole are kept")
+        if not there:
+          shard.keep(path, room)
+        preemption.leave(f"the shards of {split} are kept, and what is done of those under way")
       before = np.cumsum(told[:, 0]) - told[:, 0]
       kept = np.clip(room - before, 0, told[:, 0])
       if not there and room > before[mine]:
@@ -205,10 +224,14 @@ def _write(path: Path, records: list[bytes], counts: Acceptance) -> None:
   shards.write_shard(path, records, dataclasses.asdict(counts))
 
 
-def _make_shard(chunks, config, encoders, image_size, room, seen, bar) -> _Shard:
-  """Makes a shard, or as much of one as there is `room` for; adds to what was `seen`."""
-  shard, encoding = _Shard([], []), collections.deque()
-  found = 0
+def _go_on(shard, chunks, config, encoders, image_size, room, seen, bar) -> None:
+  """Makes the rest of a shard, or as much as there is `room` for; adds to what was `seen`."""
+  encoding, found = collections.deque(), len(shard.records)
+  for _, candidates_seen, verdicts in shard.chunks:
+    seen.add(candidates_seen, verdicts)
+  bar.update(found)
+  if found >= room:
+    return
 
   def finish_one():
     shard.records.extend(future.result() for future in encoding.popleft())
@@ -228,11 +251,12 @@ def _make_shard(chunks, config, encoders, image_size, room, seen, bar) -> _Shard
       break
   while encoding:
     finish_one()
-  return shard
 
 
-def _chunks(compute, config, first: int, rows) -> Iterator[dict[str, Any]]:
+def _chunks(compute, config, first: int, done: int, rows) -> Iterator[dict[str, Any]]:
   """Computes one shard's candidates and yields them chunk by chunk, in order of their index.
+
+  The shard's first candidate has the number `first`, and so many of its chunks are done.
 
   Each device computes one chunk at a time; while the caller works on these, the next ones are under
   way, and on their way to the host.
@@ -240,7 +264,7 @@ def _chunks(compute, config, first: int, rows) -> Iterator[dict[str, Any]]:
   end = first + config.shard_candidates
   if rows is not None:
     end = min(end, rows.limit(config.chunk))
-  indices = np.arange(first, max(first, end))
+  indices = np.arange(min(first + done * config.chunk, max(first, end)), max(first, end))
   per_call = config.chunk * parallel.local_device_count()
   # Devices without a chunk of their own in the last call repeat the shard's first ones.
   padded = np.resize(indices, -(-len(indices) // per_call) * per_call)

@@ -6,6 +6,7 @@
 import concurrent.futures
 import glob
 import io
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from unseg_jax.runtime import checkpoints, places, workdir
 
 NAME = "synthetic"
 JPEG_QUALITY = 95
+UNDER_WAY = "under_way"
 FILENAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
@@ -106,6 +108,45 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
       ) from error
     # The counts come first: a shard is complete when its own file is there.
     workdir.write_json(known, counts | {"sha256": checkpoints.sha256(temporary)})
+
+
+def write_under_way(path: Path, records: Sequence[bytes], chunks: Sequence[Any]) -> None:
+  """Writes what there is of a shard whose process has to leave.
+
+  Args:
+    path: the shard's, as of `shard_path`.
+    records: serialised pairs.
+    chunks: what is known of the chunks that they come from, as JSON keeps it.
+  """
+  kept = _under_way(path)
+  _counts_path(kept).unlink(missing_ok=True)  # What was kept before had fewer.
+  write_shard(kept, records, {"chunks": chunks})
+
+
+def read_under_way(path: Path) -> tuple[list[bytes], list[Any]]:
+  """What `write_under_way` was told of a shard; empty, if there is none or it is damaged."""
+  kept = _under_way(path)
+  if not is_whole(kept):
+    return [], []
+  places.fetch([kept])
+  if not _is_as_written(kept):
+    return [], []
+  reader = array_record_module.ArrayRecordReader(str(kept))
+  chunks = read_counts(kept)["chunks"]
+  records = reader.read_all() if reader.num_records() else []
+  reader.close()
+  return records, chunks
+
+
+def remove_under_way(folder: Path) -> None:
+  """Removes all that `write_under_way` kept in a data set's folder."""
+  if (folder / UNDER_WAY).exists():
+    shutil.rmtree(folder / UNDER_WAY)
+    places.remove(folder / UNDER_WAY)
+
+
+def _under_way(path: Path) -> Path:
+  return path.parent / UNDER_WAY / path.name
 
 
 def is_whole(path: Path) -> bool:
