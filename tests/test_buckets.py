@@ -1,8 +1,20 @@
 """A whole run in a bucket is the run on a disk, though the store refuses a request in twenty."""
 
+import signal
+
 import bucket_servers
+import numpy as np
 import pytest
-from whole_runs import ROOT, SIZES, assert_same_weights, last_state, records
+from whole_runs import (
+  ROOT,
+  SIZES,
+  assert_same_weights,
+  finish,
+  last_state,
+  of_processes,
+  records,
+  start_python,
+)
 
 from unseg_jax import pipeline, predict
 from unseg_jax.runtime import places, stores, workdir
@@ -44,3 +56,81 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     assert "found/a/head_mask.png" in names
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     proxy.close()
+
+
+# Process 1 may be told to die in the middle of the training.
+TOGETHER = """
+import os, signal, sys
+import jax
+from unseg_jax import pipeline
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import train
+from whole_runs import make_config
+
+parallel.HEARTBEAT_SECONDS = 10
+parallel.start()
+if sys.argv[3] == "die" and jax.process_index() == 1:
+  make_segmenter = train._segmenter
+  def die(state, config):
+    if int(state.step) > 2:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return make_segmenter(state, config)
+  train._segmenter = die
+try:
+  pipeline.run(make_config(sys.argv[1]), sys.argv[2], list(pipeline.STAGES))
+except jax.errors.JaxRuntimeError as error:
+  print(error, file=sys.stderr)
+  parallel.leave_at_once(1)
+"""
+
+
+@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_two_processes_have_nothing_but_the_bucket_in_common(
+  killed, generator, finished, tmp_path, monkeypatch
+):
+  with bucket_servers.server("s3") as address:
+    url = "s3://bucket/runs/together"
+    move(monkeypatch, address, tmp_path / "zero")
+    bucket = stores.open_store(url)
+    # From one and the same direction: several devices find it up to rounding.
+    for path in sorted((finished / "search").glob("*")):
+      bucket.upload(path, f"search/{path.name}")
+
+    def run(what, machines):
+      started = [
+        start_python(
+          TOGETHER,
+          generator,
+          url,
+          what,
+          **bucket_servers.environment("s3", address, tmp_path / machine),
+          **numbered,
+        )
+        for machine, numbered in zip(machines, of_processes(2), strict=True)
+      ]
+      return [finish(process) for process in started]
+
+    if killed:
+      survivor, victim = run("die", ("one", "two"))
+      assert victim.returncode == -signal.SIGKILL and survivor.returncode not in (0, None)
+    for process in run("live", ("one", "three")):
+      assert process.returncode == 0, process.stderr
+
+    move(monkeypatch, address, tmp_path / "four")
+    there = places.local(url)
+    places.fetch(there / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
+    for split in SIZES:
+      assert records(there, split) == records(finished, split)
+    found, expected = (
+      workdir.read_json(run / "train" / "history.json")["Training"] for run in (there, finished)
+    )
+    assert found["step"] == expected["step"]
+    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
+    assert (there / "report.html").exists() and (there / "metrics.json").exists()
+
+
+def move(monkeypatch, address, machine):
+  """Goes on as on a fresh machine that knows the S3 server."""
+  for name, value in bucket_servers.environment("s3", address, machine).items():
+    monkeypatch.setenv(name, value)
+  bucket_servers.move_to(machine, monkeypatch)
