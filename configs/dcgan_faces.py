@@ -22,14 +22,15 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 1_400
+  config.train.steps = 1_700
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 350
+  config.train.checkpoint_every = 425
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
-  config.train.backgrounds.share = 0.85
+  config.train.backgrounds.share = 0.7
+  config.train.backgrounds.foreground_weight = 5.0
   config.train.backgrounds.kinds = ("plain", "gradient", *3 * ("blurred",))
   config.train.overlap = 1.0
 
