@@ -22,11 +22,11 @@ def get_config():
 
   config.train.widths = (16, 32, 64, 128, 128)
   config.train.image_size = 64
-  config.train.steps = 1_700
+  config.train.steps = 1_400
   config.train.batch_size = 16
   config.train.learning_rate = 2e-3
   config.train.schedule = "cosine"
-  config.train.checkpoint_every = 425
+  config.train.checkpoint_every = 350
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
   config.train.backgrounds.share = 0.7

@@ -1,16 +1,17 @@
 """A whole run in a bucket is the run on a disk, though the store refuses a request in twenty."""
 
 import signal
+import threading
 
 import bucket_servers
 import numpy as np
 import pytest
 from whole_runs import (
+  KILLS,
   ROOT,
   SIZES,
-  assert_same_weights,
+  assert_same_result,
   finish,
-  last_state,
   of_processes,
   records,
   start_python,
@@ -38,14 +39,8 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     assert proxy.refused > 0
 
     bucket_servers.move_to(tmp_path / "three", monkeypatch)
-    there = places.local(url)
-    shards = [there / "generate" / path.name for path in finished.glob("generate/*array_record*")]
-    places.fetch(shards)
-    for split in SIZES:
-      assert records(there, split) == records(finished, split)
-    (step, state), (expected_step, expected) = last_state(there), last_state(finished)
-    assert step == expected_step
-    assert_same_weights(state, expected)
+    there = fetched(url, finished)
+    assert_same_result(there, finished)
     assert workdir.read_json(there / "metrics.json").keys() == {"synthetic"}
     assert (there / "report.html").read_text()
 
@@ -117,8 +112,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
       assert process.returncode == 0, process.stderr
 
     move(monkeypatch, address, tmp_path / "four")
-    there = places.local(url)
-    places.fetch(there / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
+    there = fetched(url, finished)
     for split in SIZES:
       assert records(there, split) == records(finished, split)
     found, expected = (
@@ -134,3 +128,49 @@ def move(monkeypatch, address, machine):
   for name, value in bucket_servers.environment("s3", address, machine).items():
     monkeypatch.setenv(name, value)
   bucket_servers.move_to(machine, monkeypatch)
+
+
+def fetched(url, finished):
+  """A run's local copy, its shards included."""
+  there = places.local(url)
+  places.fetch(there / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
+  return there
+
+
+@pytest.mark.slow
+def test_a_store_that_goes_away_in_every_stage_loses_nothing(
+  config, finished, tmp_path, monkeypatch
+):
+  with bucket_servers.server("s3") as real:
+    proxy = bucket_servers.Proxy(real)
+    move(monkeypatch, proxy.address, tmp_path / "one")
+    run_stage = pipeline._run_stage
+
+    def interrupted(this, stage):
+      proxy.down = True
+      threading.Timer(3, setattr, (proxy, "down", False)).start()
+      run_stage(this, stage)
+      assert not proxy.down  # Nothing is done without the store.
+
+    monkeypatch.setattr(pipeline, "_run_stage", interrupted)
+    pipeline.run(config, "s3://bucket/runs/cut", pipeline.STAGES)
+    move(monkeypatch, proxy.address, tmp_path / "two")
+    assert_same_result(fetched("s3://bucket/runs/cut", finished), finished)
+    proxy.close()
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_ends_in_the_same_result(
+  generator, finished, tmp_path, monkeypatch, request
+):
+  kills = request.config.getoption("--kills")
+  with bucket_servers.server("s3") as address:
+    environment = bucket_servers.environment("s3", address, tmp_path / "one")
+    process = start_python(KILLS, generator, "s3://bucket/killed", kills, 12, **environment)
+    _, errors = process.communicate(timeout=120 + 20 * kills)
+    assert process.returncode == 0, errors
+    move(monkeypatch, address, tmp_path / "two")
+    names = stores.open_store("s3://bucket/killed").list()
+    assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
+    for number in {name.partition("/")[0] for name in names}:
+      assert_same_result(fetched(f"s3://bucket/killed/{number}", finished), finished)

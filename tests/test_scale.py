@@ -6,10 +6,10 @@ import signal
 import numpy as np
 import pytest
 from whole_runs import (
-  assert_same_weights,
+  KILLS,
+  assert_same_result,
   contents,
   finish,
-  last_state,
   make_config,
   of_processes,
   records,
@@ -199,21 +199,6 @@ progress.bar = told
 """
 
 
-def assert_same_result(folder, finished):
-  """The same direction, byte-identical records, the same weights and the same history."""
-  directions = [np.load(run / "search" / "direction.npy") for run in (folder, finished)]
-  np.testing.assert_array_equal(*directions)
-  for split in SPLITS:
-    assert records(folder, split) == records(finished, split)
-  (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
-  assert step == expected_step
-  assert_same_weights(state, expected)
-  histories = [workdir.read_json(run / "train" / "history.json") for run in (folder, finished)]
-  for curve, columns in histories[1].items():
-    for name, values in columns.items():
-      np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)
-
-
 class TestAskedToLeave:
   def test_saves_leaves_with_its_own_status_and_continues(self, generator, finished, tmp_path):
     flags = (f"--config.generator={generator}", f"--workdir={tmp_path}")
@@ -233,45 +218,6 @@ class TestAskedToLeave:
     pipeline.run(make_config(generator), tmp_path, STAGES)
     assert_same_result(tmp_path, finished)
     assert not (tmp_path / "generate" / shards.UNDER_WAY).exists()
-
-
-# Forks a child for each attempt, so that the libraries are loaded once.
-KILLS = """
-import os, pathlib, random, signal, sys, time
-import tensorflow, clu.metric_writers
-from unseg_jax import pipeline
-from whole_runs import make_config
-
-generator, folder, kills, longest = sys.argv[1], pathlib.Path(sys.argv[2]), *map(int, sys.argv[3:])
-chance, workdir, survived = random.Random(0), 0, 0
-
-def attempt(patience):
-  child = os.fork()
-  if child == 0:
-    try:
-      pipeline.run(make_config(generator), folder / str(workdir), list(pipeline.STAGES))
-    except BaseException as error:
-      print(repr(error), file=sys.stderr, flush=True)
-      os._exit(1)
-    os._exit(0)
-  deadline = time.monotonic() + patience
-  while time.monotonic() < deadline:
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-      assert status == 0, status
-      return True
-    time.sleep(0.01)
-  os.kill(child, signal.SIGKILL)
-  os.waitpid(child, 0)
-  return False
-
-while kills:
-  if attempt(chance.uniform(0, longest)):
-    workdir += 1
-  else:
-    kills -= 1
-assert attempt(120)
-"""
 
 
 @pytest.mark.slow

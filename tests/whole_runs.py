@@ -12,7 +12,7 @@ import tiny_config
 from array_record.python import array_record_module
 from flax.traverse_util import flatten_dict
 
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import checkpoints, workdir
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -128,3 +128,58 @@ def start_main(*arguments, before="", **environment):
 def run_main(*arguments, before="", **environment):
   """Runs `python -m unseg_jax.main` on the tiny config to its end."""
   return finish(start_main(*arguments, before=before, **environment))
+
+
+def assert_same_result(folder, finished):
+  """The same direction, byte-identical records, the same weights and the same history."""
+  directions = [np.load(run / "search" / "direction.npy") for run in (folder, finished)]
+  np.testing.assert_array_equal(*directions)
+  for split in SIZES:
+    assert records(folder, split) == records(finished, split)
+  (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
+  assert step == expected_step
+  assert_same_weights(state, expected)
+  histories = [workdir.read_json(run / "train" / "history.json") for run in (folder, finished)]
+  for curve, columns in histories[1].items():
+    for name, values in columns.items():
+      np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)
+
+
+# Runs in one folder of a place after the other, each killed as often as it takes. Forks a child for
+# each attempt, so that the libraries are loaded once.
+KILLS = """
+import os, random, signal, sys, time
+import tensorflow, clu.metric_writers
+from unseg_jax import pipeline
+from whole_runs import make_config
+
+generator, place, kills, longest = *sys.argv[1:3], *map(int, sys.argv[3:])
+chance, workdir, survived = random.Random(0), 0, 0
+
+def attempt(patience):
+  child = os.fork()
+  if child == 0:
+    try:
+      pipeline.run(make_config(generator), f"{place}/{workdir}", list(pipeline.STAGES))
+    except BaseException as error:
+      print(repr(error), file=sys.stderr, flush=True)
+      os._exit(1)
+    os._exit(0)
+  deadline = time.monotonic() + patience
+  while time.monotonic() < deadline:
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+      assert status == 0, status
+      return True
+    time.sleep(0.01)
+  os.kill(child, signal.SIGKILL)
+  os.waitpid(child, 0)
+  return False
+
+while kills:
+  if attempt(chance.uniform(0, longest)):
+    workdir += 1
+  else:
+    kills -= 1
+assert attempt(120)
+"""

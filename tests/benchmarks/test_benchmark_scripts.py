@@ -230,6 +230,14 @@ class TestEvaluate:
     assert "outside the network: " in printed
 
 
+class TestPredict:
+  def test_many_pictures(self, run):
+    flags = ("--pictures=4", "--devices=1", "--processes=1")
+    table = columns(run("predict.py", *flags), "devices of each")
+    assert list(table) == ["1"] and table["1"]["devices of each"] == "1"
+    assert float(table["1"]["seconds"]) > 0
+
+
 class TestExport:
   def test_a_picture_through_jax_and_through_onnxruntime(self, run):
     table = columns(run("export.py", "--sizes=33,64", "--rounds=1"), "onnxruntime, ms")
