@@ -6,6 +6,7 @@ import threading
 import bucket_servers
 import numpy as np
 import pytest
+from unseg_jax.configs import evaluate as evaluate_config
 from whole_runs import (
   KILLS,
   ROOT,
@@ -17,8 +18,9 @@ from whole_runs import (
   start_python,
 )
 
-from unseg_jax import pipeline, predict
+from unseg_jax import generators, pipeline, predict, report
 from unseg_jax.runtime import places, stores, workdir
+from unseg_jax.synthesis import latents
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
@@ -48,9 +50,49 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     stores.open_store(f"{kind}://bucket").upload(ROOT / example, "photos/a/head.png")
     predict.predict(url, f"{kind}://bucket/photos", f"{kind}://bucket/found", False)
     names = set(stores.open_store(f"{kind}://bucket").list())
-    assert "found/a/head_mask.png" in names
+    assert {"found/a/head_mask.png", "found/predictions.jsonl"} <= names
+    arguments = (url, f"{kind}://bucket/photos", f"{kind}://bucket/found", False)
+    assert predict.predict(*arguments) == 1  # Which refuses what is there already.
+    assert predict.predict(*arguments, resume=True) == 0
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     proxy.close()
+
+
+def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_path, monkeypatch):
+  with bucket_servers.server("s3") as address:
+    move(monkeypatch, address, tmp_path / "one")
+    bucket = stores.open_store("s3://bucket")
+    example = ROOT / "unseg_jax" / "pretrained" / "example"
+    np.save(tmp_path / "latents.npy", np.zeros((3, 8), np.float32))
+    for path, name in (
+      (generator, "generator.safetensors"),
+      (tmp_path / "latents.npy", "latents.npy"),
+      (ROOT / "unseg_jax/pretrained/segmenters/faces.safetensors", "faces.safetensors"),
+      (example / "astronaut_head.png", "data/ECSSD/images/head.png"),
+      (example / "astronaut_head_mask.png", "data/ECSSD/ground_truth_mask/head.png"),
+    ):
+      bucket.upload(path, name)
+    there = generators.resolve("s3://bucket/generator.safetensors")
+    assert there.latent_shape == generators.resolve(str(generator)).latent_shape
+    assert latents.read("s3://bucket/latents.npy", (8,)).shape == (3, 8)
+
+    config = evaluate_config.get_config()
+    config.segmenter = "s3://bucket/faces.safetensors"
+    config.data_root = "s3://bucket/data"
+    config.evaluate.benchmarks = ("ecssd",)
+    masks = "s3://bucket/data/ECSSD/ground_truth_mask"
+    config.evaluate.folders = (("mine", "s3://bucket/data/ECSSD/images", masks, False),)
+    pipeline.run(config, "s3://bucket/scores", pipeline.STAGES)
+    scores = workdir.read_json(places.local("s3://bucket/scores") / "metrics.json")
+    assert scores["mine"] == scores["ecssd"] and scores["mine"]["iou"] > 0.9
+    with pytest.raises(FileNotFoundError, match="s3://bucket/photos"):
+      predict.predict("pretrained:faces", "s3://bucket/photos/*.png", str(tmp_path / "out"), False)
+
+    for path in finished.rglob("*"):
+      if path.is_file():
+        bucket.upload(path, f"run/{path.relative_to(finished)}")
+    made = report.make(["s3://bucket/run"], "s3://bucket/pages/run.html")
+    assert made.read_text() and bucket.entry("pages/run.html").size == made.stat().st_size
 
 
 # Process 1 may be told to die in the middle of the training.
