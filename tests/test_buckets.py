@@ -97,22 +97,16 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
 
 # Process 1 may be told to die in the middle of the training.
 TOGETHER = """
-import os, signal, sys
+import sys
 import jax
 from unseg_jax import pipeline
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import train
-from whole_runs import make_config
+from whole_runs import die_in_training, make_config
 
 parallel.HEARTBEAT_SECONDS = 10
 parallel.start()
 if sys.argv[3] == "die" and jax.process_index() == 1:
-  make_segmenter = train._segmenter
-  def die(state, config):
-    if int(state.step) > 2:
-      os.kill(os.getpid(), signal.SIGKILL)
-    return make_segmenter(state, config)
-  train._segmenter = die
+  die_in_training(2)
 try:
   pipeline.run(make_config(sys.argv[1]), sys.argv[2], list(pipeline.STAGES))
 except jax.errors.JaxRuntimeError as error:

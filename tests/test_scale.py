@@ -55,19 +55,13 @@ if __name__ == "__main__":
 TOGETHER = (
   BOTH
   + """
-import os, signal
-from unseg_jax.segmentation import train
+from whole_runs import die_in_training
 
 parallel.HEARTBEAT_SECONDS = 10
 parallel.start()
 assert jax.process_count() == 2 and jax.device_count() == 4
 if sys.argv[3] == "die" and jax.process_index() == 1:
-  make_segmenter = train._segmenter
-  def die(state, config):
-    if int(state.step) > 10:
-      os.kill(os.getpid(), signal.SIGKILL)
-    return make_segmenter(state, config)
-  train._segmenter = die
+  die_in_training(10)
 try:
   run_both(*sys.argv[1:3], list(pipeline.STAGES))
 except jax.errors.JaxRuntimeError as error:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from array_record.python import array_record_module
 from flax.traverse_util import flatten_dict
 
 from unseg_jax.runtime import checkpoints, workdir
+from unseg_jax.segmentation import train
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -104,6 +106,18 @@ def run_module(name, folder, *arguments):
     capture_output=True,
     text=True,
   )
+
+
+def die_in_training(after):
+  """Has this process killed at the first validation beyond so many steps."""
+  make_segmenter = train._segmenter
+
+  def die(state, config):
+    if int(state.step) > after:
+      os.kill(os.getpid(), signal.SIGKILL)
+    return make_segmenter(state, config)
+
+  train._segmenter = die
 
 
 def of_processes(count, devices=1):
