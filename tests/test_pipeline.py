@@ -125,7 +125,12 @@ class TestTwoDirectionsAndRestarts:
       assert (searched / "search" / f"restart-{row['restart']}.png").exists()
 
   def test_leaves_two_directions_and_an_animation(self, searched):
-    assert np.load(searched / "search" / "direction.npy").shape == (2, 20)
+    found = np.load(searched / "search" / "direction.npy")
+    assert found.shape == (2, 20)
+    with np.load(searched / "search" / "snapshots.npz") as snapshots:
+      assert snapshots["step"].tolist() == [0, 1, 3, 6]
+      assert snapshots["directions"].shape == (4, 2, 20)
+      np.testing.assert_array_equal(snapshots["directions"][-1], found)
     with Image.open(searched / "search" / "direction.webp") as animation:
       assert animation.n_frames > 8
 

@@ -61,6 +61,47 @@ def test_an_interrupted_search_continues_to_the_same_direction(tmp_path):
   assert cut.history(0)["step"] == list(range(6))
 
 
+class Killed(Exception):
+  pass
+
+
+def test_snapshots_show_how_the_direction_moved_whatever_interrupted_it(tmp_path, monkeypatch):
+  generator, key = tiny_generator(), jax.random.key(3)
+  config = paper_config(steps=12, batch_size=8, save_every=5, directions=2)
+  found = []
+  for name, killed in (("whole", False), ("cut", True)):
+    folder = tmp_path / name
+    folder.mkdir()
+    if killed:
+      with monkeypatch.context() as patch:
+        save = search._save
+
+        def save_and_die(*arguments, save=save):
+          save(*arguments)
+          raise Killed
+
+        patch.setattr(search, "_save", save_and_die)
+        with pytest.raises(Killed):
+          search.search(generator, config, key, folder)
+    found.append(search.search(generator, config, key, folder))
+  whole, cut = found
+  assert list(whole.snapshots) == list(cut.snapshots) == search.snapshot_steps(12)
+  for step, snapshot in whole.snapshots.items():
+    np.testing.assert_array_equal(cut.snapshots[step], snapshot)
+    np.testing.assert_allclose(np.linalg.norm(snapshot, axis=-1), np.ones((1, 2)), rtol=1e-5)
+  np.testing.assert_array_equal(whole.snapshots[12], whole.directions)
+  distances = [np.abs(whole.snapshots[step] - whole.directions).max() for step in (0, 3, 6, 12)]
+  assert distances == sorted(distances, reverse=True) and distances[0] > 0.01
+
+
+@pytest.mark.parametrize(
+  ("steps", "expected"),
+  [(300, [0, 4, 9, 18, 37, 75, 150, 300]), (6, [0, 1, 3, 6]), (1, [0, 1])],
+)
+def test_at_most_eight_snapshots_lie_closer_at_first(steps, expected):
+  assert search.snapshot_steps(steps) == expected
+
+
 def test_light_and_dark_are_found_in_one_call_and_do_the_opposite(tmp_path):
   generator = tiny_generator()
   config = paper_config(steps=40, batch_size=16, learning_rate=0.05, directions=2)

@@ -57,6 +57,18 @@ class TestTwoDirections:
     _, verdicts = self.decide(golden, agreement=0.6)
     np.testing.assert_array_equal(verdicts["agreement"], golden["keep_overlap_06"])
 
+  def test_the_verdicts_follow_from_the_numbers(self, golden):
+    settings = {"area": (0.3, 0.5), "histogram_maxima": 2, "agreement": 0.6}
+    config = make_config(components=0.0, **settings).generate
+    images, shifted = golden["image"], jnp.stack([golden["shifted"], golden["darker"]])
+    found, verdicts = self.decide(golden, **settings)
+    numbers = candidates.filter_numbers(found, images, shifted, config)
+    assert numbers.keys() == {*verdicts, "roundness"}
+    within = (numbers["area"] >= 0.3) & (numbers["area"] <= 0.5)
+    np.testing.assert_array_equal(verdicts["area"], within)
+    np.testing.assert_array_equal(verdicts["histogram"], numbers["histogram"] >= 2)
+    np.testing.assert_array_equal(verdicts["agreement"], numbers["agreement"] >= 0.6)
+
   def test_every_other_filter_applies_to_their_mask(self, golden):
     found, verdicts = self.decide(
       golden, components=0.2, area=(0.1, 0.5), histogram_maxima=2, roundness=0.015
@@ -83,7 +95,7 @@ class TestRestarts:
     """Of restarts that are these directions, with losses that rank them the other way."""
     losses = np.linspace(0, 1, len(kinds), dtype=np.float32)
     losses = np.broadcast_to(losses[:, None], (10, len(kinds), 1))
-    found = search.Found(np.stack(kinds)[:, None], {"outside_circle": losses})
+    found = search.Found(np.stack(kinds)[:, None], {"outside_circle": losses}, {})
     key = jax.random.key(0)
     make_masks = candidates.first_masks(tiny_generator(), config.generate, key, restarts.CANDIDATES)
     return restarts.scores(found, make_masks)

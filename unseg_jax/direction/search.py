@@ -19,6 +19,8 @@ from unseg_jax.runtime import parallel, preemption, progress, workdir
 
 # The losses are fetched, and a request to leave is heard, once in so many steps.
 LOOK_EVERY = 10
+# How often the number of steps is halved for the snapshots: a direction moves most at first.
+HALVINGS = 6
 
 
 @flax.struct.dataclass
@@ -37,10 +39,13 @@ class Found:
   Attributes:
     directions: `[R, K, *latent_shape]` float32, unit norm along the first axis of a latent.
     losses: the weighted losses by name, `[steps, R, K]` float32.
+    snapshots: the directions after some of the steps (`snapshot_steps`), by their number, each like
+      `directions`; a search that an older version began lacks the first ones.
   """
 
   directions: np.ndarray
   losses: dict[str, np.ndarray]
+  snapshots: dict[int, np.ndarray]
 
   def history(self, restart: int) -> dict[str, list[float]]:
     """The curves of one restart by `step`; with two directions their names come first."""
@@ -63,6 +68,14 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   if config.restarts < 1:
     raise ValueError(f"config.search.restarts={config.restarts}: expected at least 1")
   check_dtype("config.search.dtype", config.dtype)
+
+
+def snapshot_steps(steps: int) -> list[int]:
+  """The numbers of steps, at most 8, after which a search of `steps` keeps its directions.
+
+  They are 0, the whole, its half, the half of that and so on.
+  """
+  return sorted({0, *(steps >> halvings for halvings in range(HALVINGS + 1))})
 
 
 def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
@@ -166,7 +179,7 @@ def search(
   count = config.restarts * config.directions
   start = directions.initial(start_key, count, generator.latent_shape)
   start = start.reshape(config.restarts, config.directions, *generator.latent_shape)
-  state, history = _restore(folder, initial_state(config, start))
+  state, history, snapshots = _restore(folder, initial_state(config, start))
   update = make_step(generator, config)
 
   def draw_and_step(state, variables, indices):
@@ -177,12 +190,17 @@ def search(
   variables = parallel.replicate(generator.variables)
   indices = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   done = int(state.step)
+  if not done:
+    snapshots[0] = np.asarray(jax.vmap(directions.normalise)(state.directions))
+  wanted = snapshot_steps(config.steps)
   state, waiting = parallel.replicate(state), []
   with progress.bar("search", config.steps, done) as bar:
     for i in range(done + 1, config.steps + 1):
       state, parts = step(state, variables, indices)
       waiting.append(parts)
       bar.update()
+      if i in wanted:  # Before the next step, which takes the state's memory.
+        snapshots[i] = np.asarray(parallel.unreplicate(state).directions)
       save = i % config.save_every == 0 or i == config.steps
       # The device is not waited for at every step, but where processes agree on what to do next.
       if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
@@ -191,11 +209,11 @@ def search(
         bar.set_postfix(_latest(history), refresh=False)
         leaving = preemption.anyone_leaving()
         if save or leaving:
-          _save(folder, parallel.unreplicate(state), history)
+          _save(folder, parallel.unreplicate(state), history, snapshots)
         if leaving and i < config.steps:
           preemption.leave(f"the search is saved at step {i} of {config.steps}")
   losses = {name: np.asarray(values, np.float32) for name, values in history.items()}
-  return Found(np.asarray(parallel.unreplicate(state).directions), losses)
+  return Found(np.asarray(parallel.unreplicate(state).directions), losses, snapshots)
 
 
 def _record(
@@ -224,20 +242,30 @@ def _latest(history: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str]:
   return {name: f"{np.mean(values[-1]):.4f}" for name, values in history.items()}
 
 
-def _save(folder: Path, state: SearchState, history: Mapping[str, list]) -> None:
+def _save(
+  folder: Path,
+  state: SearchState,
+  history: Mapping[str, list],
+  snapshots: Mapping[int, np.ndarray],
+) -> None:
   if not parallel.is_primary():
     return
   contents = {
     "state": flax.serialization.to_state_dict(jax.device_get(state)),
     "history": {name: np.asarray(values) for name, values in history.items()},
+    "snapshots": {str(step): found for step, found in snapshots.items()},
   }
   workdir.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
 
 
-def _restore(folder: Path, fresh: SearchState) -> tuple[SearchState, dict[str, list]]:
+def _restore(
+  folder: Path, fresh: SearchState
+) -> tuple[SearchState, dict[str, list], dict[int, np.ndarray]]:
   path = folder / "state.msgpack"
   if not path.exists():
-    return fresh, {}
+    return fresh, {}, {}
   contents = flax.serialization.msgpack_restore(path.read_bytes())
   history = {name: list(values) for name, values in contents["history"].items()}
-  return flax.serialization.from_state_dict(fresh, contents["state"]), history
+  # Searches of older versions kept none.
+  snapshots = {int(step): found for step, found in contents.get("snapshots", {}).items()}
+  return flax.serialization.from_state_dict(fresh, contents["state"]), history, snapshots

@@ -50,6 +50,12 @@ def write_array(path: Path, array: np.ndarray) -> None:
     np.save(file, array)
 
 
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+  """Writes a `.npz` file, of arrays by name, that is there whole or not at all."""
+  with whole_file(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+
+
 def write_json(path: Path, value: Any) -> None:
   """Writes JSON that is there whole or not at all."""
   write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())

@@ -101,12 +101,45 @@ def mask_and_filters(
   if config.roundness:
     verdicts["roundness"] = filters.roundness_accepted(found, config.roundness)
   if len(shifted) == 2 and config.agreement:
-    by_light, by_dark = (
-      _tidy(masks.difference_mask(images, moved, config.rule, invert), config)
-      for moved, invert in ((light, config.invert), (shifted[1], not config.invert))
-    )
-    verdicts["agreement"] = filters.agreement(by_light, by_dark) >= config.agreement
+    verdicts["agreement"] = _agreement(images, shifted, config) >= config.agreement
   return found, verdicts
+
+
+def filter_numbers(
+  found: jax.Array, images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
+) -> dict[str, jax.Array]:
+  """Measures what the filters decide by, of those that the config switches off, too.
+
+  Args:
+    found: masks `[N, H, W]` bool, of `mask_and_filters`.
+    images: as for `mask_and_filters`.
+    shifted: as for `mask_and_filters`.
+    config: `config.generate` of an experiment.
+
+  Returns:
+    By the name of the filter, `[N]` each: `area` as a fraction of the picture, `histogram` as the
+    number of its maxima, `roundness` as `area / perimeter^2`, and with two directions `agreement`
+    as a fraction of the pixels.
+  """
+  numbers = {
+    "area": filters.area_fraction(found),
+    "histogram": filters.histogram_maxima(shifted[0], config.histogram_bins),
+    "roundness": filters.roundness(found),
+  }
+  if len(shifted) == 2:
+    numbers["agreement"] = _agreement(images, shifted, config)
+  return numbers
+
+
+def _agreement(
+  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
+) -> jax.Array:
+  """How far the masks that `light` and `dark` make alone agree, `[N]` in [0, 1]."""
+  by_light, by_dark = (
+    _tidy(masks.difference_mask(images, moved, config.rule, invert), config)
+    for moved, invert in zip(shifted, (config.invert, not config.invert), strict=True)
+  )
+  return filters.agreement(by_light, by_dark)
 
 
 def _tidy(found: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:

@@ -1,4 +1,7 @@
-"""Filters: which masks are worth training on (arXiv 2105.08127, section 3.2); `*_accepted` decide.
+"""Filters: which masks are worth training on (arXiv 2105.08127, section 3.2).
+
+`*_accepted` decide; `area_fraction`, `histogram_maxima`, `roundness` and `agreement` are the
+numbers behind their decisions, for people to look at.
 
 Each function is pure, treats the whole batch at once on the device, and works under `jit`. Shapes:
 images [N, H, W, 3] float32 in [-1, 1]; masks bool [N, H, W], True in the foreground. Thresholds,
@@ -12,6 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.synthesis.components import component_areas, label_components
+
+
+def area_fraction(masks: jax.Array) -> jax.Array:
+  """Measures the fraction of the picture that the foreground of each mask `[N, H, W]` takes up.
+
+  Returns:
+    float32 [N] in [0, 1].
+  """
+  return jnp.mean(masks, axis=(1, 2), dtype=jnp.float32)
 
 
 def area_accepted(masks: jax.Array, low: float, high: float) -> jax.Array:
@@ -37,11 +49,7 @@ def area_accepted(masks: jax.Array, low: float, high: float) -> jax.Array:
 
 
 def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int = 2) -> jax.Array:
-  """Accepts images whose histogram of values has several local maxima.
-
-  The histogram counts all values, of all channels, in equal bins over [-1, 1]; values outside are
-  ignored. It is smoothed by a box of 3 bins, padded with zeros. A bin is a maximum if it is at
-  least as high as its neighbours; the two ends have one neighbour each.
+  """Accepts images whose histogram of values has several local maxima (`histogram_maxima`).
 
   Args:
     shifted: float32 [N, H, W, 3], the shifted images.
@@ -50,6 +58,26 @@ def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int =
 
   Returns:
     bool [N].
+
+  Raises:
+    ValueError: if there are fewer than 2 bins.
+  """
+  return histogram_maxima(shifted, bins) >= minimum_maxima
+
+
+def histogram_maxima(shifted: jax.Array, bins: int = 12) -> jax.Array:
+  """Counts the local maxima of the histogram of each image's values.
+
+  The histogram counts all values, of all channels, in equal bins over [-1, 1]; values outside are
+  ignored. It is smoothed by a box of 3 bins, padded with zeros. A bin is a maximum if it is at
+  least as high as its neighbours; the two ends have one neighbour each.
+
+  Args:
+    shifted: float32 [N, H, W, 3], the shifted images.
+    bins: number of bins, at least 2.
+
+  Returns:
+    int32 [N].
 
   Raises:
     ValueError: if there are fewer than 2 bins.
@@ -72,7 +100,7 @@ def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int =
   smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
   padded = jnp.pad(smooth, ((0, 0), (1, 1)), constant_values=-1)
   maxima = (smooth >= padded[:, :-2]) & (smooth >= padded[:, 2:])
-  return jnp.sum(maxima, axis=1) >= minimum_maxima
+  return jnp.sum(maxima, axis=1)
 
 
 def count_by_scatter(bin_of_value: jax.Array, bins: int) -> jax.Array:
@@ -124,6 +152,18 @@ def roundness_accepted(
   below = areas < np.searchsorted(fractions, high, side="left")
   # Multiplied out, for the perimeter of a single pixel is 0.
   return above & below & (areas > threshold * perimeter(largest) ** 2)
+
+
+def roundness(masks: jax.Array) -> jax.Array:
+  """Measures `area / perimeter^2` of the largest component of each mask `[N, H, W]`.
+
+  Returns:
+    float32 [N]: about 0.08 for a disc, less for a ragged mask, 0 for an empty one, and infinity for
+    a single pixel, whose perimeter is 0.
+  """
+  largest = _largest_component(masks)
+  areas = _count(largest)
+  return jnp.where(areas > 0, areas / perimeter(largest) ** 2, 0.0)
 
 
 def perimeter(masks: jax.Array) -> jax.Array:
