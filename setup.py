@@ -12,6 +12,7 @@ GCS = ["gcsfs>=2025.5"]
 S3 = ["boto3", "obstore>=0.8"]
 # Formulas become MathML when the site is built: latex2mathml needs no script from elsewhere.
 DOCS = ["latex2mathml>=3.78", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocstrings[python]>=1.0"]
+DEMO = ["gradio>=6"]
 # JAX writes StableHLO with flatbuffers, and does not ask for it.
 EXPORT = ["flatbuffers", "onnx>=1.17", "onnxruntime>=1.20"]
 
@@ -32,6 +33,7 @@ setup(
   package_data={
     "unseg_jax": [
       "py.typed",
+      "demo/templates/*",
       "reporting/templates/*",
       "segmentation/web/*",
       "pretrained/*.safetensors",
@@ -76,6 +78,7 @@ setup(
     "benchmarks": BENCHMARKS,
     "convert": ["torch>=2.10"],
     "cuda": ["jax[cuda12]"],
+    "demo": DEMO,
     "docs": DOCS,
     "export": EXPORT,
     "gcs": GCS,
@@ -83,6 +86,7 @@ setup(
     "tpu": ["jax[tpu]"],
     "test": [
       *BENCHMARKS,
+      *DEMO,
       *DOCS,
       *EXPORT,
       *GCS,

@@ -28,6 +28,13 @@ TEMPLATES = jinja2.Environment(
 TEMPLATES.globals["nan"] = float("nan")
 for function in (
   *(charts.draw, charts.format_number, charts.gaps, charts.logarithmic, charts.series_style),
-  *(pictures.embed, pictures.embed_webp, pictures.overlay, tables.metric_label, share_of),
+  *(
+    pictures.data_uri,
+    pictures.embed,
+    pictures.embed_webp,
+    pictures.overlay,
+    tables.metric_label,
+    share_of,
+  ),
 ):
   TEMPLATES.filters[function.__name__] = function

@@ -118,8 +118,8 @@ def fading_frames(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     ValueError: a shape, a type or a value is not as described.
   """
   image, probability = _check_pair(image, probability)
-  mask = _shrink((probability > 0.5).astype(np.float32))
-  image, probability = _shrink(image), _shrink(probability)
+  mask = shrink((probability > 0.5).astype(np.float32))
+  image, probability = shrink(image), shrink(probability)
   height, width = mask.shape
   gap = max(1, round(max(mask.shape) / 64))
   frames = np.full((FADING_STEPS, height, 2 * width + gap, 3), 255, np.uint8)
@@ -145,9 +145,9 @@ def views(image: np.ndarray, probability: np.ndarray) -> Views:
     ValueError: a shape, a type or a value is not as described.
   """
   if not np.isfinite(probability).all():
-    return {"Picture": _shrink(image)}
+    return {"Picture": shrink(image)}
   # Checked at full size, as shrinking would hide a wrong shape.
-  image, probability = map(_shrink, _check_pair(image, probability))
+  image, probability = map(shrink, _check_pair(image, probability))
   return {
     "Picture": image,
     "Probability": np.rint(probability * 255).astype(np.uint8),
@@ -168,9 +168,9 @@ def _blend(image: np.ndarray, background: np.ndarray, probability: np.ndarray) -
   return np.rint(alpha * image + (1 - alpha) * background).clip(0, 255).astype(np.uint8)
 
 
-def _shrink(array: np.ndarray) -> np.ndarray:
-  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `LONGEST_SIDE` pixels a side."""
-  scale = min(1, LONGEST_SIDE / max(array.shape[:2]))
+def shrink(array: np.ndarray, side: int = LONGEST_SIDE) -> np.ndarray:
+  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `side` pixels a side; never enlarges."""
+  scale = min(1, side / max(array.shape[:2]))
   height, width = (max(1, round(scale * side)) for side in array.shape[:2])
   # Bilinear weights are positive: what is in [0, 1] stays there, but for rounding.
   resized = Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR)

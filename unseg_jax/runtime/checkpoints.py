@@ -137,6 +137,19 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
   )
 
 
+def architecture(path: str | os.PathLike) -> str | None:
+  """Returns the architecture that a file's metadata name, without reading its arrays.
+
+  Returns:
+    Such as `unet` or `dcgan`; None if the file is no safetensors file, or none of this package's.
+  """
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      return (file.metadata() or {}).get("architecture")
+  except safetensors.SafetensorError:
+    return None
+
+
 def sha256(path: str | os.PathLike) -> str:
   """Returns the SHA-256 of a file's bytes, in hexadecimal."""
   with open(path, "rb") as file:

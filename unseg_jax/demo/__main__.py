@@ -1,0 +1,50 @@
+r"""Serves a page to try segmenters on, and to see how the method finds one.
+
+    python -m unseg_jax.demo
+    python -m unseg_jax.demo --runs=runs --port=7860
+
+The page has three tabs: your picture and what a segmenter makes of it; the direction of a run, with
+a slider for the shift; and how the search found it. Segmenters are the one that ships, and the runs
+and the segmenters' files in `--runs`.
+
+Only this machine can open the page, unless `--host` says otherwise. It asks no other host for
+anything. Uploads are limited in size, are deleted after some minutes, and with the server at the
+latest.
+
+The exit status is 1 if the page cannot be served, and stderr says why.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+from unseg_jax.demo import server
+from unseg_jax.runtime import parallel
+
+
+def main(argv: Sequence[str]) -> int:
+  """Serves the page that the flags describe until it is interrupted; returns the exit status."""
+  given = flags.FLAGS
+  try:
+    if argv[1:]:
+      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    parallel.keep_compiled()
+    with server.serve(given.runs, given.host, given.port) as page:
+      print(server.describe(given.host, given.port), flush=True)
+      page.block_thread()
+  except (ImportError, OSError, ValueError) as error:
+    print(f"error: {error}", file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  # The libraries' own chatter stays out of the way.
+  absl_logging.set_verbosity(absl_logging.ERROR)
+  # Defined here, as other commands have flags of the same names.
+  flags.DEFINE_string("runs", "runs", "Folder of runs and of segmenters' files to choose from.")
+  flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; only this machine can reach it.")
+  flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
+  app.run(main)

@@ -1,0 +1,184 @@
+"""The second tab: latents of a generator as they move along the directions of a run."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from unseg_jax import generators
+from unseg_jax.direction.losses import grey
+from unseg_jax.generators import Generator, sample_at, with_dtype
+from unseg_jax.runtime import parallel, pictures, workdir
+from unseg_jax.synthesis import candidates
+
+LATENTS = 6
+LONGEST_SHIFT = 10.0  # Twice that of the paper.
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+  """A finished search, and its generator, compiled to be drawn.
+
+  Attributes:
+    workdir: of the run.
+    generator: how the run's config names it.
+    settings: `config.generate` of the run: the mask rule and the filters.
+    directions: `[K, *latent_shape]`.
+    draw: compiled `(directions, seed, shift) -> ` what `Drawn` holds, on the device.
+  """
+
+  workdir: Path
+  generator: str
+  settings: ml_collections.ConfigDict
+  directions: np.ndarray
+  draw: Callable[[np.ndarray, int, float], dict[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+  """Latents at one shift.
+
+  Attributes:
+    images: uint8 [N, H, W, 3], before the shift.
+    shifted: uint8 [K, N, H, W, 3], after it, along each direction.
+    difference: uint8 [N, H, W], `light` less `dark` in grey, 128 where they are equal; of one
+      direction `light` less the image.
+    masks: bool [N, H, W].
+    verdicts: for each filter that the run uses whether it accepts, bool [N].
+    numbers: what the filters decide by, [N] each; see `candidates.filter_numbers`.
+    seconds: what it took, all but the drawing of the page.
+  """
+
+  images: np.ndarray
+  shifted: np.ndarray
+  difference: np.ndarray
+  masks: np.ndarray
+  verdicts: Mapping[str, np.ndarray]
+  numbers: Mapping[str, np.ndarray]
+  seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+  """What a filter says of a mask.
+
+  Attributes:
+    name: the filter's.
+    number: what it measured, as text.
+    wanted: what it wants, as text.
+    accepted: its verdict; None if the run does not use it.
+  """
+
+  name: str
+  number: str
+  wanted: str
+  accepted: bool | None
+
+
+def open_search(directory: Path) -> Search:
+  """Opens a finished search, or returns it if it was used a moment ago.
+
+  Raises:
+    ValueError, FileNotFoundError: the run has no such search, or its generator is not there.
+  """
+  workdir.require_stage(directory / "search", "search")
+  return _open(directory, (directory / "search" / workdir.RECORD).stat().st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _open(directory: Path, changed: int) -> Search:
+  del changed
+  config = ml_collections.ConfigDict(workdir.read_json(directory / "config.json"))
+  generator = generators.resolve(config.generator, config.generator_options.to_dict())
+  directions = np.load(directory / "search" / "direction.npy", allow_pickle=False)
+  draw = compiled(generator, config.generate)
+  return Search(directory, config.generator, config.generate, directions, draw)
+
+
+def compiled(
+  generator: Generator, settings: ml_collections.ConfigDict
+) -> Callable[[np.ndarray, int, float], dict[str, Any]]:
+  """Returns the function of (directions, seed, shift) that computes what `Drawn` holds.
+
+  Its shapes never change, so it is compiled at its first call and quick from then on.
+
+  Args:
+    generator: the pretrained generator.
+    settings: `config.generate` of an experiment.
+  """
+  generator = with_dtype(generator, settings.dtype)
+
+  def compute(variables, directions, seed, shift):
+    latents, labels = sample_at(generator, jax.random.key(seed), jnp.arange(LATENTS))
+    images = generator.generate(variables, latents, labels)
+    shifted = jnp.stack(
+      [generator.generate(variables, latents + shift * each, labels) for each in directions]
+    )
+    masks, verdicts = candidates.mask_and_filters(images, shifted, settings)
+    other = shifted[1] if len(shifted) == 2 else images
+    return {
+      "images": images,
+      "shifted": shifted,
+      "difference": (grey(shifted[0]) - grey(other)) / 2,
+      "masks": masks,
+      "verdicts": verdicts,
+      "numbers": candidates.filter_numbers(masks, images, shifted, settings),
+    }
+
+  compute, variables = parallel.jit(compute), jax.device_put(generator.variables)
+
+  def draw(directions, seed, shift):
+    return compute(variables, directions, np.uint32(seed), np.float32(shift))
+
+  return draw
+
+
+def explore(search: Search, directions: np.ndarray, seed: int, shift: float) -> Drawn:
+  """Draws latents at a shift.
+
+  Args:
+    search: of `open_search`.
+    directions: `[K, *latent_shape]`, the search's or such as it passed.
+    seed: of the latents, from 0 to 2^32 - 1.
+    shift: its length, at least 0.
+  """
+  start = time.perf_counter()
+  found = jax.device_get(search.draw(directions, seed, shift))
+  for name in ("images", "shifted", "difference"):
+    found[name] = pictures.to_uint8(found[name])
+  return Drawn(**found, seconds=time.perf_counter() - start)
+
+
+def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> list[Judgement]:
+  """Says what every filter measured of a latent's mask, what it wants, and its verdict."""
+  return [
+    Judgement(
+      name,
+      f"{values[number]:d}" if name == "histogram" else f"{values[number]:.3f}",
+      _wanted(name, settings),
+      bool(drawn.verdicts[name][number]) if name in drawn.verdicts else None,
+    )
+    for name, values in drawn.numbers.items()
+  ]
+
+
+def _wanted(name: str, settings: ml_collections.ConfigDict) -> str:
+  low, high = settings.area
+  return {
+    "area": f"{low:g} to {high:g} of the picture",
+    "histogram": f"at least {settings.histogram_maxima} maxima",
+    "roundness": f"above {settings.roundness:g}, by its largest part",
+    "agreement": f"at least {settings.agreement:g} of the pixels",
+  }[name]
+
+
+def rejected_by(judgements: Sequence[Judgement]) -> list[str]:
+  """The names of the filters that reject a mask; none if it is kept."""
+  return [judgement.name for judgement in judgements if judgement.accepted is False]

@@ -1,0 +1,60 @@
+"""What the page takes: pictures of known formats and of some size, judged before decoding."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from unseg_jax.runtime import picture_files
+
+MEGABYTES = 25
+MEGAPIXELS = 25  # Decoded, with all that is drawn of them, such pictures take up about a gigabyte.
+# Those that decode within this process, to pixels; Pillow hands others to programs, or draws them.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+
+def read_upload(path: str | Path) -> np.ndarray:
+  """Reads a picture that somebody sent, as `picture_files.read_picture` does.
+
+  Args:
+    path: the file. Messages have its name, but not its folder.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: it is no picture, is damaged, or has too many pixels; those are counted before they
+      are decoded.
+  """
+  name = Path(path).name
+  _check_pixels(path, name)
+  try:
+    return picture_files.read_picture(path)
+  except ValueError as error:
+    raise ValueError(str(error).replace(str(path), name)) from error
+
+
+def _check_pixels(path: str | Path, name: str) -> None:
+  try:
+    with Image.open(path, formats=FORMATS) as image:
+      width, height = image.size
+  except Image.DecompressionBombError as error:
+    # Pillow refuses them before it tells their size.
+    raise ValueError(_too_many(name, f"more than {Image.MAX_IMAGE_PIXELS:,}")) from error
+  except UnidentifiedImageError as error:
+    raise ValueError(
+      f"{name} is no picture that this page can read. Expected {', '.join(FORMATS)}; a name that "
+      "ends in .png does not make a file one."
+    ) from error
+  # Given damaged files, decoders raise errors of nearly every type.
+  except Exception as error:
+    raise ValueError(f"{name} is damaged: {error}. Save it again, and send that.") from error
+  if width * height > MEGAPIXELS * 10**6:
+    raise ValueError(_too_many(name, f"{width:,} x {height:,}"))
+
+
+def _too_many(name: str, pixels: str) -> str:
+  return (
+    f"{name} has {pixels} pixels; this page takes at most {MEGAPIXELS} million. Shrink it, or "
+    "segment it with `python -m unseg_jax.predict`."
+  )

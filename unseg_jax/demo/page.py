@@ -1,0 +1,255 @@
+"""The page: three tabs, what is in them, and what follows on what.
+
+Nothing of one visitor's is kept where another one's calls could meet it: a picture is in that
+visitor's `gr.State`, and what is shown of it is embedded in the page.
+"""
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+
+from unseg_jax.demo import direction, found, html, limits, runs, segment
+from unseg_jax.prediction import outputs
+from unseg_jax.reporting.contents import find_pictures
+from unseg_jax.segmentation import refinement
+
+KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
+KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is not noticed.
+WAITING = 100  # Calls in the queue; who makes one more is told to come again.
+EXAMPLE = "example:astronaut_head.png"
+LAST_SEED = 2**31 - 1
+REFUSED = (ImportError, OSError, ValueError)
+# What follows a slider at once: no veil over what is there, and of many moves the last one counts.
+AT_ONCE = {"show_progress": "hidden", "trigger_mode": "always_last"}
+
+
+def build(folder: Path) -> gr.Blocks:
+  """Lays out the page; it is not served yet.
+
+  Args:
+    folder: of runs to choose from; it is looked at whenever the page is opened.
+  """
+  with gr.Blocks(
+    title="unseg-jax", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)
+  ) as page:
+    gr.Markdown(
+      "# unseg-jax\nForegrounds without labels: a pretrained generator, a direction in its latent "
+      "space, and the segmenter that learns from them."
+    )
+    with gr.Tab("Your picture"):
+      _picture_tab(page, folder)
+    with gr.Tab("The direction") as tab:
+      _direction_tab(page, tab, folder)
+    with gr.Tab("How it was found") as tab:
+      _found_tab(page, tab, folder)
+
+    def forget(visitor: gr.Request) -> None:
+      # Gradio would hold the pictures of a page that was closed for another hour.
+      page.state_holder.delete_state(visitor.session_hash)
+
+    page.unload(forget)
+  return page.queue(default_concurrency_limit=1, max_size=WAITING)
+
+
+def _picture_tab(page: gr.Blocks, folder: Path) -> None:
+  segmented, behind = gr.State(time_to_live=KEEP_STATE_SECONDS), gr.State()
+  with gr.Row():
+    with gr.Column():
+      picture = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=360)
+      said = gr.HTML(elem_id="message")
+      example = gr.Button("Try the example", elem_id="example")
+      choice = _chooser("Segmenter", "segmenter", runs.segmenters(folder))
+      threshold = gr.Slider(
+        *segment.THRESHOLDS, value=0.5, step=0.01, label="Threshold", elem_id="threshold"
+      )
+      average = gr.Checkbox(
+        label="Average over the mirrored picture and three scales", elem_id="average"
+      )
+      refine = gr.Radio(
+        refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
+      )
+    with gr.Column():
+      shown = gr.HTML(elem_id="views")
+      make = gr.Button("Make files at full resolution", elem_id="make")
+      files = gr.Files(label="Files", elem_id="files", interactive=False)
+      colour = gr.ColorPicker("#2060a0", label="Composite on this colour", elem_id="colour")
+      other = _upload("or on this picture", "other", ["upload", "clipboard"], height=160)
+
+  drawn_by = [segmented, threshold, colour, behind]
+  settings = [choice, average, refine]
+  opening = {
+    "inputs": [picture, *settings, threshold, colour, behind],
+    "outputs": [segmented, shown, said, picture, files],
+  }
+  picture.input(_open_picture, **opening, api_name="segment")
+  example.click(_example, outputs=picture, api_visibility="private").then(
+    _open_picture, **opening, api_visibility="private"
+  )
+  for control in settings:
+    control.input(
+      _segment_again,
+      [*drawn_by, *settings],
+      [segmented, shown, said],
+      api_visibility="private",
+    )
+  for control in (threshold, colour):
+    control.input(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
+  other.input(_open_background, other, [behind, other, said], api_visibility="private").then(
+    _draw, drawn_by, shown, api_visibility="private"
+  )
+  make.click(_make_files, drawn_by, [files, said], api_visibility="private")
+  _refresh(page, choice, lambda: runs.segmenters(folder))
+
+
+def _upload(label: str, name: str, sources: Sequence[str], height: int) -> gr.Image:
+  image = gr.Image(
+    type="filepath", label=label, elem_id=name, sources=sources, height=height, buttons=[]
+  )
+  # Gradio's own way decodes whatever comes, before anybody can refuse it, and leaves users its
+  # library's words. That the file is an upload it has checked by then.
+  image.preprocess = lambda payload: payload.path if payload else None
+  return image
+
+
+def _chooser(label: str, name: str, choices: Sequence[str]) -> gr.Dropdown:
+  value = choices[0] if choices else None
+  return gr.Dropdown(_named(choices), value=value, label=label, elem_id=name, filterable=False)
+
+
+def _named(choices: Sequence[str]) -> list[tuple[str, str]]:
+  return [(runs.label(choice), choice) for choice in choices]
+
+
+def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[str]]) -> None:
+  """Lets a chooser offer what is there whenever the page is opened, as runs come and go."""
+
+  def choices():
+    there = look()
+    return gr.Dropdown(_named(there), value=there[0] if there else None)
+
+  page.load(choices, outputs=chooser, api_visibility="private", show_progress="hidden")
+
+
+def _example() -> str:
+  (path,) = find_pictures([EXAMPLE])
+  return str(path)
+
+
+def _open_picture(
+  path: str | None,
+  choice: str,
+  average: bool,
+  refine: str,
+  threshold: float,
+  colour: str,
+  behind: np.ndarray | None,
+) -> tuple[Any, ...]:
+  """Returns what is kept of a picture, what is shown, a message, the upload itself, no files."""
+  if path is None:
+    return None, "", "", gr.skip(), None
+  try:
+    segmented = segment.segment(path, choice, average, refine)
+  except REFUSED as error:
+    return None, "", html.message(str(error)), None, None
+  return segmented, _draw(segmented, threshold, colour, behind), "", gr.skip(), None
+
+
+def _segment_again(
+  segmented: segment.Segmented | None,
+  threshold: float,
+  colour: str,
+  behind: np.ndarray | None,
+  choice: str,
+  average: bool,
+  refine: str,
+) -> tuple[Any, ...]:
+  if segmented is None:
+    return None, "", ""
+  try:
+    again = segment.again(segmented.image, segmented.name, choice, average, refine)
+  except REFUSED as error:
+    return segmented, gr.skip(), html.message(str(error))
+  return again, _draw(again, threshold, colour, behind), ""
+
+
+def _draw(
+  segmented: segment.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
+) -> str:
+  if segmented is None:
+    return ""
+  return html.views(*segment.views(segmented, threshold, _background(colour, behind)))
+
+
+def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
+  return segment.colour(colour) if behind is None else behind
+
+
+def _open_background(path: str | None) -> tuple[Any, ...]:
+  if path is None:
+    return None, gr.skip(), ""
+  try:
+    return limits.read_upload(path), gr.skip(), ""
+  except REFUSED as error:
+    return None, None, html.message(str(error))
+
+
+def _make_files(
+  segmented: segment.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
+) -> tuple[Any, ...]:
+  if segmented is None:
+    return None, html.message("There is no picture yet: drop one, or try the example.")
+  # Gradio serves what is in its folder; nobody can guess the name of this one.
+  folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+  background = _background(colour, behind)
+  return segment.write_files(segmented, threshold, background, folder), ""
+
+
+def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
+  with gr.Row():
+    run = _chooser("Run", "run", runs.searches(folder))
+    seed = gr.Number(
+      0, label="Seed of the latents", precision=0, minimum=0, maximum=LAST_SEED, elem_id="seed"
+    )
+  shift = gr.Slider(0, direction.LONGEST_SHIFT, value=5.0, step=0.1, label="Shift", elem_id="shift")
+  shown = gr.HTML(elem_id="latents")
+
+  def explore(run: str | None, seed: int | None, shift: float) -> str:
+    if run is None:
+      return html.no_search(str(folder))
+    if seed is None:
+      return html.message(f"the seed is empty: expected a whole number from 0 to {LAST_SEED:,}")
+    try:
+      search = direction.open_search(Path(run))
+      drawn = direction.explore(search, search.directions, seed, shift)
+    except REFUSED as error:
+      return html.message(str(error))
+    return html.direction(search, drawn, shift)
+
+  inputs = [run, seed, shift]
+  shift.input(explore, inputs, shown, api_name="explore", **AT_ONCE)
+  for event in (run.input, seed.input, tab.select):
+    event(explore, inputs, shown, api_visibility="private")
+  _refresh(page, run, lambda: runs.searches(folder))
+
+
+def _found_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
+  run = _chooser("Run", "searched", runs.searches(folder))
+  shown = gr.HTML(elem_id="search")
+
+  def look(run: str | None) -> str:
+    if run is None:
+      return html.no_search(str(folder))
+    try:
+      search = direction.open_search(Path(run))
+      return html.found(search, found.curves(search.workdir), found.snapshots(search, seed=0))
+    except REFUSED as error:
+      return html.message(str(error))
+
+  for event in (run.input, tab.select):
+    event(look, run, shown, api_visibility="private")
+  _refresh(page, run, lambda: runs.searches(folder))

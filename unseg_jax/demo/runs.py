@@ -1,0 +1,40 @@
+"""What there is to choose from: segmenters, and finished searches, in a folder of runs."""
+
+from pathlib import Path
+
+from unseg_jax.generators import PRETRAINED
+from unseg_jax.runtime import checkpoints, workdir
+
+SHIPPED = f"{PRETRAINED}faces"
+
+
+def segmenters(folder: Path) -> list[str]:
+  """Lists what `Segmenter.restore` takes: the segmenter that ships, then what is in the folder.
+
+  Args:
+    folder: holds workdirs of runs, of which those count that are trained, and segmenters' files,
+      `*.safetensors` and `*.onnx`; it may be missing.
+  """
+  trained = [run for run in _inside(folder) if workdir.has_complete_stage(run / "train")]
+  files = [path for path in _inside(folder) if _is_segmenter(path)]
+  return [SHIPPED, *map(str, [*trained, *files])]
+
+
+def searches(folder: Path) -> list[str]:
+  """Lists the workdirs of the runs in a folder whose search is finished."""
+  return [str(run) for run in _inside(folder) if workdir.has_complete_stage(run / "search")]
+
+
+def label(choice: str) -> str:
+  """What the page calls a choice: the last part of its path, or its whole name."""
+  return "the faces that ship" if choice == SHIPPED else Path(choice).name
+
+
+def _inside(folder: Path) -> list[Path]:
+  return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_segmenter(path: Path) -> bool:
+  if path.suffix == ".safetensors" and path.is_file():
+    return checkpoints.architecture(path) == "unet"
+  return path.suffix == ".onnx" and path.is_file()

@@ -1,0 +1,84 @@
+"""Serves the page: on this machine alone unless told otherwise, and with nothing left behind."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from unseg_jax.demo import html, limits
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SESSIONS = 64  # Whose pictures are held at most; the least recent one's are let go first.
+
+
+@contextlib.contextmanager
+def serve(runs: str, host: str, port: int) -> Iterator[Any]:
+  """Serves the page while the context lasts; yields it, a `gradio.Blocks`.
+
+  Args:
+    runs: the folder of runs to choose from; it may be missing.
+    host: the address to listen on.
+    port: the port to listen on.
+
+  Raises:
+    ImportError: Gradio is not installed.
+    OSError: the port is taken, or there is no such address.
+  """
+  with tempfile.TemporaryDirectory(prefix="unseg_jax_demo_") as folder:
+    # Read by Gradio as it is imported: it neither tells anybody of itself, nor looks for updates.
+    os.environ |= {
+      "GRADIO_ANALYTICS_ENABLED": "False",
+      "HF_HUB_DISABLE_TELEMETRY": "1",
+      "GRADIO_TEMP_DIR": folder,
+    }
+    try:
+      import gradio
+    except ImportError as error:
+      raise ImportError(
+        f"the page needs Gradio, which cannot be imported ({error}); install it with: "
+        "pip install -e '.[demo]'"
+      ) from error
+    from unseg_jax.demo import page as layout
+
+    page = layout.build(Path(os.path.expanduser(runs)))
+    # The system's fonts: those that Gradio's themes name would come from elsewhere.
+    theme = gradio.themes.Default(
+      font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
+    )
+    page.launch(
+      server_name=host,
+      server_port=port,
+      share=False,
+      quiet=True,
+      prevent_thread_lock=True,
+      max_file_size=limits.MEGABYTES * 10**6,
+      state_session_capacity=SESSIONS,
+      # What would record pictures, count visitors, or start more servers.
+      run_history=False,
+      enable_monitoring=False,
+      mcp_server=False,
+      pwa=False,
+      ssr_mode=False,
+      footer_links=[],
+      theme=theme,
+      css=html.STYLE(),
+    )
+    try:
+      yield page
+    finally:
+      page.close(verbose=False)
+
+
+def describe(host: str, port: int) -> str:
+  """Says where the page is, and what it means where others can reach it."""
+  where = f"open http://{host if host in LOOPBACK else 'ADDRESS OF THIS MACHINE'}:{port}"
+  if host in LOOPBACK:
+    return f"{where}  (only this machine can; Ctrl-C ends it)"
+  return (
+    f"{where}\n"
+    f"--host={host}: everybody who can reach this machine on port {port} can open the page, sees "
+    "the names of your runs, and uses your processor. There is no password, and pictures travel "
+    "unencrypted. Ctrl-C ends it."
+  )
