@@ -18,6 +18,7 @@ from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel, pictures, workdir
 from unseg_jax.synthesis import candidates
 
+FILTERS = ("area", "histogram", "roundness", "agreement")  # In the order in which they are shown.
 LATENTS = 6
 LONGEST_SHIFT = 10.0  # Twice that of the paper.
 
@@ -165,7 +166,8 @@ def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> lis
       _wanted(name, settings),
       bool(drawn.verdicts[name][number]) if name in drawn.verdicts else None,
     )
-    for name, values in drawn.numbers.items()
+    for name in FILTERS
+    if (values := drawn.numbers.get(name)) is not None
   ]
 
 

@@ -10,7 +10,7 @@ from unseg_jax.runtime import picture_files
 MEGABYTES = 25
 MEGAPIXELS = 25  # Decoded, with all that is drawn of them, such pictures take up about a gigabyte.
 # Those that decode within this process, to pixels; Pillow hands others to programs, or draws them.
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def read_upload(path: str | Path) -> np.ndarray:

@@ -73,12 +73,12 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
       refine = gr.Radio(
         refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
       )
-    with gr.Column():
-      shown = gr.HTML(elem_id="views")
-      make = gr.Button("Make files at full resolution", elem_id="make")
-      files = gr.Files(label="Files", elem_id="files", interactive=False)
       colour = gr.ColorPicker("#2060a0", label="Composite on this colour", elem_id="colour")
       other = _upload("or on this picture", "other", ["upload", "clipboard"], height=160)
+    with gr.Column():
+      shown = gr.HTML("Drop a picture, or try the example.", elem_id="views")
+      make = gr.Button("Make files at full resolution", elem_id="make")
+      files = gr.Files(label="Files", elem_id="files", interactive=False, height=160)
 
   drawn_by = [segmented, threshold, colour, behind]
   settings = [choice, average, refine]
