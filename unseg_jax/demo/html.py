@@ -26,6 +26,11 @@ def message(text: str) -> str:
   return Markup('<p class="refused" role="alert">{}</p>').format(text) if text else ""
 
 
+def hint(text: str) -> str:
+  """A sentence that stands where pictures will be."""
+  return Markup('<div class="unseg"><p class="empty">{}</p></div>').format(text)
+
+
 def views(shown: pictures.Views, share: float) -> str:
   """What a segmenter makes of a picture: each view with its name."""
   return _TEMPLATES.get_template("views.html").render(views=shown, share=share)

@@ -4,7 +4,7 @@ Nothing of one visitor's is kept where another one's calls could meet it: a pict
 visitor's `gr.State`, and what is shown of it is embedded in the page.
 """
 
-import tempfile
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,9 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
   segmented, behind = gr.State(time_to_live=KEEP_STATE_SECONDS), gr.State()
   with gr.Row():
     with gr.Column():
-      picture = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=360)
-      said = gr.HTML(elem_id="message")
+      picture = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=300)
       example = gr.Button("Try the example", elem_id="example")
+    with gr.Column():
       choice = _chooser("Segmenter", "segmenter", runs.segmenters(folder))
       threshold = gr.Slider(
         *segment.THRESHOLDS, value=0.5, step=0.01, label="Threshold", elem_id="threshold"
@@ -73,12 +73,15 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
       refine = gr.Radio(
         refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
       )
+  said = gr.HTML(elem_id="message")
+  shown = gr.HTML(html.hint("Drop a picture, paste one, or try the example."), elem_id="views")
+  with gr.Row():
+    with gr.Column():
       colour = gr.ColorPicker("#2060a0", label="Composite on this colour", elem_id="colour")
       other = _upload("or on this picture", "other", ["upload", "clipboard"], height=160)
     with gr.Column():
-      shown = gr.HTML("Drop a picture, or try the example.", elem_id="views")
       make = gr.Button("Make files at full resolution", elem_id="make")
-      files = gr.Files(label="Files", elem_id="files", interactive=False, height=160)
+      files = gr.Files(label="Files", elem_id="files", interactive=False, height=220)
 
   drawn_by = [segmented, threshold, colour, behind]
   settings = [choice, average, refine]
@@ -204,7 +207,8 @@ def _make_files(
   if segmented is None:
     return None, html.message("There is no picture yet: drop one, or try the example.")
   # Gradio serves what is in its folder; nobody can guess the name of this one.
-  folder = Path(tempfile.mkdtemp(dir=get_upload_folder()))
+  folder = Path(get_upload_folder(), secrets.token_hex(16))
+  folder.mkdir(parents=True)
   background = _background(colour, behind)
   return segment.write_files(segmented, threshold, background, folder), ""
 

@@ -1,0 +1,187 @@
+"""The page in a real Chromium: what a visitor does, and sees."""
+
+import base64
+import contextlib
+import io
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_pages import CHROMIUM
+
+from unseg_jax.runtime import picture_files
+from unseg_jax.segmentation.segmenter import Segmenter
+
+pytest.importorskip("gradio", reason="the page needs Gradio")
+playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
+
+WIDTHS = (1280, 390)
+WAIT = 30_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
+
+
+@pytest.fixture(scope="module")
+def browser():
+  with playwright.sync_playwright() as driver:
+    opened = driver.chromium.launch(
+      executable_path=shutil.which(CHROMIUM),
+      args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+    )
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def visit(browser, served):
+  """The function that opens the page, at a width; whatever goes wrong there fails the test."""
+  with contextlib.ExitStack() as stack:
+    wrong = []
+
+    def open_page(width=1280):
+      context = browser.new_context(viewport={"width": width, "height": 900})
+      stack.callback(context.close)
+      page = context.new_page()
+      page.set_default_timeout(WAIT)
+      page.on("request", lambda request: wrong.extend(elsewhere(request.url, served.local_url)))
+      page.on("pageerror", lambda error: wrong.append(f"script error: {error}"))
+      page.on("console", lambda said: wrong.extend([said.text] if said.type == "error" else []))
+      page.goto(served.local_url)
+      page.locator("#example").wait_for()
+      return page
+
+    yield open_page
+    assert not wrong
+
+
+def elsewhere(url, own):
+  """The address as a list, if it is one of another host."""
+  return [] if url.startswith((own, "data:", "blob:", "about:")) else [f"asked for {url}"]
+
+
+def send(page, path, to="#picture"):
+  page.locator(f"{to} input[type=file]").set_input_files(str(path))
+
+
+def picture(page, description):
+  """The picture that the page describes so, as an array."""
+  source = page.get_by_alt_text(description, exact=True)
+  source.first.wait_for()
+  data = base64.b64decode(source.first.get_attribute("src").partition("base64,")[2])
+  return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def text_after(page, selector, before):
+  """The text of an element, once it is another one than it was."""
+  page.wait_for_function(
+    "([selector, before]) => document.querySelector(selector).innerText !== before",
+    arg=[selector, before],
+  )
+  return page.locator(selector).inner_text()
+
+
+def move_slider(page, name, value):
+  """Sets a slider as its number beside it is set by hand."""
+  number = page.locator(f"{name} input[type=number]")
+  number.fill(str(value))
+  number.press("Enter")
+
+
+def fits(page):
+  widths = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+  return widths[0] <= widths[1]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, width):
+  page = visit(width)
+  send(page, photograph)
+  mask = picture(page, "Mask of your picture")
+  probability = Segmenter.restore("pretrained:faces")(photograph)
+  assert ((mask[..., 0] > 127) == (probability > 0.5)).mean() > 0.999
+  share = page.locator("#views .lead").inner_text()
+  assert share == f"{100 * (probability > 0.5).mean():.1f} % of the picture are foreground."
+
+  move_slider(page, "#threshold", 0.9)
+  moved = text_after(page, "#views .lead", share)
+  assert moved == f"{100 * (probability > 0.9).mean():.1f} % of the picture are foreground."
+  assert fits(page)
+
+  page.locator("#make").click()
+  with page.expect_download() as download:
+    page.locator("#files a[download='astronaut_head_mask.png']").click()
+  download.value.save_as(tmp_path / "mask.png")
+  found = picture_files.read_mask(tmp_path / "mask.png")
+  assert (found == (probability > 0.9)).mean() > 0.999
+  assert page.locator("#files a[download]").count() == 4
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_shift_moves_pixels_and_verdicts_at_once(visit, width):
+  page = visit(width)
+  page.get_by_role("tab", name="The direction").click()
+  page.locator("#latents .latent").first.wait_for()
+  there = picture(page, "Latent 1: light")
+  verdict = page.locator("#latents .verdict").first.inner_text()
+  lead = page.locator("#latents .lead").inner_text()
+  move_slider(page, "#shift", 0)
+  assert "at a shift of 0.0" in text_after(page, "#latents .lead", lead)
+  assert (picture(page, "Latent 1: light") == picture(page, "Latent 1: as drawn")).all()
+  assert (picture(page, "Latent 1: light") != there).any()
+  still = page.locator("#latents .verdict").first.inner_text()
+  assert "area" in still and "area" not in verdict
+  assert not picture(page, "Latent 1: mask").any()
+  assert page.locator("#latents .latent").count() == 6 and fits(page)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_how_the_direction_was_found_is_shown(visit, width):
+  page = visit(width)
+  page.get_by_role("tab", name="How it was found").click()
+  page.locator("#search .charts svg").first.wait_for()
+  assert page.locator("#search .snapshots img").count() == 4
+  assert fits(page)
+
+
+@pytest.mark.parametrize(
+  ("kind", "message"), [("text", "is no picture"), ("bomb", "at most 25 million")]
+)
+def test_what_is_refused_is_one_message_and_the_page_lives_on(
+  visit, refused, photograph, kind, message
+):
+  page = visit()
+  send(page, refused[kind])
+  alert = page.get_by_role("alert")
+  alert.wait_for()
+  assert alert.count() == 1
+  assert message in alert.inner_text() and refused[kind].name in alert.inner_text()
+  assert page.locator("#views img").count() == 0
+  send(page, photograph)
+  assert picture(page, "Mask of your picture").any()
+  assert alert.count() == 0
+
+
+def test_another_visitor_sees_nothing_of_the_first_ones_picture(visit, photograph):
+  first, second = visit(), visit()
+  send(first, photograph)
+  assert picture(first, "Mask of your picture").any()
+  assert second.locator("#views img").count() == 0
+  second.locator("#make").click()
+  assert "There is no picture yet" in second.get_by_role("alert").inner_text()
+  first.reload()
+  first.locator("#example").wait_for()
+  assert first.locator("#views img").count() == 0
+
+
+def test_a_composite_stands_on_the_picture_that_is_chosen(visit, photograph, tmp_path):
+  page = visit()
+  page.locator("#example").click()
+  on_colour = picture(page, "Composite of your picture")
+  Image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / "red.png")
+  send(page, tmp_path / "red.png", "#other")
+  page.wait_for_function(
+    "before => document.querySelector('#views img.composite').src !== before",
+    arg=page.locator("#views img.composite").get_attribute("src"),
+  )
+  on_red = picture(page, "Composite of your picture")
+  assert on_colour[0, 0, 2] > on_colour[0, 0, 0] and on_red[0, 0, 0] > on_red[0, 0, 2] + 60

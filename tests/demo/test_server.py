@@ -1,0 +1,136 @@
+"""The page's server: many visitors at once, and nothing left behind."""
+
+import concurrent.futures
+import os
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from whole_runs import ROOT, run_module
+
+from unseg_jax.demo import html, runs, segment, server
+
+gradio_client = pytest.importorskip("gradio_client", reason="the page needs Gradio")
+pytestmark = pytest.mark.usefixtures("compile_quickly")
+
+SETTINGS = (runs.SHIPPED, False, "none", 0.5, "#2060a0")
+
+
+def ask(url, path):
+  """Sends a picture as a visitor of its own; returns the page's answer."""
+  client = gradio_client.Client(url, verbose=False)
+  return client.predict(gradio_client.handle_file(str(path)), *SETTINGS, api_name="/segment")
+
+
+def expected(path):
+  segmented = segment.segment(path, *SETTINGS[:3])
+  return html.views(*segment.views(segmented, 0.5, segment.colour(SETTINGS[4])))
+
+
+@pytest.fixture
+def photographs(photograph, tmp_path):
+  """Twenty pictures that differ: parts of one."""
+  image, paths = Image.open(photograph), []
+  for number in range(20):
+    left, top = 2 * (number % 5), 3 * (number // 5)
+    path = tmp_path / f"{number}.png"
+    image.crop((left, top, left + 96, top + 96)).save(path)
+    paths.append(path)
+  return paths
+
+
+def test_of_twenty_uploads_at_once_each_gets_its_own_answer(served, photographs):
+  with concurrent.futures.ThreadPoolExecutor(20) as visitors:
+    answers = list(visitors.map(lambda path: ask(served.local_url, path), photographs))
+  assert len({views for views, *_ in answers}) == 20
+  for path, (views, message, *_) in zip(photographs, answers, strict=True):
+    assert views == expected(path) and message == ""
+
+
+def test_a_refused_upload_is_a_message_to_programs_too(served, refused):
+  for path in refused.values():
+    views, message, *_ = ask(served.local_url, path)
+    assert views == "" and message.startswith(f'<p class="refused" role="alert">{path.name} ')
+
+
+def test_a_file_of_the_server_is_no_upload(served):
+  client = gradio_client.Client(served.local_url, verbose=False)
+  file = {"path": str(ROOT / "setup.py"), "meta": {"_type": "gradio.FileData"}}
+  with pytest.raises(Exception, match=r"(?i)cannot|not allowed|upload|cache"):
+    client.predict(file, *SETTINGS, api_name="/segment")
+  with pytest.raises(Exception, match="not in the list of choices"):
+    client.predict(file, str(ROOT), *SETTINGS[1:], api_name="/segment")
+
+
+def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as page:
+    folder = pathlib.Path(os.environ["GRADIO_TEMP_DIR"])
+    ask(page.local_url, photograph)
+    assert any(folder.rglob("*.png"))
+  assert not folder.exists()
+
+
+def test_a_page_that_is_closed_takes_its_picture_along(served, photograph):
+  holder = served.state_holder
+  ask(served.local_url, photograph)
+  session = next(reversed(holder.session_data))
+
+  def held():
+    return [v for v in holder.session_data[session].state_data.values() if v is not None]
+
+  assert [each.name for each in held()] == [photograph.stem]
+  (forget,) = (fn.fn for fn in served.fns.values() if any(t[1] == "unload" for t in fn.targets))
+
+  class Visitor:
+    session_hash = session
+
+  forget(Visitor())
+  assert held() == []
+
+
+def test_without_a_run_the_page_says_how_to_make_one(tmp_path, free_port):
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as page:
+    client = gradio_client.Client(page.local_url, verbose=False)
+    answer = client.predict(None, 0, 5, api_name="/explore")
+  assert "python -m unseg_jax.main --config=configs/dcgan_faces.py --stages=search" in answer
+
+
+def test_only_other_addresses_than_the_loopback_come_with_a_warning():
+  assert server.describe("127.0.0.1", 7860).startswith("open http://127.0.0.1:7860 ")
+  assert "everybody" not in server.describe("127.0.0.1", 7860)
+  assert "everybody who can reach this machine" in server.describe("0.0.0.0", 7860)
+  assert "no password" in server.describe("0.0.0.0", 7860)
+
+
+def test_a_port_that_is_taken_is_one_message(served, tmp_path):
+  port = served.local_url.rstrip("/").rpartition(":")[2]
+  done = run_module("unseg_jax.demo", tmp_path, f"--port={port}")
+  assert done.returncode == 1 and done.stdout == ""
+  assert done.stderr.startswith("error: ") and port in done.stderr
+
+
+def test_without_gradio_the_way_to_install_it_is_named(tmp_path, monkeypatch, free_port):
+  monkeypatch.setitem(sys.modules, "gradio", None)
+  with (
+    pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"),
+    server.serve(str(tmp_path), "127.0.0.1", free_port()),
+  ):
+    pass
+
+
+@pytest.mark.slow
+def test_memory_is_as_before_after_two_hundred_uploads(served, tmp_path):
+  def rss():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+  rng, sizes = np.random.default_rng(0), []
+  path = tmp_path / "large.png"
+  Image.fromarray(rng.integers(0, 255, (1200, 1600, 3), np.uint8)).save(path)
+  for _ in range(4):
+    with concurrent.futures.ThreadPoolExecutor(20) as visitors:
+      list(visitors.map(lambda _: ask(served.local_url, path), range(50)))
+    sizes.append(rss())
+  assert sizes[-1] - sizes[1] < 100, sizes
