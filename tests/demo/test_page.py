@@ -4,6 +4,7 @@ import base64
 import contextlib
 import io
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -171,6 +172,22 @@ def test_another_visitor_sees_nothing_of_the_first_ones_picture(visit, photograp
   first.reload()
   first.locator("#example").wait_for()
   assert first.locator("#views img").count() == 0
+
+
+def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph):
+  def held():
+    sessions = served.state_holder.session_data.values()
+    return [value for session in sessions for value in session.state_data.values() if value]
+
+  page = visit()
+  send(page, photograph)
+  assert picture(page, "Mask of your picture").any()
+  (there,) = (each for each in held() if each.name == photograph.stem)
+  page.close()
+  deadline = time.monotonic() + WAIT / 1000
+  while any(each is there for each in held()):
+    assert time.monotonic() < deadline, "the picture is still there"
+    time.sleep(0.05)
 
 
 def test_a_composite_stands_on_the_picture_that_is_chosen(visit, photograph, tmp_path):

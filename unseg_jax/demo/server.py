@@ -26,13 +26,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
     ImportError: Gradio is not installed.
     OSError: the port is taken, or there is no such address.
   """
-  with tempfile.TemporaryDirectory(prefix="unseg_jax_demo_") as folder:
-    # Read by Gradio as it is imported: it neither tells anybody of itself, nor looks for updates.
-    os.environ |= {
-      "GRADIO_ANALYTICS_ENABLED": "False",
-      "HF_HUB_DISABLE_TELEMETRY": "1",
-      "GRADIO_TEMP_DIR": folder,
-    }
+  with tempfile.TemporaryDirectory(prefix="unseg_jax_demo_") as folder, _environment(folder):
     try:
       import gradio
     except ImportError as error:
@@ -69,6 +63,25 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
       yield page
     finally:
       page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _environment(folder: str) -> Iterator[None]:
+  """Sets what Gradio reads: that it tells nobody of itself, and where it keeps files."""
+  values = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_TEMP_DIR": folder,
+  }
+  before = dict(os.environ)
+  os.environ |= values
+  try:
+    yield
+  finally:
+    for name in values:
+      del os.environ[name]
+      if name in before:
+        os.environ[name] = before[name]
 
 
 def describe(host: str, port: int) -> str:
