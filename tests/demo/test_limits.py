@@ -45,6 +45,11 @@ def test_a_damaged_picture_is_named_without_its_folder(tmp_path, photograph, kep
   assert str(tmp_path) not in str(caught.value)
 
 
+def test_an_upload_that_was_deleted_meanwhile_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"^photo\.png is no longer here: .* Send it again\.$"):
+    limits.read_upload(tmp_path / "photo.png")
+
+
 def test_what_another_program_would_have_to_draw_is_refused(tmp_path):
   path = tmp_path / "drawing.png"
   path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")

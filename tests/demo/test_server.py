@@ -14,6 +14,7 @@ from whole_runs import ROOT, run_module
 from unseg_jax.demo import html, runs, segment, server
 
 gradio_client = pytest.importorskip("gradio_client", reason="the page needs Gradio")
+page = pytest.importorskip("unseg_jax.demo.page", reason="the page needs Gradio")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 SETTINGS = (runs.SHIPPED, False, "none", 0.5, "#2060a0")
@@ -27,7 +28,7 @@ def ask(url, path):
 
 def expected(path):
   segmented = segment.segment(path, *SETTINGS[:3])
-  return html.views(*segment.views(segmented, 0.5, segment.colour(SETTINGS[4])))
+  return html.views(*segment.views(segment.small(segmented), 0.5, segment.colour(SETTINGS[4])))
 
 
 @pytest.fixture
@@ -53,7 +54,9 @@ def test_of_twenty_uploads_at_once_each_gets_its_own_answer(served, photographs)
 def test_a_refused_upload_is_a_message_to_programs_too(served, refused):
   for path in refused.values():
     views, message, *_ = ask(served.local_url, path)
-    assert views == "" and message.startswith(f'<p class="refused" role="alert">{path.name} ')
+    assert views == page.HINT and message.startswith(
+      f'<p class="refused" role="alert">{path.name} '
+    )
 
 
 def call(url, *data):
@@ -79,16 +82,16 @@ def test_only_uploads_and_listed_segmenters_are_read(served, photograph):
 
 
 def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as page:
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
     folder = pathlib.Path(os.environ["GRADIO_TEMP_DIR"])
-    ask(page.local_url, photograph)
+    ask(served.local_url, photograph)
     assert any(folder.rglob("*.png"))
   assert not folder.exists()
 
 
 def test_without_a_run_the_page_says_how_to_make_one(tmp_path, free_port):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as page:
-    client = gradio_client.Client(page.local_url, verbose=False)
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
+    client = gradio_client.Client(served.local_url, verbose=False)
     answer = client.predict(None, 0, 5, api_name="/explore")
   assert "python -m unseg_jax.main --config=configs/dcgan_faces.py --stages=search" in answer
 

@@ -23,10 +23,12 @@ def read_upload(path: str | Path) -> np.ndarray:
     uint8 [H, W, 3].
 
   Raises:
-    ValueError: it is no picture, is damaged, or has too many pixels; those are counted before they
-      are decoded.
+    ValueError: it is no longer there, is no picture, is damaged, or has too many pixels; those are
+      counted before they are decoded.
   """
   name = Path(path).name
+  if not Path(path).exists():
+    raise ValueError(f"{name} is no longer here: uploads are deleted after a while. Send it again.")
   _check_pixels(path, name)
   try:
     return picture_files.read_picture(path)

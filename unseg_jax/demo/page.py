@@ -1,7 +1,8 @@
 """The page: three tabs, what is in them, and what follows on what.
 
 Nothing of one visitor's is kept where another one's calls could meet it: a picture is in that
-visitor's `gr.State`, and what is shown of it is embedded in the page.
+visitor's `gr.State`, shrunk to what is shown, and this is embedded in the page. Its upload, which
+only that page knows the name of, is read again for whatever needs all of its pixels.
 """
 
 import secrets
@@ -16,6 +17,7 @@ from gradio.utils import get_upload_folder
 from unseg_jax.demo import direction, found, html, limits, runs, segment
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting.contents import find_pictures
+from unseg_jax.reporting.pictures import shrink
 from unseg_jax.segmentation import refinement
 
 KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
@@ -23,6 +25,7 @@ KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is
 WAITING = 100  # Calls in the queue; who makes one more is told to come again.
 EXAMPLE = "example:astronaut_head.png"
 LAST_SEED = 2**31 - 1
+HINT = html.hint("Drop a picture, paste one, or try the example.")
 REFUSED = (ImportError, OSError, ValueError)
 # What follows a slider at once: no veil over what is there, and of many moves the last one counts.
 AT_ONCE = {"show_progress": "hidden", "trigger_mode": "always_last"}
@@ -49,8 +52,8 @@ def build(folder: Path) -> gr.Blocks:
       _found_tab(page, tab, folder)
 
     def forget(visitor: gr.Request) -> None:
-      # Gradio would hold the pictures of a page that was closed for another hour.
-      page.state_holder.delete_state(visitor.session_hash)
+      # Gradio would hold on to a page that was closed, what it showed included.
+      page.state_holder.session_data.pop(visitor.session_hash, None)
 
     page.unload(forget)
   return page.queue(default_concurrency_limit=1, max_size=WAITING)
@@ -74,7 +77,7 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
         refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
       )
   said = gr.HTML(elem_id="message")
-  shown = gr.HTML(html.hint("Drop a picture, paste one, or try the example."), elem_id="views")
+  shown = gr.HTML(HINT, elem_id="views")
   with gr.Row():
     with gr.Column():
       colour = gr.ColorPicker("#2060a0", label="Composite on this colour", elem_id="colour")
@@ -83,29 +86,29 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
       make = gr.Button("Make files at full resolution", elem_id="make")
       files = gr.Files(label="Files", elem_id="files", interactive=False, height=220)
 
-  drawn_by = [segmented, threshold, colour, behind]
   settings = [choice, average, refine]
+  drawn_by = [segmented, threshold, colour, behind]
   opening = {
     "inputs": [picture, *settings, threshold, colour, behind],
-    "outputs": [segmented, shown, said, picture, files],
+    "outputs": [segmented, shown, said, picture],
   }
-  picture.input(_open_picture, **opening, api_name="segment")
+  picture.input(_segment, **opening, api_name="segment")
   example.click(_example, outputs=picture, api_visibility="private").then(
-    _open_picture, **opening, api_visibility="private"
+    _segment, **opening, api_visibility="private"
   )
   for control in settings:
-    control.input(
-      _segment_again,
-      [*drawn_by, *settings],
-      [segmented, shown, said],
-      api_visibility="private",
-    )
+    control.input(_segment, **opening, api_visibility="private")
   for control in (threshold, colour):
     control.input(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
   other.input(_open_background, other, [behind, other, said], api_visibility="private").then(
     _draw, drawn_by, shown, api_visibility="private"
   )
-  make.click(_make_files, drawn_by, [files, said], api_visibility="private")
+  make.click(
+    _make_files,
+    [picture, *settings, threshold, colour, other],
+    [files, said],
+    api_visibility="private",
+  )
   _refresh(page, choice, lambda: runs.segmenters(folder))
 
 
@@ -143,7 +146,7 @@ def _example() -> str:
   return str(path)
 
 
-def _open_picture(
+def _segment(
   path: str | None,
   choice: str,
   average: bool,
@@ -152,39 +155,21 @@ def _open_picture(
   colour: str,
   behind: np.ndarray | None,
 ) -> tuple[Any, ...]:
-  """Returns what is kept of a picture, what is shown, a message, the upload itself, no files."""
+  """Returns what is held of a picture, what is shown, a message, and the upload itself."""
   if path is None:
-    return None, "", "", gr.skip(), None
+    return None, HINT, "", gr.skip()
   try:
-    segmented = segment.segment(path, choice, average, refine)
+    segmented = segment.small(segment.segment(path, choice, average, refine))
   except REFUSED as error:
-    return None, "", html.message(str(error)), None, None
-  return segmented, _draw(segmented, threshold, colour, behind), "", gr.skip(), None
-
-
-def _segment_again(
-  segmented: segment.Segmented | None,
-  threshold: float,
-  colour: str,
-  behind: np.ndarray | None,
-  choice: str,
-  average: bool,
-  refine: str,
-) -> tuple[Any, ...]:
-  if segmented is None:
-    return None, "", ""
-  try:
-    again = segment.again(segmented.image, segmented.name, choice, average, refine)
-  except REFUSED as error:
-    return segmented, gr.skip(), html.message(str(error))
-  return again, _draw(again, threshold, colour, behind), ""
+    return None, HINT, html.message(str(error)), None
+  return segmented, _draw(segmented, threshold, colour, behind), "", gr.skip()
 
 
 def _draw(
   segmented: segment.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
 ) -> str:
   if segmented is None:
-    return ""
+    return HINT
   return html.views(*segment.views(segmented, threshold, _background(colour, behind)))
 
 
@@ -193,24 +178,36 @@ def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
 
 
 def _open_background(path: str | None) -> tuple[Any, ...]:
+  """Returns what is held of a background, the upload itself, and a message."""
   if path is None:
     return None, gr.skip(), ""
   try:
-    return limits.read_upload(path), gr.skip(), ""
+    return shrink(limits.read_upload(path)), gr.skip(), ""
   except REFUSED as error:
     return None, None, html.message(str(error))
 
 
 def _make_files(
-  segmented: segment.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
+  path: str | None,
+  choice: str,
+  average: bool,
+  refine: str,
+  threshold: float,
+  colour: str,
+  other: str | None,
 ) -> tuple[Any, ...]:
-  if segmented is None:
+  """Returns the files and a message."""
+  if path is None:
     return None, html.message("There is no picture yet: drop one, or try the example.")
   # Gradio serves what is in its folder; nobody can guess the name of this one.
   folder = Path(get_upload_folder(), secrets.token_hex(16))
-  folder.mkdir(parents=True)
-  background = _background(colour, behind)
-  return segment.write_files(segmented, threshold, background, folder), ""
+  try:
+    background = _background(colour, None if other is None else limits.read_upload(other))
+    segmented = segment.segment(path, choice, average, refine)
+    folder.mkdir(parents=True)
+    return segment.write_files(segmented, threshold, background, folder), ""
+  except REFUSED as error:
+    return None, html.message(str(error))
 
 
 def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:

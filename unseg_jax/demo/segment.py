@@ -46,7 +46,7 @@ def restore(choice: str) -> Segmenter:
 
 
 def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmented:
-  """Segments a picture that somebody sent.
+  """Segments a picture that somebody sent, at its full resolution.
 
   Args:
     path: the file.
@@ -58,13 +58,15 @@ def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmen
     ImportError: what the refinement needs is not installed.
     ValueError, FileNotFoundError: the picture is refused, or there is no such segmenter.
   """
-  return again(limits.read_upload(path), Path(path).stem, choice, average, refine)
-
-
-def again(image: np.ndarray, name: str, choice: str, average: bool, refine: str) -> Segmented:
-  """Segments a picture `[H, W, 3]` uint8; the rest is as for `segment`."""
+  image = limits.read_upload(path)
   probability = refinement.refine(restore(choice)(image, average), image, refine)
-  return Segmented(name, image, probability)
+  return Segmented(Path(path).stem, image, probability)
+
+
+def small(segmented: Segmented) -> Segmented:
+  """Shrinks what is shown, and held for a visitor, to at most 512 pixels a side."""
+  image, probability = map(drawing.shrink, (segmented.image, segmented.probability))
+  return Segmented(segmented.name, image, probability)
 
 
 def at_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
@@ -108,21 +110,19 @@ def views(
   """Draws what the page shows.
 
   Args:
-    segmented: the picture.
+    segmented: the picture, of `small`.
     threshold: above which a pixel is foreground.
     background: a colour or a picture, for the composite.
 
   Returns:
-    Mask, cut-out, overlay and composite, at most 512 pixels a side; and the share of the picture
-    that is foreground.
+    Mask, cut-out, overlay and composite; and the share of the picture that is foreground.
   """
-  probability = at_threshold(segmented.probability, threshold)
-  small, likely = drawing.shrink(segmented.image), drawing.shrink(probability)
+  image, probability = segmented.image, at_threshold(segmented.probability, threshold)
   shown = {
-    "Mask": np.where(likely > 0.5, 255, 0).astype(np.uint8),
-    "Cut-out": drawing.cutout(small, likely),
-    "Overlay": drawing.overlay(small, likely),
-    "Composite": drawing.composite(small, likely, background),
+    "Mask": np.where(probability > 0.5, 255, 0).astype(np.uint8),
+    "Cut-out": drawing.cutout(image, probability),
+    "Overlay": drawing.overlay(image, probability),
+    "Composite": drawing.composite(image, probability, background),
   }
   return shown, float(np.mean(probability > 0.5))
 
