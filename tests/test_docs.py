@@ -7,9 +7,11 @@ import pathlib
 import re
 import shlex
 import shutil
+import socket
 import sys
 
 import pytest
+import requests
 import tiny_config
 from absl import flags
 from absl.testing import flagsaver
@@ -19,6 +21,7 @@ from whole_runs import ROOT
 from checkpoints_convert.convert import VARIANT_FORMATS, convert_file
 from unseg_jax import export, pipeline, predict
 from unseg_jax import report as report_command
+from unseg_jax.demo import server
 from unseg_jax.evaluation import benchmarks
 
 importlib.import_module("unseg_jax.main")  # Defines the command's flags.
@@ -130,6 +133,8 @@ def run_command(words, generator, monkeypatch):
     given = dict(word.removeprefix("--").split("=", 1) for word in words[3:])
     made = export.export(given.pop("segmenter"), given.pop("output"), given.pop("format", "onnx"))
     return 1 if given or not made.is_file() else None
+  if words[1:3] == ["-m", "unseg_jax.demo"]:
+    return run_demo(words[3:])
   if words[1:3] == ["-m", "unseg_jax.report"]:
     return None if report_command.make(words[3:], None).is_file() else 1
   if words[1:3] == ["-m", "checkpoints_convert.convert"]:
@@ -137,6 +142,17 @@ def run_command(words, generator, monkeypatch):
     converted = convert_file(given.pop("source"), given.pop("output"), given.pop("format"))
     return 1 if given or not converted.variables else None
   raise AssertionError(f"{shlex.join(words)}: no way to run it; say why in a comment")
+
+
+def run_demo(words):
+  """Serves the page that a command describes, on a port of its own, and opens it once."""
+  given = dict(word.removeprefix("--").split("=", 1) for word in words)
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  with server.serve(given.pop("runs", "runs"), "127.0.0.1", port) as page:
+    answer = requests.get(page.local_url, timeout=60)
+  return 1 if given or "unseg-jax" not in answer.text else None
 
 
 def run_main(words, generator, monkeypatch):

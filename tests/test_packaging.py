@@ -34,7 +34,7 @@ def test_the_wheel_carries_the_package_the_converter_the_configs_and_their_data(
   configs = {f"unseg_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
   templates = {
     str(path.relative_to(ROOT))
-    for folder in ("reporting/templates", "segmentation/web")
+    for folder in ("demo/templates", "reporting/templates", "segmentation/web")
     for path in (ROOT / "unseg_jax" / folder).rglob("*")
     if path.is_file()
   }
