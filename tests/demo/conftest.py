@@ -24,26 +24,24 @@ def runs(generator, finished, tmp_path_factory):
   return folder
 
 
+def find_port():
+  """Finds a port that nobody listens on."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    return free.getsockname()[1]
+
+
 @pytest.fixture
 def free_port():
-  """The function that finds a port that nobody listens on."""
-
-  def find():
-    with socket.socket() as free:
-      free.bind(("127.0.0.1", 0))
-      return free.getsockname()[1]
-
-  return find
+  """A port that nobody listens on."""
+  return find_port()
 
 
 @pytest.fixture(scope="module")
 def served(runs, compile_quickly):
   """The served page, a `gradio.Blocks`, with these runs; its `local_url` says where it is."""
   pytest.importorskip("gradio", reason="the page needs Gradio")
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  with server.serve(str(runs), "127.0.0.1", port) as page:
+  with server.serve(str(runs), "127.0.0.1", find_port()) as page:
     yield page
 
 

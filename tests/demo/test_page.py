@@ -19,6 +19,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drive
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
 
 WIDTHS = (1280, 390)
+FLAGS = (
+  "--no-sandbox --disable-gpu --disable-background-networking "
+  "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
+)
 WAIT = 30_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
 
 
@@ -27,7 +31,7 @@ def browser():
   with playwright.sync_playwright() as driver:
     opened = driver.chromium.launch(
       executable_path=shutil.which(CHROMIUM),
-      args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+      args=FLAGS.split(),
     )
     yield opened
     opened.close()
@@ -40,7 +44,10 @@ def visit(browser, served):
     wrong = []
 
     def open_page(width=1280):
-      context = browser.new_context(viewport={"width": width, "height": 900})
+      context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        permissions=["camera", "clipboard-read", "clipboard-write"],
+      )
       stack.callback(context.close)
       page = context.new_page()
       page.set_default_timeout(WAIT)
@@ -188,6 +195,27 @@ def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph
   while any(each is there for each in held()):
     assert time.monotonic() < deadline, "the picture is still there"
     time.sleep(0.05)
+
+
+def test_the_clipboard_and_the_camera_give_pictures_and_one_can_be_taken_away(visit):
+  page = visit()
+  page.evaluate(
+    """async () => {
+      const canvas = new OffscreenCanvas(90, 80);
+      canvas.getContext('2d').fillRect(10, 10, 50, 50);
+      const blob = await canvas.convertToBlob();
+      await navigator.clipboard.write([new ClipboardItem({[blob.type]: blob})]);
+    }"""
+  )
+  page.locator("#picture").get_by_label("Paste from clipboard").click()
+  assert picture(page, "Overlay of your picture").shape == (80, 90, 3)
+  page.locator("#picture").get_by_label("Remove Image").click()
+  page.locator("#views").get_by_text("Drop a picture").wait_for()
+  assert page.locator("#views img").count() == 0
+  page.locator("#picture").get_by_label("Capture from camera").click()
+  page.get_by_text("Click to Access Webcam").click()
+  page.locator("#picture").get_by_label("capture photo").click()
+  assert picture(page, "Overlay of your picture").shape[1] > 90
 
 
 def test_a_composite_stands_on_the_picture_that_is_chosen(visit, photograph, tmp_path):

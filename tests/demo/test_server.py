@@ -11,7 +11,7 @@ import requests
 from PIL import Image
 from whole_runs import ROOT, run_module
 
-from unseg_jax.demo import html, runs, segment, server
+from unseg_jax.demo import html, limits, runs, segment, server
 
 gradio_client = pytest.importorskip("gradio_client", reason="the page needs Gradio")
 page = pytest.importorskip("unseg_jax.demo.page", reason="the page needs Gradio")
@@ -51,6 +51,14 @@ def test_of_twenty_uploads_at_once_each_gets_its_own_answer(served, photographs)
     assert views == expected(path) and message == ""
 
 
+def test_a_file_that_is_too_large_is_not_taken(served, photograph):
+  url = f"{served.local_url.rstrip('/')}/gradio_api/upload"
+  large = photograph.read_bytes() + bytes(limits.MEGABYTES * 2**20)
+  answer = requests.post(url, files={"files": ("large.png", large)}, timeout=60)
+  assert answer.status_code == 413 and f"{limits.MEGABYTES * 2**20} bytes" in answer.text
+  assert not any(pathlib.Path(os.environ["GRADIO_TEMP_DIR"]).rglob("large.png"))
+
+
 def test_a_refused_upload_is_a_message_to_programs_too(served, refused):
   for path in refused.values():
     views, message, *_ = ask(served.local_url, path)
@@ -82,7 +90,7 @@ def test_only_uploads_and_listed_segmenters_are_read(served, photograph):
 
 
 def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
+  with server.serve(str(tmp_path), "127.0.0.1", free_port) as served:
     folder = pathlib.Path(os.environ["GRADIO_TEMP_DIR"])
     ask(served.local_url, photograph)
     assert any(folder.rglob("*.png"))
@@ -90,7 +98,7 @@ def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
 
 
 def test_without_a_run_the_page_says_how_to_make_one(tmp_path, free_port):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
+  with server.serve(str(tmp_path), "127.0.0.1", free_port) as served:
     client = gradio_client.Client(served.local_url, verbose=False)
     answer = client.predict(None, 0, 5, api_name="/explore")
   assert "python -m unseg_jax.main --config=configs/dcgan_faces.py --stages=search" in answer
@@ -114,7 +122,7 @@ def test_without_gradio_the_way_to_install_it_is_named(tmp_path, monkeypatch, fr
   monkeypatch.setitem(sys.modules, "gradio", None)
   with (
     pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"),
-    server.serve(str(tmp_path), "127.0.0.1", free_port()),
+    server.serve(str(tmp_path), "127.0.0.1", free_port),
   ):
     pass
 

@@ -92,20 +92,19 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
     "inputs": [picture, *settings, threshold, colour, behind],
     "outputs": [segmented, shown, said, picture],
   }
-  picture.input(_segment, **opening, api_name="segment")
-  example.click(_example, outputs=picture, api_visibility="private").then(
-    _segment, **opening, api_visibility="private"
-  )
+  # Uploads, pastes, the camera's pictures and the example change it, and so does taking it away.
+  picture.change(_segment, **opening, api_name="segment")
+  example.click(_example, outputs=picture, api_visibility="private")
   for control in settings:
     control.input(_segment, **opening, api_visibility="private")
   for control in (threshold, colour):
     control.input(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
-  other.input(_open_background, other, [behind, other, said], api_visibility="private").then(
+  other.change(_open_background, other, [behind, other, said], api_visibility="private").then(
     _draw, drawn_by, shown, api_visibility="private"
   )
   make.click(
     _make_files,
-    [picture, *settings, threshold, colour, other],
+    [picture, threshold, colour, other, *settings],
     [files, said],
     api_visibility="private",
   )
@@ -156,8 +155,8 @@ def _segment(
   behind: np.ndarray | None,
 ) -> tuple[Any, ...]:
   """Returns what is held of a picture, what is shown, a message, and the upload itself."""
-  if path is None:
-    return None, HINT, "", gr.skip()
+  if path is None:  # Taken away, or refused just now: why stays to be read.
+    return None, HINT, gr.skip(), gr.skip()
   try:
     segmented = segment.small(segment.segment(path, choice, average, refine))
   except REFUSED as error:
@@ -180,7 +179,7 @@ def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
 def _open_background(path: str | None) -> tuple[Any, ...]:
   """Returns what is held of a background, the upload itself, and a message."""
   if path is None:
-    return None, gr.skip(), ""
+    return None, gr.skip(), gr.skip()
   try:
     return shrink(limits.read_upload(path)), gr.skip(), ""
   except REFUSED as error:
@@ -188,22 +187,16 @@ def _open_background(path: str | None) -> tuple[Any, ...]:
 
 
 def _make_files(
-  path: str | None,
-  choice: str,
-  average: bool,
-  refine: str,
-  threshold: float,
-  colour: str,
-  other: str | None,
+  path: str | None, threshold: float, colour: str, other: str | None, *how: Any
 ) -> tuple[Any, ...]:
-  """Returns the files and a message."""
+  """Returns the files and a message; `how` to segment is as for `segment.segment`."""
   if path is None:
     return None, html.message("There is no picture yet: drop one, or try the example.")
   # Gradio serves what is in its folder; nobody can guess the name of this one.
   folder = Path(get_upload_folder(), secrets.token_hex(16))
   try:
     background = _background(colour, None if other is None else limits.read_upload(other))
-    segmented = segment.segment(path, choice, average, refine)
+    segmented = segment.segment(path, *how)
     folder.mkdir(parents=True)
     return segment.write_files(segmented, threshold, background, folder), ""
   except REFUSED as error:

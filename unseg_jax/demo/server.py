@@ -47,7 +47,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
       share=False,
       quiet=True,
       prevent_thread_lock=True,
-      max_file_size=limits.MEGABYTES * 10**6,
+      max_file_size=limits.MEGABYTES * 2**20,
       state_session_capacity=SESSIONS,
       # What would record pictures, count visitors, or start more servers.
       run_history=False,
