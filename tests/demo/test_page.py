@@ -214,6 +214,7 @@ def test_the_clipboard_and_the_camera_give_pictures_and_one_can_be_taken_away(vi
   assert page.locator("#views img").count() == 0
   page.locator("#picture").get_by_label("Capture from camera").click()
   page.get_by_text("Click to Access Webcam").click()
+  page.wait_for_function("document.querySelector('#picture video')?.videoWidth > 0")
   page.locator("#picture").get_by_label("capture photo").click()
   assert picture(page, "Overlay of your picture").shape[1] > 90
 
