@@ -3,13 +3,14 @@
 import concurrent.futures
 import os
 import pathlib
+import signal
 import sys
 
 import numpy as np
 import pytest
 import requests
 from PIL import Image
-from whole_runs import ROOT, run_module
+from whole_runs import ROOT, run_module, start_python
 
 from unseg_jax.demo import html, limits, runs, segment, server
 
@@ -95,6 +96,20 @@ def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
     ask(served.local_url, photograph)
     assert any(folder.rglob("*.png"))
   assert not folder.exists()
+
+
+def test_stopped_by_the_machine_the_command_leaves_nothing(tmp_path, free_port, photograph):
+  code = "import runpy; runpy.run_module('unseg_jax.demo', run_name='__main__')"
+  process = start_python(code, f"--port={free_port}", TMPDIR=tmp_path)
+  try:
+    assert process.stdout.readline().startswith(f"open http://127.0.0.1:{free_port} ")
+    ask(f"http://127.0.0.1:{free_port}/", photograph)
+    assert list(tmp_path.rglob("astronaut_head.png"))
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+  finally:
+    process.kill()
+  assert not list(tmp_path.rglob("*.png"))
 
 
 def test_without_a_run_the_page_says_how_to_make_one(tmp_path, free_port):

@@ -14,6 +14,7 @@ latest.
 The exit status is 1 if the page cannot be served, and stderr says why.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -30,6 +31,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     if argv[1:]:
       raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads there.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     parallel.keep_compiled()
     with server.serve(given.runs, given.host, given.port) as page:
       print(server.describe(given.host, given.port), flush=True)
