@@ -5,8 +5,9 @@ visitor's `gr.State`, shrunk to what is shown, and this is embedded in the page.
 only that page knows the name of, is read again for whatever needs all of its pixels.
 """
 
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ WAITING = 100  # Calls in the queue; who makes one more is told to come again.
 EXAMPLE = "example:astronaut_head.png"
 LAST_SEED = 2**31 - 1
 HINT = html.hint("Drop a picture, paste one, or try the example.")
+NOTHING_YET = "There is no picture yet: drop one, or try the example."
+MESSAGE_SECONDS = 30.0
 REFUSED = (ImportError, OSError, ValueError)
 # What follows a slider at once: no veil over what is there, and of many moves the last one counts.
 AT_ONCE = {"show_progress": "hidden", "trigger_mode": "always_last"}
@@ -76,7 +79,6 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
       refine = gr.Radio(
         refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
       )
-  said = gr.HTML(elem_id="message")
   shown = gr.HTML(HINT, elem_id="views")
   with gr.Row():
     with gr.Column():
@@ -88,24 +90,24 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
 
   settings = [choice, average, refine]
   drawn_by = [segmented, threshold, colour, behind]
-  opening = {
-    "inputs": [picture, *settings, threshold, colour, behind],
-    "outputs": [segmented, shown, said, picture],
-  }
+  results = [segmented, shown]
+  everything = [picture, *settings, threshold, colour, behind]
   # Uploads, pastes, the camera's pictures and the example change it, and so does taking it away.
-  picture.change(_segment, **opening, api_name="segment")
+  picture.change(_segment, everything, results, api_name="segment").failure(
+    lambda: (None, HINT, None), outputs=[*results, picture], api_visibility="private"
+  )
   example.click(_example, outputs=picture, api_visibility="private")
   for control in settings:
-    control.input(_segment, **opening, api_visibility="private")
+    control.input(_segment, everything, results, api_visibility="private")
   for control in (threshold, colour):
     control.input(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
-  other.change(_open_background, other, [behind, other, said], api_visibility="private").then(
-    _draw, drawn_by, shown, api_visibility="private"
-  )
+  opened = other.change(_open_background, other, behind, api_visibility="private")
+  opened.success(_draw, drawn_by, shown, api_visibility="private")
+  opened.failure(lambda: (None, None), outputs=[behind, other], api_visibility="private")
   make.click(
     _make_files,
     [picture, threshold, colour, other, *settings],
-    [files, said],
+    files,
     api_visibility="private",
   )
   _refresh(page, choice, lambda: runs.segmenters(folder))
@@ -116,7 +118,8 @@ def _upload(label: str, name: str, sources: Sequence[str], height: int) -> gr.Im
     type="filepath", label=label, elem_id=name, sources=sources, height=height, buttons=[]
   )
   # Gradio's own way decodes whatever comes, before anybody can refuse it, and leaves users its
-  # library's words. That the file is an upload it has checked by then.
+  # library's words. That the file is an upload it has checked by then. No event may return an
+  # update such as `gr.skip()` for this component, as Gradio would make it anew, the old way.
   image.preprocess = lambda payload: payload.path if payload else None
   return image
 
@@ -145,6 +148,15 @@ def _example() -> str:
   return str(path)
 
 
+@contextlib.contextmanager
+def _telling() -> Iterator[None]:
+  """Tells the visitor why something is refused; whatever else goes wrong is the server's own."""
+  try:
+    yield
+  except REFUSED as error:
+    raise gr.Error(str(error), duration=MESSAGE_SECONDS, print_exception=False) from error
+
+
 def _segment(
   path: str | None,
   choice: str,
@@ -153,15 +165,13 @@ def _segment(
   threshold: float,
   colour: str,
   behind: np.ndarray | None,
-) -> tuple[Any, ...]:
-  """Returns what is held of a picture, what is shown, a message, and the upload itself."""
-  if path is None:  # Taken away, or refused just now: why stays to be read.
-    return None, HINT, gr.skip(), gr.skip()
-  try:
+) -> tuple[segment.Segmented | None, str]:
+  """Returns what is held of a picture, and what is shown."""
+  if path is None:
+    return None, HINT
+  with _telling():
     segmented = segment.small(segment.segment(path, choice, average, refine))
-  except REFUSED as error:
-    return None, HINT, html.message(str(error)), None
-  return segmented, _draw(segmented, threshold, colour, behind), "", gr.skip()
+    return segmented, _draw(segmented, threshold, colour, behind)
 
 
 def _draw(
@@ -176,31 +186,25 @@ def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
   return segment.colour(colour) if behind is None else behind
 
 
-def _open_background(path: str | None) -> tuple[Any, ...]:
-  """Returns what is held of a background, the upload itself, and a message."""
-  if path is None:
-    return None, gr.skip(), gr.skip()
-  try:
-    return shrink(limits.read_upload(path)), gr.skip(), ""
-  except REFUSED as error:
-    return None, None, html.message(str(error))
+def _open_background(path: str | None) -> np.ndarray | None:
+  """Returns what is held of a background."""
+  with _telling():
+    return None if path is None else shrink(limits.read_upload(path))
 
 
 def _make_files(
   path: str | None, threshold: float, colour: str, other: str | None, *how: Any
-) -> tuple[Any, ...]:
-  """Returns the files and a message; `how` to segment is as for `segment.segment`."""
+) -> list[str]:
+  """Returns the files' paths; `how` to segment is as for `segment.segment`."""
   if path is None:
-    return None, html.message("There is no picture yet: drop one, or try the example.")
+    raise gr.Error(NOTHING_YET, duration=MESSAGE_SECONDS, print_exception=False)
   # Gradio serves what is in its folder; nobody can guess the name of this one.
   folder = Path(get_upload_folder(), secrets.token_hex(16))
-  try:
+  with _telling():
     background = _background(colour, None if other is None else limits.read_upload(other))
     segmented = segment.segment(path, *how)
     folder.mkdir(parents=True)
-    return segment.write_files(segmented, threshold, background, folder), ""
-  except REFUSED as error:
-    return None, html.message(str(error))
+    return segment.write_files(segmented, threshold, background, folder)
 
 
 def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
