@@ -29,8 +29,7 @@ def get_config():
   config.train.checkpoint_every = 350
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
-  config.train.backgrounds.share = 0.7
-  config.train.backgrounds.foreground_weight = 5.0
+  config.train.backgrounds.share = 0.85
   config.train.backgrounds.kinds = ("plain", "gradient", *3 * ("blurred",))
   config.train.overlap = 1.0
 

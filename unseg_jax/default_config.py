@@ -64,12 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
   train.decay = 0.2
   train.decay_every = 8_000
   train.overlap = 0.0  # Weight of 1 - soft IoU of the foreground, beside the cross-entropy.
-  # Flips, crops, colour and blur: of all pairs, or of those alone that get another background.
-  train.augment = False
+  train.augment = False  # Flips, crops, colour and blur.
   train.backgrounds = backgrounds = ml_collections.ConfigDict()
   backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
-  # Of these pairs' foreground in the cross-entropy: generated masks are smaller than real objects.
-  backgrounds.foreground_weight = 1.0
   backgrounds.kinds = ("plain", "gradient", "noise", "generated", "blurred")  # As likely as often.
   train.dtype = "float32"  # What the U-Net computes in; or "bfloat16", or "auto".
   train.log_every = 20

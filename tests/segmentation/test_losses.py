@@ -6,7 +6,6 @@ import optax
 import pytest
 
 from unseg_jax import default_config
-from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import train
 from unseg_jax.segmentation.losses import mean_loss
 
@@ -37,16 +36,6 @@ def test_overlap_adds_what_the_ious_of_the_pictures_lack_of_one(weight):
   np.testing.assert_allclose(added, weight * (1 - (1 + 1 / 3) / 2), rtol=1e-5)
 
 
-def test_foreground_weighs_more_where_a_picture_says_so():
-  random = np.random.default_rng(1)
-  logits = random.normal(size=(2, 8, 8, 2)).astype(np.float32)
-  targets = random.integers(0, 2, (2, 8, 8))
-  each = np.asarray(optax.softmax_cross_entropy_with_integer_labels(logits, targets))
-  expected = (each.sum() + 4 * each[1][targets[1] > 0].sum()) / each.size
-  found = mean_loss(logits, targets, 0.0, np.float32([1.0, 5.0]))
-  np.testing.assert_allclose(found, expected, rtol=1e-6)
-
-
 def test_a_picture_without_foreground_keeps_the_gradient_finite():
   targets = np.zeros((1, 4, 4), np.int32)
   gradient = jax.grad(mean_loss)(logits_of(targets > 0), targets, 1.0)
@@ -61,29 +50,6 @@ def test_an_unsure_pixel_of_a_well_found_head_is_rather_foreground():
     jax.grad(lambda x, w=w: mean_loss(x, wanted, w))(logits)[0, 0, 0, 1] for w in (0.0, 1.0)
   )
   assert overlap < plain < 0
-
-
-@pytest.mark.usefixtures("compile_quickly")
-def test_beside_composed_pairs_the_others_stay_as_generated():
-  config = default_config.get_config().train
-  config.widths, config.image_size, config.batch_size = (4, 4), 32, 2
-  config.backgrounds.kinds = ("plain",)
-  random = np.random.default_rng(2)
-  batch = {
-    "image": random.integers(0, 256, (2, 32, 32, 3), np.uint8),
-    "mask": 255 * random.integers(0, 2, (2, 32, 32, 1), np.uint8),
-    "position": np.arange(2),
-  }
-
-  def loss(augment, share):
-    config.augment, config.backgrounds.share = augment, share
-    state = train.initial_state(config, jax.random.key(0))
-    step = parallel.pmap(train.make_step(config, jax.random.key(1)))
-    return float(step(parallel.replicate(state), parallel.shard(batch))[1][0])
-
-  plain = loss(augment=False, share=0.0)
-  assert loss(augment=True, share=1e-9) == pytest.approx(plain, rel=1e-6)
-  assert loss(augment=True, share=0.0) != pytest.approx(plain, rel=1e-5)
 
 
 def test_a_negative_overlap_is_refused():

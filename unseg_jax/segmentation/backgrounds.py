@@ -28,11 +28,6 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     raise ValueError(
       f"config.train.backgrounds.share={config.share}: expected a share of the pairs within [0, 1]"
     )
-  if config.foreground_weight <= 0:
-    raise ValueError(
-      f"config.train.backgrounds.foreground_weight={config.foreground_weight}: expected a weight "
-      "above 0"
-    )
   if not config.kinds or set(config.kinds) - set(KINDS):
     raise ValueError(
       f"config.train.backgrounds.kinds={tuple(config.kinds)}: expected some of {', '.join(KINDS)}"
@@ -45,7 +40,7 @@ def replace_all(
   masks: jax.Array,
   positions: jax.Array,
   config: ml_collections.ConfigDict,
-) -> tuple[jax.Array, jax.Array]:
+) -> jax.Array:
   """Treats this device's part of a batch, under `pmap`; the result is that of the whole batch.
 
   Args:
@@ -56,7 +51,7 @@ def replace_all(
     config: `config.train` of an experiment.
 
   Returns:
-    Images like `images`, and `[n]` bool: which of them have another background.
+    Images like `images`.
   """
   size, settings = config.batch_size, config.backgrounds
   # Beyond the positions, which other draws of the step are folded from.
@@ -69,12 +64,7 @@ def replace_all(
   composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
   draw = functools.partial(jax.random.bernoulli, p=settings.share)
   replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
-  return choose(replaced, composed, images), replaced
-
-
-def choose(which: jax.Array, there: jax.Array, elsewhere: jax.Array) -> jax.Array:
-  """Takes `there` of the elements of a batch where `which` `[n]` bool is true, else `elsewhere`."""
-  return jnp.where(which.reshape(-1, *[1] * (there.ndim - 1)), there, elsewhere)
+  return jnp.where(replaced[:, None, None, None], composed, images)
 
 
 def replace(

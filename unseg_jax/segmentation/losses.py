@@ -5,12 +5,7 @@ import jax.numpy as jnp
 import optax
 
 
-def mean_loss(
-  logits: jax.Array,
-  targets: jax.Array,
-  overlap: float,
-  foreground_weights: jax.Array | None = None,
-) -> jax.Array:
+def mean_loss(logits: jax.Array, targets: jax.Array, overlap: float) -> jax.Array:
   """The mean cross-entropy, and beside it one minus the mean soft IoU of the foreground.
 
   Args:
@@ -18,13 +13,9 @@ def mean_loss(
     targets: `[n, H, W]` int32, 1 for foreground.
     overlap: the weight of the second term (Rahman and Wang, ISVC 2016), which counts a picture's
       pixels together, so that an unsure border is rather foreground than lost; 0: the paper's loss.
-    foreground_weights: `[n]`, of each picture's foreground pixels in the cross-entropy; None: 1.
   """
   # Not by integer labels: XLA folds the gradient of their look-up for seconds.
-  entropy = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2))
-  if foreground_weights is not None:
-    entropy *= jnp.where(targets > 0, foreground_weights[:, None, None], 1.0)
-  entropy = entropy.mean()
+  entropy = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2)).mean()
   if not overlap:
     return entropy
   found, wanted = jax.nn.softmax(logits)[..., 1], targets.astype(jnp.float32)

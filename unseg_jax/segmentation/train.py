@@ -1,7 +1,6 @@
 """Stage 3: a U-Net learns to segment from the synthetic pairs."""
 
 import dataclasses
-import functools
 import itertools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -93,20 +92,15 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
     images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
     found = batch["mask"][..., 0] > 127
     step_key, position = jax.random.fold_in(key, step), batch["position"]
-    composed, weights = jnp.ones(len(position), bool), None
     if config.backgrounds.share:
-      images, composed = backgrounds.replace_all(step_key, images, found, position, config)
-      weights = jnp.where(composed, config.backgrounds.foreground_weight, 1.0)
+      images = backgrounds.replace_all(step_key, images, found, position, config)
     if config.augment:
       keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(position)
-      augmented = jax.vmap(augmentation.augment)(keys, images, found)
-      # Beside composed pairs, the others are to show what the generator shows.
-      choose = functools.partial(backgrounds.choose, composed)
-      images, found = jax.tree.map(choose, augmented, (images, found))
-    return images, found.astype(jnp.int32), weights
+      images, found = jax.vmap(augmentation.augment)(keys, images, found)
+    return images, found.astype(jnp.int32)
 
   def step(state, batch):
-    images, targets, weights = prepare(state.step, batch)
+    images, targets = prepare(state.step, batch)
 
     def loss_function(params):
       logits, updated = network.apply(
@@ -115,8 +109,7 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
         train=True,
         mutable=["batch_stats"],
       )
-      loss = losses.mean_loss(logits, targets, config.overlap, weights)
-      return loss, updated["batch_stats"]
+      return losses.mean_loss(logits, targets, config.overlap), updated["batch_stats"]
 
     (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
