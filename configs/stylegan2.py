@@ -18,7 +18,7 @@ def get_config(data_set="ffhq"):
   config = default_config.for_published(f"stylegan2-{data_set}")
   config.generator_options.truncation_psi = 0.5
   config.generator_options.truncation_cutoff = 8
-  config.search.microbatch = 4 if data_set.startswith("afhq") else 1
+  config.search.microbatch = 8 if data_set.startswith("afhq") else 4
   config.generate.chunk = 8
   config.generate.shard_candidates = 1_024
   return config
