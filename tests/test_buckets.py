@@ -25,7 +25,7 @@ from unseg_jax.synthesis import latents
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
-@pytest.mark.parametrize("kind", ["s3", "gs"])
+@pytest.mark.parametrize("kind", ["s3", pytest.param("gs", marks=pytest.mark.slow)])
 def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, monkeypatch):
   with bucket_servers.server(kind) as real:
     proxy = bucket_servers.Proxy(real)

@@ -172,6 +172,7 @@ GIVE = """([bytes, name, kind]) => {
 }"""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["drop", "paste"])
 def test_a_picture_may_be_dropped_or_pasted(page, kind):
   contents = base64.b64encode(EXAMPLE.read_bytes()).decode()
@@ -180,7 +181,7 @@ def test_a_picture_may_be_dropped_or_pasted(page, kind):
   sync_api.expect(page.get_by_label("The overlay of given.png")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_on_a_phone_nothing_scrolls_sideways_and_all_has_a_name(page, scheme):
   page.emulate_media(color_scheme=scheme)
   assert width(page) == 390

@@ -18,7 +18,7 @@ pytest.importorskip("gradio", reason="the page needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to open the page in")
 
-WIDTHS = (1280, 390)
+WIDTHS = [pytest.param(1280, marks=pytest.mark.slow), 390]
 FLAGS = (
   "--no-sandbox --disable-gpu --disable-background-networking "
   "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
@@ -142,6 +142,7 @@ def test_the_shift_moves_pixels_and_verdicts_at_once(visit, width):
   assert page.locator("#latents .latent").count() == 6 and fits(page)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_how_the_direction_was_found_is_shown(visit, width):
   page = visit(width)
@@ -186,6 +187,7 @@ def test_another_visitor_sees_nothing_of_the_first_ones_picture(visit, photograp
   assert first.locator("#views img").count() == 0
 
 
+@pytest.mark.slow
 def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph):
   def held():
     sessions = served.state_holder.session_data.values()
@@ -202,6 +204,7 @@ def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph
     time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_the_clipboard_and_the_camera_give_pictures_and_one_can_be_taken_away(visit):
   page = visit()
   page.evaluate(
@@ -224,6 +227,7 @@ def test_the_clipboard_and_the_camera_give_pictures_and_one_can_be_taken_away(vi
   assert picture(page, "Overlay of your picture").shape[1] > 90
 
 
+@pytest.mark.slow
 def test_a_composite_stands_on_the_picture_that_is_chosen(visit, photograph, tmp_path):
   page = visit()
   page.locator("#example").click()

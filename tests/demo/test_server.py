@@ -101,6 +101,7 @@ def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
   assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_stopped_by_the_machine_the_command_leaves_nothing(tmp_path, free_port, photograph):
   code = "import runpy; runpy.run_module('unseg_jax.demo', run_name='__main__')"
   process = start_python(code, f"--port={free_port}", TMPDIR=tmp_path)
