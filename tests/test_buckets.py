@@ -29,10 +29,8 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, monkeypatch):
   with bucket_servers.server(kind) as real:
     proxy = bucket_servers.Proxy(real)
-    for name, value in bucket_servers.environment(kind, proxy.address, tmp_path / "one").items():
-      monkeypatch.setenv(name, value)
+    move(monkeypatch, proxy.address, tmp_path / "one", kind)
     monkeypatch.chdir(tmp_path)
-    bucket_servers.move_to(tmp_path / "one", monkeypatch)
     proxy.faulty = 20
     url = f"{kind}://bucket/runs/tiny"
     pipeline.run(config, url, ("search", "generate"))
@@ -159,9 +157,9 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
     assert (there / "report.html").exists() and (there / "metrics.json").exists()
 
 
-def move(monkeypatch, address, machine):
-  """Goes on as on a fresh machine that knows the S3 server."""
-  for name, value in bucket_servers.environment("s3", address, machine).items():
+def move(monkeypatch, address, machine, kind="s3"):
+  """Goes on as on a fresh machine that knows the server."""
+  for name, value in bucket_servers.environment(kind, address, machine).items():
     monkeypatch.setenv(name, value)
   bucket_servers.move_to(machine, monkeypatch)
 

@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 def read(tree: FileTree) -> dict[str, Row]:
   """Reads the rows of all runs so far, by input; later ones replace earlier ones."""
-  files = [*tree.there({NAME}), *sorted(tree.names(PARTS))]
+  files = [NAME] * tree.has(NAME) + sorted(tree.names(PARTS))
   return {row["input"]: row for name in files for row in _rows(tree.read(name))}
 
 

@@ -62,9 +62,10 @@ def _find_local(pattern: str) -> tuple[list[str], str | None]:
 def _find_remote(url: str) -> tuple[list[str], str | None]:
   url = url.rstrip("/")
   folder = re.split(r"/[^/]*[*?\[]", url, maxsplit=1)[0]
-  if folder == url and open_store(url).entry():
+  store = open_store(folder)
+  if folder == url and store.entry():
     return [url], None
-  names = (f"{folder}/{name}" for name in open_store(folder).list())
+  names = (f"{folder}/{name}" for name in store.list())
   found = sorted(name for name in names if _is_visible_picture(name.removeprefix(f"{folder}/")))
   if folder != url:
     matches = re.compile(glob_translate(url)).fullmatch

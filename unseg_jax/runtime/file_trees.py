@@ -53,10 +53,14 @@ class FileTree:
       for name in names
     }
 
+  def has(self, name: str) -> bool:
+    """Whether a file is there."""
+    return (self.place / name).exists() if self.is_local else self.place.entry(name) is not None
+
   def there(self, names: Collection[str]) -> set[str]:
-    """Says which of these files are there."""
+    """Says which of these many files are there, of a store by one listing of all that it holds."""
     if self.is_local:
-      return {name for name in names if (self.place / name).exists()}
+      return {name for name in names if self.has(name)}
     return self.names() & set(names)
 
   def where(self, name: str) -> str:
