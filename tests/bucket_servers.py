@@ -10,6 +10,8 @@ import threading
 import time
 import urllib.request
 
+from ports import free_port
+
 from unseg_jax.runtime import places
 
 # Keeps what is put there when the server dies, as a real store does.
@@ -18,18 +20,19 @@ import sys
 from moto.server import main
 main(["-H", "127.0.0.1", "-p", sys.argv[1]])
 """
+# Its parser of mail takes a carriage return at an object's end for a part of the boundary's line.
 GCS = """
 import sys
-from gcp_storage_emulator.server import create_server
-create_server("127.0.0.1", int(sys.argv[1]), in_memory=not sys.argv[2:],
+from gcp_storage_emulator import server
+decode = server._decode_raw_data
+def with_whole_lines(raw_data, handler):
+  data = decode(raw_data, handler)
+  last = b"\\n--==0==--"
+  return data[:-len(last)] + b"\\r" + last if data and data.endswith(last) else data
+server._decode_raw_data = with_whole_lines
+server.create_server("127.0.0.1", int(sys.argv[1]), in_memory=not sys.argv[2:],
               data_dir=sys.argv[2] if sys.argv[2:] else None).run()
 """
-
-
-def free_port():
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
 
 
 def wait_for(port, seconds=30):

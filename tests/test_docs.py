@@ -7,7 +7,6 @@ import pathlib
 import re
 import shlex
 import shutil
-import socket
 import sys
 
 import pytest
@@ -16,6 +15,7 @@ import tiny_config
 from absl import flags
 from absl.testing import flagsaver
 from documents import WRITTEN, document_name
+from ports import free_port
 from whole_runs import ROOT
 
 from checkpoints_convert.convert import VARIANT_FORMATS, convert_file
@@ -147,10 +147,7 @@ def run_command(words, generator, monkeypatch):
 def run_demo(words):
   """Serves the page that a command describes, on a port of its own, and opens it once."""
   given = dict(word.removeprefix("--").split("=", 1) for word in words)
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-  with server.serve(given.pop("runs", "runs"), "127.0.0.1", port) as page:
+  with server.serve(given.pop("runs", "runs"), "127.0.0.1", free_port()) as page:
     answer = requests.get(page.local_url, timeout=60)
   return 1 if given or "unseg-jax" not in answer.text else None
 

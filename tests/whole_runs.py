@@ -3,7 +3,6 @@
 import os
 import pathlib
 import signal
-import socket
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ import orbax.checkpoint as ocp
 import tiny_config
 from array_record.python import array_record_module
 from flax.traverse_util import flatten_dict
+from ports import free_port
 
 from unseg_jax.runtime import checkpoints, workdir
 from unseg_jax.segmentation import train
@@ -122,11 +122,8 @@ def die_in_training(after):
 
 def of_processes(count, devices=1):
   """The environment of each of several processes of one run, with so many devices each."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    port = free.getsockname()[1]
   common = {
-    "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+    "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
     "JAX_NUM_PROCESSES": str(count),
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
   }

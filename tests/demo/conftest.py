@@ -1,11 +1,11 @@
 """What the tests of the demo share: a folder of runs, the served page, and files to send to it."""
 
 import shutil
-import socket
 import struct
 import zlib
 
 import pytest
+from ports import free_port
 from whole_runs import ROOT, make_config
 
 from unseg_jax import pipeline
@@ -24,24 +24,11 @@ def runs(generator, finished, tmp_path_factory):
   return folder
 
 
-def find_port():
-  """Finds a port that nobody listens on."""
-  with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    return free.getsockname()[1]
-
-
-@pytest.fixture
-def free_port():
-  """A port that nobody listens on."""
-  return find_port()
-
-
 @pytest.fixture(scope="module")
 def served(runs, compile_quickly):
   """The served page, a `gradio.Blocks`, with these runs; its `local_url` says where it is."""
   pytest.importorskip("gradio", reason="the page needs Gradio")
-  with server.serve(str(runs), "127.0.0.1", find_port()) as page:
+  with server.serve(str(runs), "127.0.0.1", free_port()) as page:
     yield page
 
 

@@ -4,6 +4,7 @@ import concurrent.futures
 import gc
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from ports import free_port
 from whole_runs import ROOT, run_module, start_python
 
 from unseg_jax.demo import html, limits, runs, segment, server
@@ -20,6 +22,7 @@ from unseg_jax.demo import html, limits, runs, segment, server
 gradio_client = pytest.importorskip("gradio_client", reason="the page needs Gradio")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
+NOISE = (1200, 1600, 3)
 SETTINGS = (runs.SHIPPED, False, "none", 0.5, "#2060a0")
 
 
@@ -47,6 +50,21 @@ def photographs(photograph, tmp_path):
     image.crop((left, top, left + 96, top + 96)).save(path)
     paths.append(path)
   return paths
+
+
+@pytest.fixture
+def noise(tmp_path):
+  """A picture of a size at which holding on to it shows."""
+  path = tmp_path / "noise.png"
+  Image.fromarray(np.random.default_rng(0).integers(0, 255, NOISE, np.uint8)).save(path)
+  return path
+
+
+def wait_until(condition, otherwise):
+  deadline = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < deadline, otherwise
+    time.sleep(0.1)
 
 
 def test_of_twenty_uploads_at_once_each_gets_its_own_answer(served, photographs):
@@ -93,31 +111,56 @@ def test_only_uploads_and_listed_segmenters_are_read(served, photograph):
     client.predict(gradio_client.handle_file(str(photograph)), *settings, api_name="/segment")
 
 
-def test_nothing_is_left_when_the_server_ends(tmp_path, free_port, photograph):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port) as served:
+def test_nothing_is_left_when_the_server_ends(tmp_path, photograph):
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
     folder = pathlib.Path(os.environ["GRADIO_TEMP_DIR"])
     ask(served.local_url, photograph)
     assert any(folder.rglob("*.png"))
   assert not folder.exists()
 
 
-@pytest.mark.slow
-def test_stopped_by_the_machine_the_command_leaves_nothing(tmp_path, free_port, photograph):
+@pytest.fixture
+def command(tmp_path):
+  """The command in a process of its own, with this folder for its files; and the page's URL."""
   code = "import runpy; runpy.run_module('unseg_jax.demo', run_name='__main__')"
-  process = start_python(code, f"--port={free_port}", TMPDIR=tmp_path)
+  port = free_port()
+  process = start_python(code, f"--port={port}", TMPDIR=tmp_path)
   try:
-    assert process.stdout.readline().startswith(f"open http://127.0.0.1:{free_port} ")
-    ask(f"http://127.0.0.1:{free_port}/", photograph)
-    assert list(tmp_path.rglob("astronaut_head.png"))
-    process.terminate()
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert process.stdout.readline().startswith(f"open http://127.0.0.1:{port} ")
+    yield process, f"http://127.0.0.1:{port}/"
   finally:
     process.kill()
+
+
+@pytest.mark.slow
+def test_stopped_by_the_machine_the_command_leaves_nothing(command, tmp_path, photograph):
+  process, url = command
+  ask(url, photograph)
+  assert list(tmp_path.rglob("astronaut_head.png"))
+  process.terminate()
+  assert process.wait(timeout=60) == 128 + signal.SIGTERM
   assert not list(tmp_path.rglob("*.png"))
 
 
-def test_without_a_run_the_page_says_how_to_make_one(tmp_path, free_port):
-  with server.serve(str(tmp_path), "127.0.0.1", free_port) as served:
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_after_twenty_uploads_at_once_memory_is_as_before(command, noise):
+  process, url = command
+
+  def resident():
+    status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+    return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1))
+
+  ask(url, noise)
+  first = resident()
+  for _ in range(3):
+    with concurrent.futures.ThreadPoolExecutor(20) as visitors:
+      list(visitors.map(lambda _: ask(url, noise), range(20)))
+    wait_until(lambda: resident() < 1.25 * first, "the server is larger than it was")
+
+
+def test_without_a_run_the_page_says_how_to_make_one(tmp_path):
+  with server.serve(str(tmp_path), "127.0.0.1", free_port()) as served:
     client = gradio_client.Client(served.local_url, verbose=False)
     answer = client.predict(None, 0, 5, api_name="/explore")
   assert "python -m unseg_jax.main --config=configs/dcgan_faces.py --stages=search" in answer
@@ -137,32 +180,25 @@ def test_a_port_that_is_taken_is_one_message(served, tmp_path):
   assert done.stderr.startswith("error: ") and port in done.stderr
 
 
-def test_without_gradio_the_way_to_install_it_is_named(tmp_path, monkeypatch, free_port):
+def test_without_gradio_the_way_to_install_it_is_named(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "gradio", None)
   with (
     pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"),
-    server.serve(str(tmp_path), "127.0.0.1", free_port),
+    server.serve(str(tmp_path), "127.0.0.1", free_port()),
   ):
     pass
 
 
 @pytest.mark.slow
-def test_when_visitors_have_gone_nothing_of_their_pictures_is_held(served, tmp_path):
-  # What the process has from the system says less: its allocator keeps some of what was freed.
-  path = tmp_path / "large.png"
-  noise = np.random.default_rng(0).integers(0, 255, (1200, 1600, 3), np.uint8)
-  Image.fromarray(noise).save(path)
-  held = []
+def test_when_visitors_have_gone_nothing_of_their_pictures_is_held(served, noise):
+  held, others = [], set(served.state_holder.session_data)
   for _ in range(3):
     with concurrent.futures.ThreadPoolExecutor(20) as visitors:
-      list(visitors.map(lambda _: ask(served.local_url, path), range(20)))
-    deadline = time.monotonic() + 60
-    while served.state_holder.session_data:
-      assert time.monotonic() < deadline, "a session is still there"
-      time.sleep(0.1)
+      list(visitors.map(lambda _: ask(served.local_url, noise), range(20)))
+    wait_until(lambda: set(served.state_holder.session_data) <= others, "a session is still there")
     gc.collect()
     if not tracemalloc.is_tracing():
       tracemalloc.start()
     held.append(tracemalloc.get_traced_memory()[0])
   tracemalloc.stop()
-  assert held[2] - held[1] < noise.nbytes, held
+  assert held[2] - held[1] < np.prod(NOISE), held

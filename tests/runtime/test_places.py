@@ -104,6 +104,27 @@ def test_a_long_fault_keeps_everything_here_and_the_next_run_sends_it(store, tmp
   assert "a.json" in stores.open_store(url).list()
 
 
+def test_an_object_that_arrived_short_is_sent_again(store, tmp_path, monkeypatch, caplog):
+  _, url = store
+  place = stores.open_store(url)
+  whole, cut = tmp_path / "whole", tmp_path / "cut"
+  whole.write_bytes(b"1234\r")
+  cut.write_bytes(b"123")
+  paths, put_file = iter([cut]), place.files.put_file
+  monkeypatch.setattr(
+    place.files, "put_file", lambda path, target: put_file(str(next(paths, path)), target)
+  )
+  assert place.upload(whole, "object").size == 5
+  assert place.read("object") == b"1234\r"
+  assert "3 of 5 bytes arrived" in caplog.text
+
+
+def test_an_object_that_is_not_there_is_named(store):
+  _, url = store
+  with pytest.raises(FileNotFoundError, match=r"nothing\.png"):
+    stores.open_store(url).read("nothing.png")
+
+
 def test_a_bucket_that_is_not_there_is_named(store):
   _, url = store
   with pytest.raises(FileNotFoundError, match=r"no (such )?bucket"):

@@ -74,8 +74,16 @@ class Store:
   def upload(self, path: Path, name: str) -> Entry:
     """Puts a file there, whole or not at all."""
     target = f"{self.root}/{name}"
-    self.patiently("write", name, lambda: self.files.put_file(str(path), target))
-    return self.entry(name) or Entry(path.stat().st_size, "")
+    size = path.stat().st_size
+
+    def put() -> Mapping[str, Any]:
+      self.files.put_file(str(path), target)
+      info = self.files.info(target)
+      if info["size"] != size:
+        raise ConnectionError(f"{info['size']} of {size} bytes arrived")
+      return info
+
+    return Entry(size, _tag(self.patiently("write", name, put)))
 
   def download(self, name: str, path: Path, size: int) -> None:
     """Gets an object as a file, whole or not at all."""
@@ -185,6 +193,8 @@ def _explained(error: Exception, where: str, what: str) -> Exception:
     )
   if status == 404:
     return FileNotFoundError(f"{where}: there is no such bucket ({_first_line(error)})")
+  if type(error).__name__ == "NotFoundError":  # obstore's, which is no OSError.
+    return FileNotFoundError(f"{where}: there is no such object or bucket")
   known = isinstance(error, OSError | ValueError)
   return error if known else OSError(f"{where}: could not {what} ({_first_line(error)})")
 
