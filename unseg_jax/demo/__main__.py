@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from absl import logging as absl_logging
 
-from unseg_jax.demo import server
+from unseg_jax.demo import memory, server
 from unseg_jax.runtime import parallel
 
 
@@ -33,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
       raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
     # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads there.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    memory.let_large_blocks_go()
     parallel.keep_compiled()
     with server.serve(given.runs, given.host, given.port) as page:
       print(server.describe(given.host, given.port), flush=True)

@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from unseg_jax.demo import direction, found, html, limits, runs, segment
+from unseg_jax.demo import direction, found, html, limits, memory, runs, segment
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting.contents import find_pictures
 from unseg_jax.reporting.pictures import shrink
@@ -57,6 +57,7 @@ def build(folder: Path) -> gr.Blocks:
     def forget(visitor: gr.Request) -> None:
       # Gradio would hold on to a page that was closed, what it showed included.
       page.state_holder.session_data.pop(visitor.session_hash, None)
+      memory.return_freed()
 
     page.unload(forget)
   return page.queue(default_concurrency_limit=1, max_size=WAITING)
