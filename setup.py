@@ -106,6 +106,7 @@ setup(
       "nbformat",
       "playwright",  # Drives a Chromium that is there; it brings none.
       "pytest",
+      "pytest-xdist",  # Runs the tests on two cores.
       "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",
       "scikit-image",

@@ -165,7 +165,7 @@ def test_what_is_refused_is_one_message_and_the_page_lives_on(
     said.wait_for()
     assert said.count() == 1
     assert message in said.inner_text() and refused[kind].name in said.inner_text()
-    assert page.locator("#views img, #picture img").count() == 0
+    playwright.expect(page.locator("#views img, #picture img")).to_have_count(0)
     page.get_by_test_id("toast-close").click()
     said.wait_for(state="detached")
     send(page, photograph)
