@@ -62,6 +62,17 @@ def test_what_others_changed_or_removed_is_so_here_too(store, tmp_path, monkeypa
   assert found == {"kept": b"before", "changed": b"after"}
 
 
+def test_large_files_of_several_places_come_at_once(store, tmp_path, monkeypatch):
+  _, url = store
+  urls = [f"{url}/one", f"{url}/two"]
+  for number, place in enumerate(urls):
+    workdir.write_bytes(places.local(place) / "shard.array_record-00000", bytes([number]))
+  bucket_servers.move_to(tmp_path / "other", monkeypatch)
+  shards = [places.local(place) / "shard.array_record-00000" for place in urls]
+  places.fetch(shard for shard in shards)
+  assert [shard.read_bytes() for shard in shards] == [b"\0", b"\1"]
+
+
 def test_a_folder_that_counts_as_a_whole_is_not_seen_before_it_is(store, tmp_path, monkeypatch):
   _, url = store
   here = places.local(url)

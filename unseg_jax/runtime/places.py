@@ -279,6 +279,7 @@ def pull() -> None:
 
 def fetch(paths: Iterable[Path]) -> None:
   """Gets large files, those that belong to a place's copy and are there."""
+  paths = list(paths)
   for copy in _copies.values():
     names = [copy.name(path) for path in paths if path.is_relative_to(copy.folder)]
     copy.fetch(name for name in names if name in copy.there)
