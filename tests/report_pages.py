@@ -102,7 +102,7 @@ def browse(page, width, folder, *more_flags):
     ],
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   result = re.search(r'type="application/json">(.*?)</script>', done.stdout, flags=re.DOTALL)
   assert result and result[1], done.stderr

@@ -60,7 +60,7 @@ def execute(tmp_path, monkeypatch):
       notebook.cells.append(nbformat.v4.new_code_cell(cell.source, id=f"{cell.id}-again"))
     notebook.cells.append(nbformat.v4.new_code_cell(then, id="then"))
     resources = {"metadata": {"path": str(tmp_path)}}
-    NotebookClient(notebook, timeout=120, kernel_name="python3", resources=resources).execute()
+    NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources).execute()
     return notebook
 
   return run

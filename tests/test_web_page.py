@@ -71,7 +71,7 @@ def choose(page, path):
 
 
 def wait(page):
-  sync_api.expect(page.get_by_role("status")).to_have_text("", timeout=30_000)
+  sync_api.expect(page.get_by_role("status")).to_have_text("", timeout=60_000)
   return page.locator("#problem").inner_text()
 
 

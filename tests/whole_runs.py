@@ -82,7 +82,7 @@ def start_python(code, *arguments, **environment):
 def finish(process):
   """Waits for a process; returns it as `subprocess.run` does."""
   try:
-    output, errors = process.communicate(timeout=180)
+    output, errors = process.communicate(timeout=300)
   finally:
     process.kill()
   return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
@@ -91,7 +91,7 @@ def finish(process):
 def run_command(*arguments):
   """Runs Python with these arguments in the repository's root; it must succeed."""
   done = subprocess.run(
-    [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=120
+    [sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=300
   )
   assert done.returncode == 0, done.stderr
   return done

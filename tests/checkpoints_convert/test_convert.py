@@ -23,7 +23,7 @@ from unseg_jax.runtime import checkpoints, pictures
 
 def run_command(*arguments):
   return subprocess.run(
-    [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300
   )
 
 

@@ -23,7 +23,7 @@ FLAGS = (
   "--no-sandbox --disable-gpu --disable-background-networking "
   "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 )
-WAIT = 30_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
+WAIT = 60_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ def test_the_command(searched, other, status, said):
     env=os.environ | {"PYTHONPATH": str(ROOT)},
     capture_output=True,
     text=True,
-    timeout=120,
+    timeout=300,
   )
   assert done.returncode == status, done.stderr
   assert said in (done.stderr if status else done.stdout)
