@@ -90,6 +90,13 @@ def environment(kind, address, cache):
   return of_kind[kind] | {"XDG_CACHE_HOME": str(cache)}
 
 
+def use(kind, address, machine, monkeypatch):
+  """Goes on as on a fresh machine that knows the store, whose cache folder is this one."""
+  for name, value in environment(kind, address, machine).items():
+    monkeypatch.setenv(name, value)
+  move_to(machine, monkeypatch)
+
+
 def move_to(machine, monkeypatch):
   """Goes on as on a fresh machine, whose cache folder is this one."""
   for copy in places._copies.values():

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, monkeypatch):
   with bucket_servers.server(kind) as real:
     proxy = bucket_servers.Proxy(real)
-    move(monkeypatch, proxy.address, tmp_path / "one", kind)
+    bucket_servers.use(kind, proxy.address, tmp_path / "one", monkeypatch)
     monkeypatch.chdir(tmp_path)
     proxy.faulty = 20
     url = f"{kind}://bucket/runs/tiny"
@@ -58,7 +58,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
 
 def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_path, monkeypatch):
   with bucket_servers.server("s3") as address:
-    move(monkeypatch, address, tmp_path / "one")
+    bucket_servers.use("s3", address, tmp_path / "one", monkeypatch)
     bucket = stores.open_store("s3://bucket")
     example = ROOT / "unseg_jax" / "pretrained" / "example"
     np.save(tmp_path / "latents.npy", np.zeros((3, 8), np.float32))
@@ -119,7 +119,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
 ):
   with bucket_servers.server("s3") as address:
     url = "s3://bucket/runs/together"
-    move(monkeypatch, address, tmp_path / "zero")
+    bucket_servers.use("s3", address, tmp_path / "zero", monkeypatch)
     bucket = stores.open_store(url)
     # From one and the same direction: several devices find it up to rounding.
     for path in sorted((finished / "search").glob("*")):
@@ -145,7 +145,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
     for process in run("live", ("one", "three")):
       assert process.returncode == 0, process.stderr
 
-    move(monkeypatch, address, tmp_path / "four")
+    bucket_servers.use("s3", address, tmp_path / "four", monkeypatch)
     there = fetched(url, finished)
     for split in SIZES:
       assert records(there, split) == records(finished, split)
@@ -155,13 +155,6 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
     assert found["step"] == expected["step"]
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
     assert (there / "report.html").exists() and (there / "metrics.json").exists()
-
-
-def move(monkeypatch, address, machine, kind="s3"):
-  """Goes on as on a fresh machine that knows the server."""
-  for name, value in bucket_servers.environment(kind, address, machine).items():
-    monkeypatch.setenv(name, value)
-  bucket_servers.move_to(machine, monkeypatch)
 
 
 def fetched(url, finished):
@@ -177,7 +170,7 @@ def test_a_store_that_goes_away_in_every_stage_loses_nothing(
 ):
   with bucket_servers.server("s3") as real:
     proxy = bucket_servers.Proxy(real)
-    move(monkeypatch, proxy.address, tmp_path / "one")
+    bucket_servers.use("s3", proxy.address, tmp_path / "one", monkeypatch)
     run_stage = pipeline._run_stage
 
     def interrupted(this, stage):
@@ -188,7 +181,7 @@ def test_a_store_that_goes_away_in_every_stage_loses_nothing(
 
     monkeypatch.setattr(pipeline, "_run_stage", interrupted)
     pipeline.run(config, "s3://bucket/runs/cut", pipeline.STAGES)
-    move(monkeypatch, proxy.address, tmp_path / "two")
+    bucket_servers.use("s3", proxy.address, tmp_path / "two", monkeypatch)
     assert_same_result(fetched("s3://bucket/runs/cut", finished), finished)
     proxy.close()
 
@@ -203,7 +196,7 @@ def test_a_run_killed_at_random_ends_in_the_same_result(
     process = start_python(KILLS, generator, "s3://bucket/killed", kills, 12, **environment)
     _, errors = process.communicate(timeout=120 + 20 * kills)
     assert process.returncode == 0, errors
-    move(monkeypatch, address, tmp_path / "two")
+    bucket_servers.use("s3", address, tmp_path / "two", monkeypatch)
     names = stores.open_store("s3://bucket/killed").list()
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     for number in {name.partition("/")[0] for name in names}:

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -106,6 +107,14 @@ def run_module(name, folder, *arguments):
     capture_output=True,
     text=True,
   )
+
+
+def wait_until(condition, otherwise):
+  """Waits a minute for a condition, which else fails the test with this message."""
+  deadline = time.monotonic() + 60
+  while not condition():
+    assert time.monotonic() < deadline, otherwise
+    time.sleep(0.05)
 
 
 def die_in_training(after):

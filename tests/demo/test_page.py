@@ -4,12 +4,12 @@ import base64
 import contextlib
 import io
 import shutil
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 from report_pages import CHROMIUM
+from whole_runs import wait_until
 
 from unseg_jax.runtime import picture_files
 from unseg_jax.segmentation.segmenter import Segmenter
@@ -198,10 +198,7 @@ def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph
   assert picture(page, "Mask of your picture").any()
   (there,) = (each for each in held() if each.name == photograph.stem)
   page.close()
-  deadline = time.monotonic() + WAIT / 1000
-  while any(each is there for each in held()):
-    assert time.monotonic() < deadline, "the picture is still there"
-    time.sleep(0.05)
+  wait_until(lambda: all(each is not there for each in held()), "the picture is still there")
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ import pathlib
 import re
 import signal
 import sys
-import time
 import tracemalloc
 
 import numpy as np
@@ -15,7 +14,7 @@ import pytest
 import requests
 from PIL import Image
 from ports import free_port
-from whole_runs import ROOT, run_module, start_python
+from whole_runs import ROOT, run_module, start_python, wait_until
 
 from unseg_jax.demo import html, limits, runs, segment, server
 
@@ -58,13 +57,6 @@ def noise(tmp_path):
   path = tmp_path / "noise.png"
   Image.fromarray(np.random.default_rng(0).integers(0, 255, NOISE, np.uint8)).save(path)
   return path
-
-
-def wait_until(condition, otherwise):
-  deadline = time.monotonic() + 60
-  while not condition():
-    assert time.monotonic() < deadline, otherwise
-    time.sleep(0.1)
 
 
 def test_of_twenty_uploads_at_once_each_gets_its_own_answer(served, photographs):

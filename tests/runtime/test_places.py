@@ -20,15 +20,9 @@ def store(address, tmp_path, monkeypatch):
   """The store behind a proxy, and the URL of a place in it."""
   kind, real = address
   proxy = bucket_servers.Proxy(real)
-  use(kind, proxy.address, tmp_path / "cache", monkeypatch)
+  bucket_servers.use(kind, proxy.address, tmp_path / "cache", monkeypatch)
   yield proxy, f"{kind}://bucket/{tmp_path.name}"
   proxy.close()
-
-
-def use(kind, address, cache, monkeypatch):
-  for name, value in bucket_servers.environment(kind, address, cache).items():
-    monkeypatch.setenv(name, value)
-  monkeypatch.setattr(places, "_copies", {})
 
 
 def test_what_is_written_is_there_on_another_machine(store, tmp_path, monkeypatch):

@@ -76,14 +76,14 @@ class Store:
     target = f"{self.root}/{name}"
     size = path.stat().st_size
 
-    def put() -> Mapping[str, Any]:
+    def put() -> Entry:
       self.files.put_file(str(path), target)
-      info = self.files.info(target)
-      if info["size"] != size:
-        raise ConnectionError(f"{info['size']} of {size} bytes arrived")
-      return info
+      entry = self.entry(name)
+      if entry is None or entry.size != size:
+        raise ConnectionError(f"{entry.size if entry else 0} of {size} bytes arrived")
+      return entry
 
-    return Entry(size, _tag(self.patiently("write", name, put)))
+    return self.patiently("write", name, put)
 
   def download(self, name: str, path: Path, size: int) -> None:
     """Gets an object as a file, whole or not at all."""
@@ -193,8 +193,6 @@ def _explained(error: Exception, where: str, what: str) -> Exception:
     )
   if status == 404:
     return FileNotFoundError(f"{where}: there is no such bucket ({_first_line(error)})")
-  if type(error).__name__ == "NotFoundError":  # obstore's, which is no OSError.
-    return FileNotFoundError(f"{where}: there is no such object or bucket")
   known = isinstance(error, OSError | ValueError)
   return error if known else OSError(f"{where}: could not {what} ({_first_line(error)})")
 
