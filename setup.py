@@ -4,8 +4,8 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-# The guided filter needs a superset of opencv-python-headless, which fills the same folder. pip
-# installs last what nothing else depends on: the superset wins.
+# pysodmetrics asks for opencv-python-headless below 5; the refinement needs its superset, which
+# fills the same folder. pip installs dependencies of dependencies first: the superset wins.
 BENCHMARKS = ["opencv-contrib-python-headless>=4.7,<5", "pysodmetrics>=1.6"]
 GCS = ["gcsfs>=2025.5"]
 # Not s3fs: it holds botocore to versions that what else needs boto3 rarely agrees with.
@@ -57,7 +57,6 @@ setup(
     "matplotlib>=3.8",
     "ml-collections",
     "numpy",
-    "opencv-python-headless>=4.7,<5",
     "optax",
     "orbax-checkpoint>=0.11",
     "pillow",

@@ -21,7 +21,6 @@ def faces_config() -> ml_collections.ConfigDict:
   """The face config with the reference implementation's filters only."""
   config = experiment.with_types(dcgan_faces.get_config())
   config.generate.roundness = 0.0
-  config.generate.refine = "none"
   return config
 
 

@@ -228,7 +228,6 @@ class TestRefusal:
   def test_training_pairs_made_on_the_fly(self, generator, photographs, tmp_path):
     config = adapting(generator, photographs)
     config.generate.num_images.train = 0
-    config.generate.refine = "none"
     with pytest.raises(ValueError, match=r"pairs on disk; set config\.generate\.num_images\.train"):
       pipeline.run(config, tmp_path / "run", STAGES)
     assert not (tmp_path / "run").exists()

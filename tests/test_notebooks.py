@@ -173,8 +173,7 @@ convert.VARIANT_FORMATS["golden"] = "dcgan"
       DATA_ROOT="data",
       BENCHMARKS=("ecssd",),
       PICTURE="example:astronaut_head.png",
-      OVERRIDES=tiny_settings()
-      | {"search.restarts": 2, "generate.num_images.train": 0, "generate.refine": "none"},
+      OVERRIDES=tiny_settings() | {"search.restarts": 2, "generate.num_images.train": 0},
     ),
     again=("convert", "search", "generate", "train", "evaluate"),
     then=MOVE_THE_SLIDER,

@@ -136,7 +136,7 @@ class TestTwoDirectionsAndRestarts:
 
   def test_the_agreement_of_light_and_dark_is_one_of_the_filters(self, searched):
     rates = workdir.read_json(searched / "generate" / "filters.json")["rates"]
-    assert rates.keys() == {"area", "agreement", "refinement", "all"}
+    assert rates.keys() == {"area", "agreement", "all"}
 
   def test_another_filter_is_another_ranking(self, searched, config):
     config.search.update({"directions": 2, "restarts": 2})

@@ -14,7 +14,7 @@ from unseg_jax import predict
 from unseg_jax.prediction import manifest
 from unseg_jax.reporting import pictures as drawing
 from unseg_jax.runtime import pictures
-from unseg_jax.synthesis import refinement
+from unseg_jax.segmentation import refinement
 
 FLAGS = flags.FLAGS
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.

@@ -41,8 +41,6 @@ def run_both(generator, folder, stages):
     config.train.steps = {STEPS}
     config.train.checkpoint_every = 10
     config.generate.num_images.train = images
-    if not images:  # Made on the device, where no mask is refined.
-      config.generate.refine = "none"
     pipeline.run(config, pathlib.Path(folder) / name, stages)
 """
 ALONE = (

@@ -18,7 +18,6 @@ def get_config():
   # A random network's pictures pass no filter that is made for photographs.
   config.generate.area = (0.0, 1.0)
   config.generate.histogram_maxima = 0
-  config.generate.refine = "grabcut"
   config.generate.chunk = 8
   config.generate.shard_candidates = 16
 

@@ -47,9 +47,6 @@ def get_config() -> ml_collections.ConfigDict:
   generate.histogram_maxima = 2  # Fewest local maxima of the histogram; 0: no such filter.
   generate.roundness = 0.0  # Least area / perimeter^2 of the largest component; 0: no such filter.
   generate.agreement = 0.0  # Least share of pixels on which `light` and `dark` agree; 0: no filter.
-  # "guided", "grabcut": fit the masks that all filters accept to the pictures' edges, by OpenCV.
-  generate.refine = "none"
-  generate.refined_iou = 0.0  # Of those, the least IoU of a mask with itself refined; 0: keep all.
   generate.latents = ""  # A .npy file [n, dim] to take the latents from; "": the generator's prior.
   generate.latent_noise = 0.0  # Standard deviation of the noise added to them.
   generate.dtype = "float32"  # What the generator computes in; or "bfloat16", or "auto".

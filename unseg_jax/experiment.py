@@ -20,8 +20,8 @@ from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.reporting import contents
 from unseg_jax.runtime import parallel
 from unseg_jax.runtime.tracking import EventWriter
-from unseg_jax.segmentation import adaptation, data_sets, train
-from unseg_jax.synthesis import candidates, generate, refinement, shards
+from unseg_jax.segmentation import adaptation, data_sets, refinement, train
+from unseg_jax.synthesis import candidates, generate, shards
 
 # In the order in which they run; their random streams are numbered by it.
 STAGES = ("search", "generate", "train", "adapt", "evaluate", "report")
@@ -89,8 +89,6 @@ class Run:
     # What is off is not remembered: workdirs from before there was such a setting are continued.
     if not config["train"]["backgrounds"]["share"]:
       del config["train"]["backgrounds"]
-    if config["generate"]["refine"] == "none":
-      del config["generate"]["refine"], config["generate"]["refined_iou"]
     del config["train"]["data_sets"]
     if self.data_sets:
       config["train"]["data_sets"] = data_sets.settings(self.data_sets)

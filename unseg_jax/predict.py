@@ -47,8 +47,8 @@ from unseg_jax.prediction.plan import Picture, plan
 from unseg_jax.prediction.segment import Job, segment
 from unseg_jax.runtime import parallel, places, preemption, process_flags, progress
 from unseg_jax.runtime.file_trees import FileTree
+from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
-from unseg_jax.synthesis import refinement
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."

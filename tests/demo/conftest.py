@@ -20,7 +20,6 @@ def runs(generator, finished, tmp_path_factory):
   config = make_config(generator)
   config.search.directions = 2
   config.generate.update({"agreement": 0.5, "histogram_maxima": 2, "area": (0.01, 1.0)})
-  config.generate.refine = "none"
   pipeline.run(config, folder / "light_and_dark", ("search",))
   return folder
 

@@ -84,22 +84,6 @@ def test_a_run_of_one_direction_has_no_dark_side(runs):
   assert ": shifted" in text and ": dark" not in text
 
 
-def test_a_run_that_refines_shows_refined_masks_and_what_they_keep(runs, generator):
-  search = direction.open_search(runs / "whole")
-  make = jax.jit(candidates.make_candidates(generators.load(generator), search.settings))
-  loaded, numbers = generators.load(generator), np.arange(direction.LATENTS)
-  raw = make(loaded.variables, search.directions, jax.random.key(7), numbers)
-  drawn = direction.explore(search, search.directions, 7, search.settings.shift)
-  for i, mask in enumerate(np.asarray(raw["mask"])):
-    refined, overlap, verdict = candidates.refine(mask, drawn.images[i], search.settings)
-    assert (drawn.masks[i] == refined).mean() > 0.99
-    *_, judged = direction.judge(drawn, i, search.settings)
-    assert judged.name == "refinement" and judged.accepted == verdict
-    assert float(judged.number) == pytest.approx(overlap, abs=0.01)
-    assert judged.wanted == "an IoU of at least 0, and the same area"
-  assert (drawn.masks != raw["mask"]).any()
-
-
 def test_an_opened_search_is_kept_until_it_changes(runs, tmp_path):
   shutil.copytree(runs / "whole", tmp_path / "run")
   first = direction.open_search(tmp_path / "run")

@@ -8,8 +8,8 @@ from unseg_jax import predict
 from unseg_jax.demo import runs as runs_lib
 from unseg_jax.demo import segment
 from unseg_jax.runtime import picture_files, workdir
+from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
-from unseg_jax.synthesis import refinement
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 

@@ -17,9 +17,9 @@ from configs import evaluate as evaluate_config
 from unseg_jax import pipeline
 from unseg_jax.evaluation import baselines, benchmarks, evaluate, folders, metrics, saliency
 from unseg_jax.runtime import checkpoints
+from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
-from unseg_jax.synthesis import refinement
 
 ROOT = Path(__file__).parents[2]
 WIDTHS = (2, 3, 4)

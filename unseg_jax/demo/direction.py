@@ -18,8 +18,7 @@ from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel, pictures, workdir
 from unseg_jax.synthesis import candidates
 
-# In the order in which they are shown.
-FILTERS = ("area", "histogram", "roundness", "agreement", "refinement")
+FILTERS = ("area", "histogram", "roundness", "agreement")  # In the order in which they are shown.
 LATENTS = 6
 LONGEST_SHIFT = 10.0  # Twice that of the paper.
 
@@ -52,10 +51,9 @@ class Drawn:
     shifted: uint8 [K, N, H, W, 3], after it, along each direction.
     difference: uint8 [N, H, W], `light` less `dark` in grey, 128 where they are equal; of one
       direction `light` less the image.
-    masks: bool [N, H, W], refined where the run refines them.
+    masks: bool [N, H, W].
     verdicts: for each filter that the run uses whether it accepts, bool [N].
-    numbers: what the filters decide by, [N] each; see `candidates.filter_numbers`, and
-      `candidates.refine`.
+    numbers: what the filters decide by, [N] each; see `candidates.filter_numbers`.
     seconds: what it took, all but the drawing of the page.
   """
 
@@ -156,20 +154,7 @@ def explore(search: Search, directions: np.ndarray, seed: int, shift: float) -> 
   found = jax.device_get(search.draw(directions, seed, shift))
   for name in ("images", "shifted", "difference"):
     found[name] = pictures.to_uint8(found[name])
-  if search.settings.get("refine", "none") != "none":  # Older runs have no such setting.
-    found = _refined(found, search.settings)
   return Drawn(**found, seconds=time.perf_counter() - start)
-
-
-def _refined(found: dict[str, Any], settings: ml_collections.ConfigDict) -> dict[str, Any]:
-  refine = functools.partial(candidates.refine, config=settings)
-  refined = [refine(*pair) for pair in zip(found["masks"], found["images"], strict=True)]
-  masks, overlaps, verdicts = (np.array(column) for column in zip(*refined, strict=True))
-  return found | {
-    "masks": masks,
-    "numbers": found["numbers"] | {"refinement": overlaps},
-    "verdicts": found["verdicts"] | {"refinement": verdicts},
-  }
 
 
 def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> list[Judgement]:
@@ -193,7 +178,6 @@ def _wanted(name: str, settings: ml_collections.ConfigDict) -> str:
     "histogram": f"at least {settings.histogram_maxima} maxima",
     "roundness": f"above {settings.roundness:g}, by its largest part",
     "agreement": f"at least {settings.agreement:g} of the pixels",
-    "refinement": f"an IoU of at least {settings.get('refined_iou', 0):g}, and the same area",
   }[name]
 
 

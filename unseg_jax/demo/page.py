@@ -19,7 +19,7 @@ from unseg_jax.demo import direction, found, html, limits, memory, runs, segment
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting.contents import find_pictures
 from unseg_jax.reporting.pictures import shrink
-from unseg_jax.synthesis import refinement
+from unseg_jax.segmentation import refinement
 
 KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
 KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is not noticed.

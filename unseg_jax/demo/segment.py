@@ -11,8 +11,8 @@ from unseg_jax.demo import limits
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting import pictures as drawing
 from unseg_jax.runtime import workdir
+from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter
-from unseg_jax.synthesis import refinement
 
 THRESHOLDS = (0.02, 0.98)  # At 0 and 1, everything would be on one side.
 

@@ -14,9 +14,8 @@ from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, salien
 from unseg_jax.evaluation.source import Source
 from unseg_jax.runtime import parallel, places
 from unseg_jax.runtime.ahead import ahead
-from unseg_jax.segmentation import many
+from unseg_jax.segmentation import many, refinement
 from unseg_jax.segmentation.segmenter import Segmenter, combine
-from unseg_jax.synthesis import refinement
 
 Pair = tuple[np.ndarray, np.ndarray]
 Answer = Callable[[tuple[int, int]], np.ndarray]  # A probability from a picture's size alone.

@@ -15,9 +15,8 @@ from unseg_jax.runtime import picture_files, places
 from unseg_jax.runtime.ahead import ahead
 from unseg_jax.runtime.file_trees import FileTree
 from unseg_jax.runtime.stores import open_store
-from unseg_jax.segmentation import many
+from unseg_jax.segmentation import many, refinement
 from unseg_jax.segmentation.segmenter import Segmenter, combine
-from unseg_jax.synthesis import refinement
 
 BATCH_SIZE = 8  # Of pictures of one padded size, for each device.
 THREADS = 8  # That read, and as many that encode and write: a store answers slowly.

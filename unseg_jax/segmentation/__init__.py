@@ -2,8 +2,8 @@
 
 In: (image, mask) pairs, from disk or made on the fly. Out: checkpoints, which `Segmenter.restore`
 turns into a function of a picture. Open `train.py` first, then `unet.py`; `segmenter.py` runs a
-trained network on pictures of any size, `many.py` on many of them at a time. `data_sets.py` finds
-the sets of other runs to train on, `adaptation.py` goes on with pictures that have no labels.
-`onnx_export.py` and `jax_export.py` write a segmenter for other programs, `web_export.py` for a
-browser, whose page is in `web/`.
+trained network on pictures of any size, `many.py` on many of them at a time, and `refinement.py`
+may fit its answer to their edges. `data_sets.py` finds the sets of other runs to train on,
+`adaptation.py` goes on with pictures that have no labels. `onnx_export.py` and `jax_export.py`
+write a segmenter for other programs, `web_export.py` for a browser, whose page is in `web/`.
 """

@@ -14,9 +14,9 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.runtime import checkpoints, parallel, preemption, progress
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import refinement, train
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
-from unseg_jax.synthesis import refinement, shards
+from unseg_jax.synthesis import shards
 
 SHARD_PICTURES = 256  # After so many pictures, what was labelled is on disk.
 SPLIT = "train"

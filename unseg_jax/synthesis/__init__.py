@@ -2,7 +2,6 @@
 
 In: a generator and its directions. Out: an ordinary TFDS data set of (image, mask) records.
 Open `candidates.py` first: latents become images, and these get masks (`masks.py`) and verdicts
-(`filters.py`), on the device. `generate.py` keeps what is accepted in shards (`shards.py`), and may
-fit its masks to the pictures' edges (`refinement.py`); `on_the_fly.py` hands it to the training
-instead, and writes nothing.
+(`filters.py`), on the device. `generate.py` keeps what is accepted in shards (`shards.py`);
+`on_the_fly.py` hands it to the training instead, and writes nothing.
 """

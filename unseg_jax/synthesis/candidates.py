@@ -1,7 +1,5 @@
 """From latents to candidates: images, their masks, and every filter's verdict, on the device.
 
-What the filters accept may then be refined, on the host (`refine`).
-
 Candidate `i` of a stream is a pure function of the stream's key and `i`, and, by the rule `std`, of
 the chunk around it. What is kept of the candidates becomes the data set (arXiv 2105.08127, section
 3.2).
@@ -17,7 +15,7 @@ import numpy as np
 
 from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel
-from unseg_jax.synthesis import filters, masks, refinement
+from unseg_jax.synthesis import filters, masks
 
 # The settings of `config.generate` that decide what a candidate is, and whether it is kept.
 SETTINGS = (
@@ -131,25 +129,6 @@ def filter_numbers(
   if len(shifted) == 2:
     numbers["agreement"] = _agreement(images, shifted, config)
   return numbers
-
-
-def refine(
-  mask: np.ndarray, image: np.ndarray, config: ml_collections.ConfigDict
-) -> tuple[np.ndarray, float, bool]:
-  """Refines the mask of a candidate that all filters accept, on the host.
-
-  Args:
-    mask: bool [H, W].
-    image: uint8 [H, W, 3].
-    config: `config.generate` of an experiment; its `refine` is not "none".
-
-  Returns:
-    The refined mask, its IoU with the given one, and whether it is accepted: neither changed too
-    much nor outside of `config.area`.
-  """
-  refined, iou = refinement.refine_mask(mask, image, config.refine)
-  low, high = config.area
-  return refined, iou, bool(iou >= config.refined_iou and low <= refined.mean() <= high)
 
 
 def _agreement(

@@ -19,7 +19,7 @@ import numpy as np
 
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import parallel, preemption, progress
-from unseg_jax.synthesis import candidates, latents, refinement, shards
+from unseg_jax.synthesis import candidates, latents, shards
 
 SPLITS = ("train", "validation", "test")
 # After so many candidates, a split that keeps too few of them is given up.
@@ -71,17 +71,11 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
       raise ValueError(
         f"config.generate.num_images.{split}={config.num_images[split]}: expected at least {least}"
       )
-  refinement.check_method(config.refine)
-  if not 0 <= config.refined_iou <= 1:
+  if config.latents and on_the_fly(config):
     raise ValueError(
-      f"config.generate.refined_iou={config.refined_iou}: expected an IoU within [0, 1]"
+      f"config.generate.latents={config.latents} needs a data set on disk; set "
+      "config.generate.num_images.train to its size"
     )
-  for name, off in (("latents", ""), ("refine", "none")):
-    if config[name] != off and on_the_fly(config):
-      raise ValueError(
-        f"config.generate.{name}={config[name]} needs a data set on disk; set "
-        f"config.generate.num_images.train to its size, or {name} to {off!r}"
-      )
 
 
 def on_the_fly(config: ml_collections.ConfigDict) -> bool:
@@ -204,7 +198,7 @@ def _generate_split(compute, config, folder, split, generator, rows) -> list[int
       else:
         shard = _Shard.started(path)
         done = index * config.shard_candidates, len(shard.chunks)
-        chunks = _refined(_chunks(compute, config, *done, rows), config, encoders)
+        chunks = _chunks(compute, config, *done, rows)
         _go_on(shard, chunks, config, encoders, generator.image_size, room, seen, bar)
         length = len(shard.records)
       told = parallel.gather([length, preemption.requested()])
@@ -291,24 +285,6 @@ def _chunks(compute, config, first: int, done: int, rows) -> Iterator[dict[str, 
       yield jax.tree.map(lambda x, offset=offset: x[offset : offset + config.chunk], arrays)
 
 
-def _refined(chunks, config, workers) -> Iterator[dict[str, Any]]:
-  """Refines the masks that the filters accept, and adds the verdict on what becomes of them.
-
-  The verdict `refinement` counts what is accepted by it and all others, as it sees nothing else.
-  """
-  if config.refine == "none":
-    yield from chunks
-    return
-  refine = functools.partial(candidates.refine, config=config)
-  for chunk in chunks:
-    masks, kept = chunk["mask"].copy(), np.zeros(len(chunk["mask"]), bool)
-    accepted = np.flatnonzero(chunk["verdicts"]["all"])
-    found = workers.map(refine, masks[accepted], chunk["image"][accepted])
-    for i, (refined, _, verdict) in zip(accepted, found, strict=True):
-      masks[i], kept[i] = refined, verdict
-    yield chunk | {"mask": masks, "verdicts": chunk["verdicts"] | {"all": kept, "refinement": kept}}
-
-
 def _encode_accepted(
   encoders, chunk, image_size: int, room: int
 ) -> list[concurrent.futures.Future]:
@@ -335,6 +311,6 @@ def _check_acceptance(seen: Acceptance, config) -> None:
         f"the filters reject almost everything: {seen}; at least "
         f"{config.minimum_acceptance:.1%} is expected (config.generate.minimum_acceptance). Look "
         "at the direction's picture; then widen config.generate.area, set the filter that rejects "
-        "most to 0 (components, histogram_maxima, roundness, agreement, refined_iou), set "
+        "most to 0 (components, histogram_maxima, roundness, agreement), set "
         "config.generate.invert, or search with another config.seed."
       )

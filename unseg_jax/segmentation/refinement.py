@@ -1,8 +1,6 @@
-"""Optional refinement of masks: they are drawn to the edges of the picture, on the host.
+"""Optional refinement of masks: probabilities are drawn to the edges of the picture.
 
-Of the generator's pictures before a segmenter learns from them (`refine_mask`), and of what it says
-of others (`refine`). Off by default, as the paper (arXiv 2105.08127) uses and reports its masks
-unrefined. The guided filter and
+Off by default, as the paper (arXiv 2105.08127) reports its masks unrefined. The guided filter and
 GrabCut are OpenCV's. A bilateral solver and a dense conditional random field (CRF) are not offered:
 OpenCV's packages on PyPI are built without its bilateral solver, and no dense CRF that is still
 maintained comes as a package for current versions of Python.
@@ -12,7 +10,6 @@ import functools
 import types
 
 import numpy as np
-from scipy import ndimage
 
 METHODS = ("none", "guided", "grabcut")
 
@@ -28,9 +25,6 @@ _EPSILON = 1e-3 * 255**2
 # GrabCut keeps what is at least so likely foreground or background; the rest it decides by colour.
 _SURE = 0.99
 _GRABCUT_ITERATIONS = 3
-# How far from its outline a mask without probabilities is unsure, as a standard deviation, of the
-# shorter side: what is within 4.7 of 64 pixels of it is not `_SURE`.
-_BLUR = 1 / 32
 
 
 def refine(probability: np.ndarray, image: np.ndarray, method: str) -> np.ndarray:
@@ -61,27 +55,6 @@ def refine(probability: np.ndarray, image: np.ndarray, method: str) -> np.ndarra
   refined = _ximgproc().guidedFilter(np.ascontiguousarray(image), probability, radius, _EPSILON)
   # Local linear models overshoot beside edges.
   return np.clip(refined, 0, 1)
-
-
-def refine_mask(mask: np.ndarray, image: np.ndarray, method: str) -> tuple[np.ndarray, float]:
-  """Refines a mask that does not say how sure it is: it is taken to be unsure near its outline.
-
-  Args:
-    mask: bool [H, W].
-    image: uint8 [H, W, 3], the picture.
-    method: as for `refine`; not "none".
-
-  Returns:
-    The refined mask, bool [H, W], and its intersection with the given one over their union: a
-    number in [0, 1] that is low where mask and picture contradict each other.
-
-  Raises:
-    ImportError, ValueError: as `refine`.
-  """
-  width = _BLUR * min(mask.shape)
-  probability = ndimage.gaussian_filter(mask.astype(np.float32), width, mode="nearest")
-  refined = refine(probability, image, method) > 0.5
-  return refined, float((refined & mask).sum() / max((refined | mask).sum(), 1))
 
 
 def check_method(method: str) -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from unseg_jax.synthesis import refinement
-from unseg_jax.synthesis.refinement import refine, refine_mask
+from unseg_jax.segmentation import refinement
+from unseg_jax.segmentation.refinement import refine
 
 
 def blurred_star(seed=0, height=150, width=200):
@@ -92,30 +92,6 @@ def test_grabcut_takes_any_picture_and_leaves_alone_what_is_one_thing(opencv, sh
   one_pixel = np.zeros(shape, np.float32)
   one_pixel[0, 0] = 1.0
   np.testing.assert_array_equal(refine(one_pixel, picture, "grabcut"), one_pixel)
-
-
-@pytest.mark.parametrize("method", ["guided", "grabcut"])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_mask_that_is_a_little_off_is_drawn_to_the_edges(opencv, seed, method):
-  star, picture, probability = blurred_star(seed)
-  mask = probability > 0.5
-  refined, overlap = refine_mask(mask, picture, method)
-  assert iou(mask, star) < 0.95 < iou(refined, star)
-  assert refined.dtype == bool and overlap == pytest.approx(iou(refined, mask))
-
-
-def test_a_mask_that_the_picture_contradicts_keeps_less_of_itself(opencv):
-  star, picture, _ = blurred_star()
-  disc = np.hypot(*(np.mgrid[:150, :200] - np.array([[[75]], [[100]]]))) < 40
-  assert refine_mask(disc, picture, "grabcut")[1] < 0.9
-  assert refine_mask(star, picture, "grabcut")[1] > 0.98
-
-
-@pytest.mark.parametrize("value", [False, True])
-def test_a_mask_of_one_thing_stays(value):
-  picture = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-  refined, overlap = refine_mask(np.full((8, 8), value), picture, "grabcut")
-  assert (refined == value).all() and overlap == value
 
 
 def test_none_changes_nothing():
