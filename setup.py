@@ -23,7 +23,18 @@ setup(
   long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
-  python_requires=">=3.11",
+  # .ci/versions runs the oldest and the newest of these, and of JAX and flax below.
+  python_requires=">=3.11,<3.14",
+  classifiers=[
+    "Development Status :: 4 - Beta",
+    "Intended Audience :: Science/Research",
+    "License :: OSI Approved :: Apache Software License",
+    "Programming Language :: Python :: 3.11",
+    "Programming Language :: Python :: 3.12",
+    "Programming Language :: Python :: 3.13",
+    "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    "Topic :: Scientific/Engineering :: Image Recognition",
+  ],
   # The configs become a part of the package: a top-level `configs` would be in everybody's way.
   packages=[
     *find_packages(include=["unseg_jax", "unseg_jax.*", "checkpoints_convert"]),
@@ -48,11 +59,11 @@ setup(
     "array_record",
     "clu",
     "dm-pix",
-    "flax>=0.12",
+    "flax>=0.12.7",
     "fsspec",
     "grain",
     "importlib_resources",  # TFDS imports it when a builder is made.
-    "jax>=0.10",
+    "jax>=0.10,<0.13",
     "jinja2>=3.1",
     "matplotlib>=3.8",
     "ml-collections",

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from unseg_jax.configs import dcgan_faces
 
 import cases
 import command_line
+import experiments
 from unseg_jax import default_config, generators
 from unseg_jax.direction import search
 from unseg_jax.runtime import parallel
@@ -34,7 +34,7 @@ CHUNK = 64  # Images at once.
 
 def compare_masks(count: int) -> np.ndarray:
   """Prints how far so many masks of the face generator agree; returns their images, uint8."""
-  config = dcgan_faces.get_config()
+  config = experiments.load("dcgan_faces.py")
   generator = generators.load(config.generator)
   direction = cases.faces_direction()
   exact, rough = (
@@ -128,7 +128,7 @@ def _chunks(array: np.ndarray) -> list[np.ndarray]:
 def main() -> None:
   """Compares the generators that are asked for."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--generators", default=dcgan_faces.get_config().generator)
+  parser.add_argument("--generators", default=experiments.load("dcgan_faces.py").generator)
   parser.add_argument("--steps", type=command_line.positive, default=100, help="of the search")
   parser.add_argument("--batch", type=command_line.positive, default=16, help="of the search")
   parser.add_argument("--count", type=command_line.positive, default=256, help="of candidates")

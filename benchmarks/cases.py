@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
-from unseg_jax.configs import dcgan_faces
 
-from unseg_jax import experiment
-from unseg_jax.direction import directions, search
+import experiments
+from unseg_jax import default_config
+from unseg_jax.direction import directions, step
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
 
@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
 
 def faces_config() -> ml_collections.ConfigDict:
   """The face config with the reference implementation's filters only."""
-  config = experiment.with_types(dcgan_faces.get_config())
+  config = default_config.with_types(experiments.load("dcgan_faces.py"))
   config.generate.roundness = 0.0
   return config
 
@@ -30,15 +30,15 @@ def faces_direction() -> np.ndarray:
 
 
 def draw(
-  generator: Generator, config: ml_collections.ConfigDict, step: jax.Array, indices: jax.Array
+  generator: Generator, config: ml_collections.ConfigDict, number: jax.Array, indices: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What the search step number `step` draws: latents, labels and radii of these elements."""
-  return search.draw(generator, config, jax.random.fold_in(jax.random.key(1), step), indices)
+  """What the search step number `number` draws: latents, labels and radii of these elements."""
+  return step.draw(generator, config, jax.random.fold_in(jax.random.key(1), number), indices)
 
 
 def search_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
   """The search step with its drawing, of (state, variables, indices), to run under `pmap`."""
-  update = search.make_step(generator, config)
+  update = step.make_step(generator, config)
 
   def draw_and_step(state, variables, indices):
     return update(state, variables, *draw(generator, config, state.step, indices))
@@ -48,16 +48,16 @@ def search_step(generator: Generator, config: ml_collections.ConfigDict) -> Call
 
 def search_state(
   generator: Generator, config: ml_collections.ConfigDict, restarts: int
-) -> search.SearchState:
+) -> step.SearchState:
   """The state before the first step, from random directions."""
   shape = (restarts, config.directions, *generator.latent_shape)
   start = directions.initial(jax.random.key(0), restarts * config.directions, shape[2:])
-  return search.initial_state(config, start.reshape(shape))
+  return step.initial_state(config, start.reshape(shape))
 
 
 def search_arguments(
   generator: Generator, config: ml_collections.ConfigDict, restarts: int
-) -> tuple[search.SearchState, Any, np.ndarray]:
+) -> tuple[step.SearchState, Any, np.ndarray]:
   """State, variables and the batch's indices for `search_step`, spread over all devices."""
   state, variables = parallel.replicate(
     (search_state(generator, config, restarts), generator.variables)

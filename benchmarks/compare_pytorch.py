@@ -31,7 +31,7 @@ from twins.search import Search
 from unseg_jax import default_config, generators
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import step as training
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import candidates
 
@@ -134,9 +134,9 @@ def measure_training(rounds: int, batch_size: int, divisor: int) -> list[Row]:
   found = parallel.jit(Unet(tuple(config.widths)).apply)(variables, images)
   print(f"U-Net: logits differ by {np.abs(found - expected).max():.1e}", end="")
 
-  state = train.initial_state(config, jax.random.key(0)).replace(**variables)
+  state = training.initial_state(config, jax.random.key(0)).replace(**variables)
   state = parallel.replicate(state)
-  step = parallel.pmap(train.make_step(config, jax.random.key(1)), donate_argnums=(0,))
+  step = parallel.pmap(training.make_step(config, jax.random.key(1)), donate_argnums=(0,))
   batch = parallel.shard(pairs)
 
   def run_jax():

@@ -38,6 +38,7 @@ import timing
 from unseg_jax import generators
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import step as training
 from unseg_jax.segmentation import train
 from unseg_jax.synthesis import candidates, generate, shards
 
@@ -93,8 +94,8 @@ def on_the_fly(rounds: int, config: ml_collections.ConfigDict, generator: Genera
   pairs, direction = config.generate.num_images.train, cases.faces_direction()
   steps = config.train.steps = pairs // config.train.batch_size
   key, keys = jax.random.key(0), map(jax.random.key, itertools.count())
-  update = train.make_step(config.train, key)
-  start = train.initial_state(config.train, key)
+  update = training.make_step(config.train, key)
+  start = training.initial_state(config.train, key)
 
   def train_once(begin):
     state, losses = parallel.replicate(start), []

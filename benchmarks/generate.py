@@ -23,6 +23,7 @@ import numpy as np
 
 import cases
 import command_line
+import experiments
 import published
 import timing
 import work
@@ -88,7 +89,7 @@ def torch_run(
 def print_memory(name: str) -> None:
   """Prints what a search step with the batch and microbatch of the generator's config needs."""
   architecture, config, config_file = published.GENERATORS[name]
-  settings = published.experiment(config_file).search
+  settings = experiments.load(config_file).search
   generator = published.random_generator(architecture, config)
   state = cases.search_state(generator, settings, restarts=1)
   shapes = jax.tree.map(

@@ -44,10 +44,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from unseg_jax.configs import bigbigan
 
 import bfloat16
 import command_line
+import experiments
 import paper_stages
 import projection
 import published
@@ -110,7 +110,7 @@ def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collectio
   Raises:
     ValueError: the batch does not split over the devices.
   """
-  config = bigbigan.get_config()
+  config = experiments.load("bigbigan.py")
   devices, least = parallel.device_count(), min(batch, config.search.batch_size)
   config.search.batch_size = max(least - least % devices, devices)
   config.train.batch_size = batch

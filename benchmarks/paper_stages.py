@@ -18,6 +18,7 @@ from twins import device
 from unseg_jax.direction import directions
 from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import step as training
 from unseg_jax.segmentation import train
 from unseg_jax.synthesis import candidates, shards
 
@@ -163,7 +164,7 @@ def _measure_forward(settings: Settings) -> None:
 def measure_train(settings: Settings, measured: Measured) -> None:
   """The training step from pairs on the devices, beside its twin, then from the disk."""
   config, devices = settings.config.train, parallel.device_count()
-  pairs, state = cases.noise_pairs(config), train.initial_state(config, jax.random.key(5))
+  pairs, state = cases.noise_pairs(config), training.initial_state(config, jax.random.key(5))
   note, torch_call = f"batch {config.batch_size}", None
   if settings.torch_device:
     from twins import unet
@@ -175,7 +176,7 @@ def measure_train(settings: Settings, measured: Measured) -> None:
     twin_loss = float(torch_call())
   batch = jax.pmap(lambda x: x)(parallel.shard(pairs))
   state = parallel.replicate(state)
-  step = train.make_step(config, jax.random.key(6))
+  step = training.make_step(config, jax.random.key(6))
   program = _compile(step, (state, batch), donate=(0,))
   if torch_call and devices == 1:
     state, loss = program.call(state, batch)
@@ -234,8 +235,8 @@ def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
 
 def _measure_begin(settings: Settings, begin: train.Begin) -> float:
   """Seconds of a training step with the pairs of `begin`."""
-  state = train.initial_state(settings.config.train, jax.random.key(5))
-  advance = begin(state, train.make_step(settings.config.train, jax.random.key(6)))
+  state = training.initial_state(settings.config.train, jax.random.key(5))
+  advance = begin(state, training.make_step(settings.config.train, jax.random.key(6)))
   call = timing.stepping(advance, parallel.replicate(state))
   jax.block_until_ready(call())  # Compiles.
   return timing.per_call(settings.rounds, DISK_TIMES * settings.seconds, call)[0]

@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 
 import ml_collections
-from unseg_jax.configs import bigbigan
+
+import experiments
 
 
 @dataclasses.dataclass
@@ -39,7 +40,7 @@ def project(
     config: the experiment's, as measured; smaller batches are scaled up.
     acceptance: the share of candidates that the filters keep.
   """
-  paper = bigbigan.get_config()
+  paper = experiments.load("bigbigan.py")
   pairs, steps = paper.generate.num_images.train, paper.train.steps
   larger = paper.train.batch_size / config.train.batch_size
   times = dict.fromkeys(("search", "generate", "train", "on the fly"))
@@ -77,7 +78,7 @@ def print_table(
     acceptance: the share of candidates that the filters keep.
     where: what the times are of.
   """
-  paper = bigbigan.get_config()
+  paper = experiments.load("bigbigan.py")
   pairs, steps = paper.generate.num_images.train, paper.train.steps
   samples = steps * paper.train.batch_size
   names = {

@@ -1,12 +1,10 @@
 """Every published generator's architecture at its full size, with random weights."""
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from checkpoints_convert import biggan_deep as biggan_deep_format
@@ -95,13 +93,6 @@ GENERATORS = {
     for size, data_set in ((512, "afhqcat"), (1024, "ffhq"))
   },
 }
-
-
-def experiment(config_file: str) -> ml_collections.ConfigDict:
-  """The settings of a config file such as `biggan.py:256`."""
-  file, _, argument = config_file.partition(":")
-  module = importlib.import_module(f"unseg_jax.configs.{file.removesuffix('.py')}")
-  return module.get_config(*([argument] if argument else []))
 
 
 def divided(widths: Sequence[int], divisor: int) -> tuple[int, ...]:

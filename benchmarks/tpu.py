@@ -39,9 +39,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unseg_jax.configs import bigbigan
-
 import command_line
+import experiments
 import projection
 import published
 from rate_table import significant
@@ -246,7 +245,7 @@ def main() -> None:
       print(crossing(result))
   units = measured(results)
   if units and arguments.batch is None:
-    config = bigbigan.get_config()
+    config = experiments.load("bigbigan.py")
     projection.print_table(units, config, arguments.acceptance, "by the estimates")
   if arguments.json:
     arguments.json.write_text(json.dumps(results, indent=1))

@@ -19,16 +19,17 @@ import ml_collections
 import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from unseg_jax.configs import dcgan_faces
 
 import cases
+import experiments
 import hlo
 import published
 import work
 from paper_stages import unit_direction
 from unseg_jax import generators
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import backgrounds, train
+from unseg_jax.segmentation import backgrounds
+from unseg_jax.segmentation import step as training
 from unseg_jax.synthesis import candidates, masks, on_the_fly
 
 CLOCK = 1.5e9  # Cycles a second of a v5e.
@@ -125,9 +126,9 @@ def candidates_step(generator: generators.Generator, config: Any, request: Reque
 def train_step(generator: generators.Generator, config: Any, request: Request) -> Step:
   """A training step on pairs that are there."""
   settings = config.train
-  state = jax.eval_shape(functools.partial(train.initial_state, settings), jax.random.key(5))
+  state = jax.eval_shape(functools.partial(training.initial_state, settings), jax.random.key(5))
   return Step(
-    train.make_step(settings, jax.random.key(6)),
+    training.make_step(settings, jax.random.key(6)),
     (state, cases.noise_pairs(settings)),
     (WHOLE, SPLIT),
     WHOLE,
@@ -140,8 +141,8 @@ def on_the_fly_step(generator: generators.Generator, config: Any, request: Reque
   """A training step that makes its pairs, where the filters keep all candidates."""
   settings = config.generate
   generator = generators.with_dtype(generator, settings.dtype)
-  state = jax.eval_shape(functools.partial(train.initial_state, config.train), jax.random.key(5))
-  update = train.make_step(config.train, jax.random.key(6))
+  state = jax.eval_shape(functools.partial(training.initial_state, config.train), jax.random.key(5))
+  update = training.make_step(config.train, jax.random.key(6))
   pool = jax.eval_shape(lambda: on_the_fly.empty_pool(config, 0))
   # What one step finds too many, the next one uses: on average there is a part of a round.
   rounds = config.train.batch_size / (settings.chunk * request.chips)
@@ -170,7 +171,7 @@ def labelling_turns(config: ml_collections.ConfigDict, size: int) -> tuple[float
   The masks are those of the embedded face generator, enlarged: larger generators' weights are not
   at hand, and with random weights masks are noise.
   """
-  faces = generators.load(dcgan_faces.get_config().generator)
+  faces = generators.load(experiments.load("dcgan_faces.py").generator)
   latents, labels = generators.sample_at(
     faces, jax.random.key(8), np.arange(LABELLED * config.chunk)
   )
@@ -207,7 +208,7 @@ def labelling_turns(config: ml_collections.ConfigDict, size: int) -> tuple[float
 def experiment(name: str, request: Request) -> ml_collections.ConfigDict:
   """The settings that the generator's config has, with what the request changes."""
   file = "dcgan_faces.py" if name == EMBEDDED else published.GENERATORS[name][2]
-  config = published.experiment(file)
+  config = experiments.load(file)
   for stage in (config.search, config.generate, config.train):
     stage.dtype = request.dtype
   config.train.batch_size = request.batch or config.train.batch_size
@@ -221,7 +222,7 @@ def experiment(name: str, request: Request) -> ml_collections.ConfigDict:
 def load(name: str) -> generators.Generator:
   """The embedded generator, or a published one with random weights."""
   if name == EMBEDDED:
-    return generators.load(dcgan_faces.get_config().generator)
+    return generators.load(experiments.load("dcgan_faces.py").generator)
   return published.random_generator(*published.GENERATORS[name][:2])
 
 

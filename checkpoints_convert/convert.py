@@ -40,7 +40,7 @@ from checkpoints_convert import (
 )
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
-from unseg_jax.runtime import checkpoints, download
+from unseg_jax.runtime import download, generator_files, workdir
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
 # `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.
@@ -67,7 +67,7 @@ def convert_file(
   variant: str | None = None,
   settings: Mapping[str, Any] | None = None,
   overwrite: bool = False,
-) -> checkpoints.GeneratorFile:
+) -> generator_files.GeneratorFile:
   """Converts one checkpoint to one generator file.
 
   Args:
@@ -106,8 +106,8 @@ def convert_file(
   except ValueError as error:
     where = f"; delete {path} to download it again from {source}" if is_url else ""
     raise ValueError(f"{error}{where}") from error
-  generator_file = checkpoints.GeneratorFile(*converted, source_sha256=checkpoints.sha256(path))
-  checkpoints.save_generator(output, generator_file)
+  generator_file = generator_files.GeneratorFile(*converted, source_sha256=workdir.sha256(path))
+  generator_files.save_generator(output, generator_file)
   return generator_file
 
 

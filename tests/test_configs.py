@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from checkpoints_convert.convert import FORMATS, VARIANT_FORMATS
-from unseg_jax import default_config, experiment, pipeline
+from unseg_jax import default_config, pipeline
 from unseg_jax.runtime import parallel
 
 PUBLISHED = [
@@ -80,7 +80,7 @@ def test_the_machine_decides_what_shipped_configs_compute_in(accelerator, expect
   for name, argument in [*EVERY, ("dcgan_faces", None)]:
     config = get_config(name, argument)
     config.lock()
-    found = experiment.with_types(config)
+    found = default_config.with_types(config)
     assert (found.generate.dtype, found.train.dtype) == (expected, expected), name
     assert found.search.dtype == "float32", "everything else hangs on the direction"
 
@@ -89,11 +89,11 @@ def test_what_is_chosen_by_hand_stays(monkeypatch):
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
   config = get_config("bigbigan")
   config.generate.dtype, config.search.dtype = "float32", "auto"
-  found = experiment.with_types(config)
+  found = default_config.with_types(config)
   assert (found.search.dtype, found.generate.dtype) == ("bfloat16", "float32")
 
 
 def test_settings_of_a_generator_of_ones_own_compute_in_float32_everywhere(monkeypatch):
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
-  found = experiment.with_types(default_config.get_config())
+  found = default_config.with_types(default_config.get_config())
   assert {found.search.dtype, found.generate.dtype, found.train.dtype} == {"float32"}

@@ -11,7 +11,7 @@ from whole_runs import GOLDEN, contents, last_state, make_config
 from checkpoints_convert.convert import convert_file
 from unseg_jax import pipeline
 from unseg_jax.runtime import workdir
-from unseg_jax.segmentation import data_sets, train
+from unseg_jax.segmentation import batches, data_sets
 from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.synthesis import shards
 
@@ -90,15 +90,15 @@ class TestMixture:
     self, finished, other, config
   ):
     sources = [shards.read(run / "generate", "train") for run in (finished, other)]
-    batches = train.batches(sources, [3.0, 1.0], config.train, 7)
-    again = train.batches(sources, [3.0, 1.0], config.train, 7)
+    found = batches.batches(sources, [3.0, 1.0], config.train, 7)
+    again = batches.batches(sources, [3.0, 1.0], config.train, 7)
     images = {
-      train._fit(source[i], 64)["image"].tobytes(): number
+      batches._fit(source[i], 64)["image"].tobytes(): number
       for number, source in enumerate(sources)
       for i in range(len(source))
     }
     for t in (0, 3, 50):
-      batch = batches[t]
+      batch = found[t]
       assert batch["image"].shape == (8, 64, 64, 3) and batch["mask"].shape == (8, 64, 64, 1)
       assert [images[image.tobytes()] for image in batch["image"]].count(1) == 2
       np.testing.assert_array_equal(batch["image"], again[t]["image"])

@@ -18,7 +18,7 @@ from whole_runs import (
 )
 
 from unseg_jax import pipeline
-from unseg_jax.runtime import checkpoints, preemption, workdir
+from unseg_jax.runtime import preemption, workdir
 from unseg_jax.synthesis import shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -255,7 +255,7 @@ class TestDamagedShards:
     changed = {path for path, state in before.items() if after[path] != state}
     assert changed == {flipped.relative_to(copied)}
     original = shards.shard_path(finished / "generate", "train", 1)
-    assert checkpoints.sha256(flipped) == checkpoints.sha256(original)
+    assert workdir.sha256(flipped) == workdir.sha256(original)
     assert records(copied, "train") == records(finished, "train")
 
   def test_a_missing_one_is_made_again_too(self, flipped, copied, config, finished):

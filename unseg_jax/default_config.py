@@ -127,6 +127,22 @@ def choose_types(config: ml_collections.ConfigDict) -> None:
   config.generate.dtype = config.train.dtype = AUTO
 
 
+def with_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns the config with the type to compute in named wherever it says `auto`.
+
+  That is bfloat16 on accelerators, which move half of the bytes for it, and float32 on CPUs, where
+  it is the faster one. A run's results remember what it was.
+  """
+  # Imported here: to read a config needs no JAX.
+  from unseg_jax.runtime import parallel
+
+  config = config.copy_and_resolve_references()
+  for stage in (config.search, config.generate, config.train):
+    if stage.dtype == AUTO:
+      stage.dtype = "bfloat16" if parallel.on_accelerator() else "float32"
+  return config
+
+
 def choose(variant: str, known: Sequence[str]) -> str:
   """Returns the variant that a config was asked for, as in `--config=configs/FILE.py:VARIANT`.
 

@@ -14,13 +14,12 @@ from typing import Any
 import jax
 import ml_collections
 
-from unseg_jax import default_config, generators
+from unseg_jax import generators
 from unseg_jax.direction import search
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.reporting import contents
-from unseg_jax.runtime import parallel
 from unseg_jax.runtime.tracking import EventWriter
-from unseg_jax.segmentation import adaptation, data_sets, refinement, train
+from unseg_jax.segmentation import adaptation, batches, data_sets, refinement, step
 from unseg_jax.synthesis import candidates, generate, shards
 
 # In the order in which they run; their random streams are numbered by it.
@@ -60,7 +59,7 @@ class Run:
     """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
     return EventWriter(self.workdir / "events")
 
-  def sources(self, split: str) -> dict[str, train.Source]:
+  def sources(self, split: str) -> dict[str, batches.Source]:
     """Opens a split of every data set that the segmenter learns from, by its row in the table."""
     if not self.data_sets:
       return {evaluate.SYNTHETIC: shards.read(self.workdir / "generate", split)}
@@ -103,19 +102,6 @@ class Run:
         name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
       }
     return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
-
-
-def with_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns the config with the type to compute in named wherever it says `auto`.
-
-  That is bfloat16 on accelerators, which move half of the bytes for it, and float32 on CPUs, where
-  it is the faster one. A run's results remember what it was.
-  """
-  config = config.copy_and_resolve_references()
-  for stage in (config.search, config.generate, config.train):
-    if stage.dtype == default_config.AUTO:
-      stage.dtype = "bfloat16" if parallel.on_accelerator() else "float32"
-  return config
 
 
 def stages_of(config: ml_collections.ConfigDict) -> list[str]:
@@ -168,7 +154,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
     _check_generator(config)
     search.check_config(config.search)
     generate.check_config(config.generate, config.search.directions)
-  train.check_config(config.train)
+  step.check_config(config.train)
   if config.adapt.images:
     adaptation.check_config(config.adapt)
     if not found and generate.on_the_fly(config.generate):

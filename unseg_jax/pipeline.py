@@ -15,7 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from unseg_jax import experiment
+from unseg_jax import default_config, experiment
 from unseg_jax.direction import pictures as direction_pictures
 from unseg_jax.direction import restarts, search
 from unseg_jax.evaluation import baselines, evaluate
@@ -53,7 +53,7 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are found before any work is done.
   """
-  config = experiment.with_types(config)
+  config = default_config.with_types(config)
   stages = experiment.choose(stages, config)
   directory = places.local(directory)
   if config.segmenter:
@@ -69,7 +69,7 @@ def run(
     for name in experiment.needed(stage, config):
       if name not in stages:
         workdir.require_stage(directory / name, name)
-  parallel.barrier("inputs are checked")
+  places.barrier("inputs are checked")
   if parallel.is_primary():
     if repair:
       for stage in ("generate", "adapt"):
@@ -77,7 +77,7 @@ def run(
     for stage in DERIVED:
       workdir.restart_stage_if_changed(directory / stage, this.settings(stage))
     workdir.write_json(directory / "config.json", config.to_dict())
-  parallel.barrier("the workdir is ready")
+  places.barrier("the workdir is ready")
   for stage in STAGES:
     if stage in stages:
       _run_stage(this, stage)
@@ -124,17 +124,17 @@ def _run_stage(this: Run, stage: str) -> None:
     return
   preemption.leave_if_requested(f"the stages before {stage} are complete")
   log.info("stage %s: %s", stage, places.in_urls(str(folder)))
-  parallel.barrier(f"{stage} begins")
+  places.barrier(f"{stage} begins")
   if parallel.is_primary():
     workdir.begin_stage(folder, settings)
-  parallel.barrier(f"{stage} is begun")
+  places.barrier(f"{stage} is begun")
   # The report takes little time: one process writes it, and the others wait.
   if parallel.is_primary() or stage != "report":
     STAGES[stage](this, folder)
-  parallel.barrier(f"{stage} ends")
+  places.barrier(f"{stage} ends")
   if parallel.is_primary():
     workdir.finish_stage(folder)
-  parallel.barrier(f"{stage} is complete")
+  places.barrier(f"{stage} is complete")
 
 
 def _search(this: Run, folder: Path) -> None:

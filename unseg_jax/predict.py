@@ -168,10 +168,10 @@ def predict(
     settings += f" background={background}"
   job = Job(segmenter, encoders, tree, refine, average)
   known = manifest.read(tree)
-  parallel.barrier("the manifest is read")
+  places.barrier("the manifest is read")
   if parallel.is_primary():
     manifest.fold(tree)
-  parallel.barrier("the manifest is in order")
+  places.barrier("the manifest is in order")
   own = [pictures[number] for number in parallel.own_numbers(len(pictures))]
   wanted = {picture: [picture.target + ending for ending in encoders] for picture in own}
   there = set()

@@ -18,7 +18,7 @@ from whole_runs import GOLDEN, ROOT
 from checkpoints_convert import contact_sheet, convert, dcgan
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
-from unseg_jax.runtime import checkpoints, pictures
+from unseg_jax.runtime import generator_files, pictures
 
 
 def run_command(*arguments):
@@ -48,7 +48,7 @@ def test_the_command_converts_a_generator_that_makes_the_same_pictures(tmp_path)
   with jax.default_matmul_precision("highest"):
     images = jax.jit(generator.generate)(generator.variables, golden["z"], None)
   assert np.abs(images - golden["image"]).max() < 1e-5
-  file = checkpoints.read_generator(path)
+  file = generator_files.read_generator(path)
   assert file.source_sha256 == hashlib.sha256((GOLDEN / "dcgan.pth").read_bytes()).hexdigest()
   assert Image.open(sheet).size == (2 * 64, 3 * 64)
 
@@ -250,7 +250,7 @@ def test_a_lightning_checkpoint_is_converted(tmp_path):
     output = tmp_path / f"{i}.safetensors"
     convert.convert_file(tmp_path / "a.ckpt", output, "dcgan")
     expected = dcgan.convert(small_checkpoint(), {})
-    found = checkpoints.read_generator(output)
+    found = generator_files.read_generator(output)
     assert found.config == expected[1]
     jax.tree.map(np.testing.assert_array_equal, found.variables, expected[2])
 

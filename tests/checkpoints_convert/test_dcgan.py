@@ -10,7 +10,7 @@ from whole_runs import GOLDEN, ROOT
 
 from checkpoints_convert import dcgan
 from unseg_jax import generators
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import generator_files, workdir
 
 PRETRAINED = ROOT / "unseg_jax" / "pretrained"
 
@@ -52,8 +52,8 @@ def test_batch_norm_counters_may_be_missing():
 def test_the_face_generator_that_ships_makes_upstreams_pictures():
   path = PRETRAINED / "dcgan_faces.safetensors"
   readme = (PRETRAINED / "README.md").read_text()
-  assert checkpoints.read_generator(path).source_sha256 in readme
-  assert checkpoints.sha256(path) in readme
+  assert generator_files.read_generator(path).source_sha256 in readme
+  assert workdir.sha256(path) in readme
   generator = generators.load("pretrained:dcgan_faces")
   golden = np.load(GOLDEN / "search_dcgan_faces.npz")
   with jax.default_matmul_precision("highest"):

@@ -11,7 +11,7 @@ from golden_unet import GOLDEN
 from whole_runs import run_command
 
 from checkpoints_convert.convert import convert_file
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import generator_files
 from unseg_jax.segmentation.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def converted(checkpoint, tmp_path, name="unet", **settings):
 
 def test_the_converted_published_network_gives_the_originals_logits(tmp_path):
   output = converted(make_state_dict(), tmp_path)
-  file = checkpoints.read_generator(output)
+  file = generator_files.read_generator(output)
   assert file.architecture == "unet"
   assert file.config == {"widths": [64, 128, 256, 512, 512], "image_size": 128}
   segmenter = Segmenter.restore(output)
@@ -69,11 +69,11 @@ def test_the_converted_published_network_gives_the_originals_logits(tmp_path):
 
 
 def test_the_originals_lightning_checkpoint_gives_the_same_segmenter(state_dict, tmp_path):
-  bare = checkpoints.read_generator(converted(state_dict, tmp_path, "bare"))
+  bare = generator_files.read_generator(converted(state_dict, tmp_path, "bare"))
   assert bare.config["widths"] == [4, 8, 16, 32, 32]
   for prefix in ("net.", "", "model.net."):
     output = converted(lightning(state_dict, prefix), tmp_path, "training")
-    output_file = checkpoints.read_generator(output)
+    output_file = generator_files.read_generator(output)
     assert output_file.config == bare.config
     jax.tree.map(np.testing.assert_array_equal, output_file.variables, bare.variables)
     (tmp_path / "training.safetensors").unlink()

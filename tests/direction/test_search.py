@@ -10,6 +10,7 @@ from tiny_generator import tiny_generator
 
 from unseg_jax import default_config, generators
 from unseg_jax.direction import directions, search
+from unseg_jax.direction import step as search_step
 from unseg_jax.runtime import parallel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,11 +26,12 @@ def paper_config(**changes):
 def test_twenty_steps_on_the_face_generator_equal_the_originals():
   golden = np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")
   generator, config = generators.load("pretrained:dcgan_faces"), paper_config()
-  state = parallel.replicate(search.initial_state(config, jnp.asarray(golden["d0"])[None, None]))
+  start = jnp.asarray(golden["d0"])[None, None]
+  state = parallel.replicate(search_step.initial_state(config, start))
   variables = parallel.replicate(generator.variables)
   labels = np.zeros(golden["z"].shape[1], np.int32)
   with jax.default_matmul_precision("highest"):
-    step = parallel.pmap(search.make_step(generator, config), donate_argnums=(0,))
+    step = parallel.pmap(search_step.make_step(generator, config), donate_argnums=(0,))
     for i, (latents, radii) in enumerate(zip(golden["z"], golden["r"], strict=True)):
       state, parts = step(state, variables, *parallel.shard((latents, labels, radii)))
       parts = parallel.unreplicate(parts)

@@ -16,7 +16,7 @@ from checkpoints_convert.convert import convert_file
 from configs import evaluate as evaluate_config
 from unseg_jax import pipeline
 from unseg_jax.evaluation import baselines, benchmarks, evaluate, folders, metrics, saliency
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import generator_files
 from unseg_jax.segmentation import refinement
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
@@ -37,7 +37,9 @@ def unet_file(tmp_path_factory):
   out["kernel"] = 20 * out["kernel"]
   path = tmp_path_factory.mktemp("unet") / "unet.safetensors"
   config = {"widths": WIDTHS, "image_size": 32}
-  checkpoints.save_generator(path, checkpoints.GeneratorFile("unet", config, variables, "0" * 64))
+  generator_files.save_generator(
+    path, generator_files.GeneratorFile("unet", config, variables, "0" * 64)
+  )
   return path
 
 

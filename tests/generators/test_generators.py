@@ -9,7 +9,7 @@ import pytest
 from whole_runs import GOLDEN
 
 from unseg_jax import generators
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import generator_files, workdir
 
 USER_MODULE = """
 import jax.numpy as jnp
@@ -56,15 +56,15 @@ def test_the_shipped_generator_makes_the_original_images(faces):
 
 def test_a_generator_is_known_by_its_files_hash(faces):
   path = pathlib.Path(generators.__file__).parents[1] / "pretrained" / "dcgan_faces.safetensors"
-  assert faces.identity == checkpoints.sha256(path)
+  assert faces.identity == workdir.sha256(path)
   assert generators.resolve(str(path)).identity == faces.identity
 
 
 def test_an_unknown_architecture_is_named_with_those_known(tmp_path):
   path = tmp_path / "a.safetensors"
   variables = {"params": {"kernel": np.ones(2, np.float32)}}
-  checkpoints.save_generator(
-    path, checkpoints.GeneratorFile("diffusion", {}, variables, source_sha256="0" * 64)
+  generator_files.save_generator(
+    path, generator_files.GeneratorFile("diffusion", {}, variables, source_sha256="0" * 64)
   )
   with pytest.raises(ValueError, match=r"a\.safetensors.*'diffusion'.*dcgan"):
     generators.load(path)

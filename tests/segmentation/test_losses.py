@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from unseg_jax import default_config
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import step
 from unseg_jax.segmentation.losses import mean_loss
 
 SURE = 30.0
@@ -56,4 +56,4 @@ def test_a_negative_overlap_is_refused():
   config = default_config.get_config()
   config.train.overlap = -1.0
   with pytest.raises(ValueError, match=r"config\.train\.overlap=-1\.0: expected"):
-    train.check_config(config.train)
+    step.check_config(config.train)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from unseg_jax.generators import PRETRAINED
-from unseg_jax.runtime import checkpoints, workdir
+from unseg_jax.runtime import generator_files, workdir
 
 SHIPPED = f"{PRETRAINED}faces"
 
@@ -36,5 +36,5 @@ def _inside(folder: Path) -> list[Path]:
 
 def _is_segmenter(path: Path) -> bool:
   if path.suffix == ".safetensors" and path.is_file():
-    return checkpoints.architecture(path) == "unet"
+    return generator_files.architecture(path) == "unet"
   return path.suffix == ".onnx" and path.is_file()

@@ -19,7 +19,6 @@ from flax import jax_utils
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unseg_jax.runtime import places
 from unseg_jax.runtime.cache import cache_folder
 
 AXIS = "devices"
@@ -132,10 +131,9 @@ def is_primary() -> bool:
 
 
 def barrier(name: str) -> None:
-  """Waits until every process is here; what the others wrote before is then on disk."""
+  """Waits until every process is here; see `places.barrier` for what they wrote before."""
   if process_count() > 1:
     multihost_utils.sync_global_devices(name)
-    places.pull()
 
 
 def own_numbers(count: int) -> range:

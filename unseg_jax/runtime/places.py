@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
+from unseg_jax.runtime import parallel
 from unseg_jax.runtime.cache import cache_folder
 from unseg_jax.runtime.stores import Entry, Store, open_store
 
@@ -275,6 +276,13 @@ def pull() -> None:
   """Gets what other processes published since."""
   for copy in _copies.values():
     copy.pull()
+
+
+def barrier(name: str) -> None:
+  """Waits until every process is here; what the others wrote before is then on disk."""
+  parallel.barrier(name)
+  if parallel.process_count() > 1:
+    pull()
 
 
 def fetch(paths: Iterable[Path]) -> None:

@@ -11,12 +11,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import fsspec
-import tenacity
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from unseg_jax.runtime.cache import cache_folder
+
+if TYPE_CHECKING:
+  import fsspec
+  import tenacity
 
 # A store that fails for longer than this ends the run.
 PATIENCE_SECONDS = 300
@@ -44,7 +45,7 @@ class Store:
   """
 
   url: str
-  files: fsspec.AbstractFileSystem
+  files: "fsspec.AbstractFileSystem"
   root: str
 
   def list(self, prefix: str = "") -> dict[str, Entry]:
@@ -123,9 +124,11 @@ class Store:
       FileNotFoundError, PermissionError: there is no such object or bucket, or no right to it.
       OSError: the store did not answer for `PATIENCE_SECONDS`.
     """
+    import tenacity  # Here, as in all of this file: local files need none of these libraries.
+
     where = f"{self.url}/{name}".rstrip("/")
 
-    def say(state: tenacity.RetryCallState) -> None:
+    def say(state: "tenacity.RetryCallState") -> None:
       reason = _first_line(state.outcome.exception())
       pause = state.next_action.sleep
       log.warning("%s: could not %s (%s); again in %.1f s", where, what, reason, pause)
@@ -231,13 +234,15 @@ def open_store(url: str) -> Store:
   return store
 
 
-def _file_system(scheme: str) -> fsspec.AbstractFileSystem:
+def _file_system(scheme: str) -> "fsspec.AbstractFileSystem":
   if scheme in EXTRAS:
     return _s3() if EXTRAS[scheme] == "s3" else _gcs()
+  import fsspec
+
   return fsspec.filesystem(scheme, use_listings_cache=False)
 
 
-def _gcs() -> fsspec.AbstractFileSystem:
+def _gcs() -> "fsspec.AbstractFileSystem":
   """By gcsfs, without its own attempts: they are silent, and as many whatever the patience."""
   # Its file system for buckets of another kind asks for each bucket's kind first.
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
@@ -255,7 +260,7 @@ def _gcs() -> fsspec.AbstractFileSystem:
   )
 
 
-def _s3() -> fsspec.AbstractFileSystem:
+def _s3() -> "fsspec.AbstractFileSystem":
   """By obstore: s3fs holds botocore to a version that others rarely agree with."""
   try:
     from obstore.auth.boto3 import Boto3CredentialProvider

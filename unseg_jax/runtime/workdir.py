@@ -5,6 +5,7 @@ stages before it included, and whether the result is complete.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -67,6 +68,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
   except json.JSONDecodeError as error:
     raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def sha256(path: str | os.PathLike) -> str:
+  """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,8 +13,9 @@ import jax
 import ml_collections
 import numpy as np
 
-from unseg_jax.runtime import checkpoints, parallel, preemption, progress
+from unseg_jax.runtime import checkpoints, parallel, places, preemption, progress
 from unseg_jax.segmentation import refinement, train
+from unseg_jax.segmentation.batches import Source
 from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.synthesis import shards
 
@@ -45,7 +46,7 @@ def adapt(
   config: ml_collections.ConfigDict,
   segmenter: Segmenter,
   pictures: tuple[int, Read],
-  sources: Sequence[train.Source],
+  sources: Sequence[Source],
   weights: Sequence[float],
   validate: Callable[[Segmenter], dict[str, float]],
   key: jax.Array,
@@ -118,7 +119,7 @@ def write_labelled(
       bar.update(min(count, (first + parallel.process_count()) * SHARD_PICTURES) - bar.n)
       if preemption.anyone_leaving():
         preemption.leave("the shards of labelled pictures that are whole are kept")
-  parallel.barrier("every picture is labelled")
+  places.barrier("every picture is labelled")
   _complete(segmenter.image_size, total, config.confidence, folder)
 
 
@@ -164,7 +165,7 @@ def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
   if parallel.is_primary():
     description = f"Squares of {kept} of {pictures} pictures, with a segmenter's masks."
     shards.write_metadata(folder, image_size, {SPLIT: lengths}, description)
-  parallel.barrier("the labelled pictures are complete")
+  places.barrier("the labelled pictures are complete")
 
 
 def confidence(probability: np.ndarray) -> float:

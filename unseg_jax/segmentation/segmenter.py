@@ -8,8 +8,9 @@ In two lines:
 
 import dataclasses
 import functools
+import importlib
+import types
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from unseg_jax.generators import PRETRAINED
-from unseg_jax.runtime import checkpoints, parallel, picture_files, places, workdir
-from unseg_jax.segmentation import onnx_files, unet
+from unseg_jax.runtime import parallel, picture_files
+from unseg_jax.segmentation import unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,28 +61,7 @@ class Segmenter:
       ImportError: an ONNX file needs what is not installed.
       ValueError: the file is damaged or holds something else.
     """
-    if str(folder).startswith(PRETRAINED):
-      folder = _pretrained(str(folder).removeprefix(PRETRAINED))
-    folder = places.local(folder)
-    if folder.is_file() and folder.suffix.lower() == ".onnx":
-      return cls({}, *onnx_files.read(folder))
-    if folder.is_file():
-      file = checkpoints.read_generator(folder)
-      if file.architecture != "unet":
-        raise ValueError(f"{folder} holds a {file.architecture} generator, expected a segmenter")
-      return cls.create(file.variables, file.config["widths"], file.config["image_size"])
-    if not (folder / "config.json").exists():
-      raise FileNotFoundError(
-        f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-        "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors or "
-        f"*.onnx, or {PRETRAINED}NAME."
-      )
-    config = workdir.read_json(folder / "config.json")
-    trained = folder / "train"
-    if adapted and workdir.has_complete_stage(folder / "adapt"):
-      trained = folder / "adapt" / f"round-{config['adapt']['rounds']}"
-    variables = checkpoints.restore_best(trained / "checkpoints")
-    return cls.create(variables, config["train"]["widths"], config["train"]["image_size"])
+    return _files().restore(folder, adapted)
 
   @property
   def widths(self) -> tuple[int, ...]:
@@ -107,10 +86,7 @@ class Segmenter:
       OSError: the file cannot be written.
       ValueError: an ONNX file has the weights.
     """
-    settings = {"widths": self.widths, "image_size": self.image_size}
-    checkpoints.save_generator(
-      path, checkpoints.GeneratorFile("unet", settings, self.variables, "")
-    )
+    _files().save(self, path)
 
   def __call__(
     self, image: np.ndarray | Image.Image | str | Path, average: bool = False
@@ -183,16 +159,9 @@ class Segmenter:
     return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
 
 
-def _pretrained(name: str) -> Path:
-  """The file of a segmenter that the package ships."""
-  files = sorted((Path(str(resources.files("unseg_jax"))) / "pretrained" / "segmenters").iterdir())
-  found = {path.stem: path for path in files}
-  if name not in found:
-    raise FileNotFoundError(
-      f"no segmenter {PRETRAINED}{name} ships with the package; expected one of "
-      + ", ".join(PRETRAINED + known for known in found)
-    )
-  return found[name]
+def _files() -> types.ModuleType:
+  """Imported when a file is read or written: what only computes needs none of its libraries."""
+  return importlib.import_module("unseg_jax.segmentation.segmenter_files")
 
 
 SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.

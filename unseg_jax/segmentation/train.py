@@ -2,161 +2,30 @@
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import flax.struct
-import grain.python as grain
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
-from PIL import Image
 
-from unseg_jax.generators import Generator, check_dtype, with_dtype
+from unseg_jax.generators import Generator, with_dtype
 from unseg_jax.runtime import checkpoints, parallel, preemption, progress, workdir
-from unseg_jax.segmentation import augmentation, backgrounds, losses
+from unseg_jax.segmentation.batches import Source, batches, read_ahead
 from unseg_jax.segmentation.segmenter import Segmenter
-from unseg_jax.segmentation.unet import Unet
+from unseg_jax.segmentation.step import TrainState, initial_state, make_step
 from unseg_jax.synthesis import on_the_fly
-
-
-@flax.struct.dataclass
-class TrainState:
-  """What training changes, and all that it needs to go on.
-
-  Attributes:
-    params: the U-Net's weights.
-    batch_stats: its running statistics.
-    optimizer_state: Adam's.
-    step: the number of steps taken.
-    candidates: how many candidates were used up, where pairs are made on the fly; else 0.
-  """
-
-  params: Any
-  batch_stats: Any
-  optimizer_state: optax.OptState
-  step: jax.Array
-  candidates: jax.Array
-
 
 # Takes a step; returns the next state, the loss and, where pairs are made on the fly, how many
 # there were for its batch.
 Advance = Callable[[TrainState], tuple[TrainState, jax.Array, jax.Array | None]]
 Begin = Callable[[TrainState, Callable[..., Any]], Advance]
-Source = Sequence[Mapping[str, Any]]  # A split for random access, as `shards.read` opens it.
 
 
 class TooFewPairs(Exception):
   """Pairs made on the fly run out, for the filters reject almost everything."""
-
-
-def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """The learning rate: `staircase` (the paper's: times `decay` every `decay_every`) or `cosine`."""
-  if config.schedule == "staircase":
-    return optax.exponential_decay(
-      config.learning_rate, config.decay_every, config.decay, staircase=True
-    )
-  if config.schedule == "cosine":
-    return optax.cosine_decay_schedule(config.learning_rate, config.steps)
-  raise ValueError(f"config.train.schedule={config.schedule!r}: expected staircase or cosine")
-
-
-def initial_state(
-  config: ml_collections.ConfigDict, key: jax.Array, start: Mapping[str, Any] | None = None
-) -> TrainState:
-  """Fresh weights, or those of a U-Net to start from (`params` and `batch_stats`)."""
-  variables = start
-  if variables is None:
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    variables = jax.jit(Unet(tuple(config.widths)).init)(key, images)
-  optimizer_state = optax.adam(schedule(config)).init(variables["params"])
-  zero = np.zeros((), np.int32)
-  return TrainState(variables["params"], variables["batch_stats"], optimizer_state, zero, zero)
-
-
-def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[..., Any]:
-  """Returns the training step, to run under `pmap` (averages over `parallel.AXIS`).
-
-  It maps a state and a batch (`image` `[n, S, S, 3]` uint8, `mask` `[n, S, S, 1]` uint8, `position`
-  `[n]` in the whole batch) to the next state and the mean loss.
-  """
-  network = Unet(tuple(config.widths), jnp.dtype(config.dtype))
-  optimizer = optax.adam(schedule(config))
-
-  def prepare(step, batch):
-    images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
-    found = batch["mask"][..., 0] > 127
-    step_key, position = jax.random.fold_in(key, step), batch["position"]
-    if config.backgrounds.share:
-      images = backgrounds.replace_all(step_key, images, found, position, config)
-    if config.augment:
-      keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(position)
-      images, found = jax.vmap(augmentation.augment)(keys, images, found)
-    return images, found.astype(jnp.int32)
-
-  def step(state, batch):
-    images, targets = prepare(state.step, batch)
-
-    def loss_function(params):
-      logits, updated = network.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-      )
-      return losses.mean_loss(logits, targets, config.overlap), updated["batch_stats"]
-
-    (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
-    gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = state.replace(
-      params=params, batch_stats=batch_stats, optimizer_state=optimizer_state, step=state.step + 1
-    )
-    return state, loss
-
-  return step
-
-
-def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for settings of `config.train` that make no sense."""
-  schedule(config)
-  if config.overlap < 0:
-    raise ValueError(f"config.train.overlap={config.overlap}: expected a weight of at least 0")
-  backgrounds.check_config(config.backgrounds)
-  check_dtype("config.train.dtype", config.dtype)
-
-
-def batches(
-  sources: Sequence[Source],
-  weights: Sequence[float],
-  config: ml_collections.ConfigDict,
-  seed: int,
-) -> grain.MapDataset:
-  """This process's part of the training batches: number `t` is a function of the seed and `t`."""
-  repeated = [
-    grain.MapDataset.source(source).seed(seed + number).shuffle().repeat()
-    for number, source in enumerate(sources)
-  ]
-  dataset = grain.MapDataset.mix(repeated, list(weights))
-  dataset = dataset.map(lambda record: _fit(record, config.image_size))
-  count = parallel.process_count()
-  return dataset.batch(config.batch_size // count)[parallel.process_index() :: count]
-
-
-def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
-  """Keeps image and mask, resized to the training's size where the generator's differs."""
-  image, mask = record["image"], record["mask"]
-  if image.shape[0] != size:
-    image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    mask = Image.fromarray(mask[..., 0]).resize((size, size), Image.Resampling.NEAREST)
-    mask = np.asarray(mask)[..., None]
-  return {"image": image, "mask": mask}
 
 
 def from_disk(config: ml_collections.ConfigDict, source: Source, key: jax.Array) -> Begin:
@@ -185,11 +54,7 @@ def from_mixture(
   def begin(state, update):
     order_key = jax.random.split(key, 3)[2]
     seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
-    # Half of the processors: where JAX computes on them as well, it needs the other half.
-    threads = max(1, (os.cpu_count() or 1) // 2)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
-    dataset = batches(sources, weights, config, seed)[int(state.step) :]
-    upcoming = iter(dataset.to_iter_dataset(options))
+    upcoming = read_ahead(batches(sources, weights, config, seed), int(state.step))
     step = parallel.pmap(update, donate_argnums=(0,))
     position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
 

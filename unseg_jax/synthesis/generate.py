@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime import parallel, places, preemption, progress
 from unseg_jax.synthesis import candidates, latents, shards
 
 SPLITS = ("train", "validation", "test")
@@ -126,7 +126,7 @@ def generate(
     compute_split = functools.partial(compute, variables, directions, keys)
     rows = None if given is None else latents.Rows(given, split, config.latent_noise)
     lengths[split] = _generate_split(compute_split, config, folder, split, generator, rows)
-  parallel.barrier("every shard is written")
+  places.barrier("every shard is written")
   total = Acceptance()
   for split in splits:
     for index in range(len(lengths[split])):

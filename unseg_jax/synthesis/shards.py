@@ -17,7 +17,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unseg_jax.runtime import checkpoints, places, workdir
+from unseg_jax.runtime import places, workdir
 
 NAME = "synthetic"
 JPEG_QUALITY = 95
@@ -107,7 +107,7 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
         "shards before it are kept."
       ) from error
     # The counts come first: a shard is complete when its own file is there.
-    workdir.write_json(known, counts | {"sha256": checkpoints.sha256(temporary)})
+    workdir.write_json(known, counts | {"sha256": workdir.sha256(temporary)})
 
 
 def write_under_way(path: Path, records: Sequence[bytes], chunks: Sequence[Any]) -> None:
@@ -175,7 +175,7 @@ def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
 
 
 def _is_as_written(path: Path) -> bool:
-  return path.exists() and checkpoints.sha256(path) == read_counts(path).get("sha256")
+  return path.exists() and workdir.sha256(path) == read_counts(path).get("sha256")
 
 
 def write_metadata(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from unseg_jax.runtime import checkpoints
+from unseg_jax.runtime import generator_files
 
 
 def small_generator(**changes):
@@ -24,13 +24,13 @@ def small_generator(**changes):
     },
     "source_sha256": "0" * 64,
   }
-  return checkpoints.GeneratorFile(**(values | changes))
+  return generator_files.GeneratorFile(**(values | changes))
 
 
 def test_a_generator_file_gives_back_what_was_saved(tmp_path):
   saved = small_generator()
-  checkpoints.save_generator(tmp_path / "new_folder" / "a.safetensors", saved)
-  found = checkpoints.read_generator(tmp_path / "new_folder" / "a.safetensors")
+  generator_files.save_generator(tmp_path / "new_folder" / "a.safetensors", saved)
+  found = generator_files.read_generator(tmp_path / "new_folder" / "a.safetensors")
   assert (found.architecture, found.config, found.source_sha256) == (
     saved.architecture,
     saved.config,
@@ -47,7 +47,7 @@ def test_a_generator_file_gives_back_what_was_saved(tmp_path):
 def test_the_same_generator_always_gives_the_same_bytes(tmp_path):
   # safetensors shuffles its metadata at every call: four equal files by chance are rare.
   for i in range(4):
-    checkpoints.save_generator(tmp_path / str(i), small_generator())
+    generator_files.save_generator(tmp_path / str(i), small_generator())
   assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
 
 
@@ -62,7 +62,7 @@ def test_a_write_that_fails_midway_leaves_what_was_there(tmp_path, monkeypatch, 
 
   monkeypatch.setattr(os, "fsync", fail)
   with pytest.raises(OSError, match="no space left"):
-    checkpoints.save_generator(path, small_generator())
+    generator_files.save_generator(path, small_generator())
   assert [p.read_bytes() for p in tmp_path.iterdir()] == ([b"the old one"] if existed else [])
 
 
@@ -75,13 +75,13 @@ def test_a_write_that_fails_midway_leaves_what_was_there(tmp_path, monkeypatch, 
 )
 def test_a_useless_generator_is_not_saved(tmp_path, variables, message):
   with pytest.raises(ValueError, match=message):
-    checkpoints.save_generator(tmp_path / "a", small_generator(variables=variables))
+    generator_files.save_generator(tmp_path / "a", small_generator(variables=variables))
   assert not list(tmp_path.iterdir())
 
 
 def test_a_missing_generator_file_is_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"gone\.safetensors.*checkpoints_convert\.convert"):
-    checkpoints.read_generator(tmp_path / "gone.safetensors")
+    generator_files.read_generator(tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_a_missing_generator_file_is_named(tmp_path):
 )
 def test_a_truncated_or_other_file_is_refused(tmp_path, damage):
   path = tmp_path / "a.safetensors"
-  checkpoints.save_generator(path, small_generator())
+  generator_files.save_generator(path, small_generator())
   path.write_bytes(damage(path.read_bytes()))
   with pytest.raises(ValueError, match=r"a\.safetensors is not a whole safetensors file.*convert"):
-    checkpoints.read_generator(path)
+    generator_files.read_generator(path)
 
 
 @pytest.mark.parametrize(
@@ -113,5 +113,5 @@ def test_a_safetensors_file_of_other_content_is_refused(tmp_path, changes, messa
   path = tmp_path / "a.safetensors"
   path.write_bytes(safetensors.numpy.save({"array": array}, metadata))
   with pytest.raises(ValueError, match=re.escape(message)) as error:
-    checkpoints.read_generator(path)
+    generator_files.read_generator(path)
   assert str(path) in str(error.value)

@@ -1,0 +1,97 @@
+"""One step of the search: its draw, its losses, the update (arXiv 2105.08127, section 3.1).
+
+Nothing here reads or writes a file; `search.py` takes the steps, and keeps what they find.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import ml_collections
+import optax
+
+from unseg_jax.direction import directions, losses
+from unseg_jax.generators import Generator, sample_at
+from unseg_jax.runtime import parallel
+
+
+@flax.struct.dataclass
+class SearchState:
+  """R restarts of K directions `[R, K, *latent_shape]`, their optimizer's state, steps taken."""
+
+  directions: jax.Array
+  optimizer_state: optax.OptState
+  step: jax.Array
+
+
+def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+  """Adam with the learning rate of `config.learning_rate` and PyTorch's other defaults."""
+  return optax.adam(config.learning_rate, b1=0.9, b2=0.999, eps=1e-8)
+
+
+def initial_state(config: ml_collections.ConfigDict, start: jax.Array) -> SearchState:
+  """The state before the first step, from directions `[R, K, *latent_shape]` of any length."""
+  return SearchState(start, optimizer(config).init(start), jnp.zeros((), jnp.int32))
+
+
+def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """Returns the search step, to run under `pmap` (averages over `parallel.AXIS`).
+
+  The step maps a state, the generator's variables, latents `[n, *latent_shape]`, labels `[n]` and
+  radii like the latents to the next state and the two weighted losses, each `[R, K]`. All restarts
+  see the same latents, so that their losses can be compared and `G(z)` is computed once.
+  """
+
+  def weighted_losses(found, images, variables, latents, labels, radii):
+    def one(direction, sign):
+      shifted = generator.generate(variables, latents + radii * direction, labels)
+      return {
+        "outside_circle": sign * config.circle_weight * losses.outside_circle(shifted),
+        "sobel_shift": config.sobel_weight * losses.sobel_shift(images, shifted),
+      }
+
+    signs = jnp.array(directions.SIGNS[: len(found)])
+    parts = jax.vmap(one)(directions.normalise(found), signs)
+    return sum(part.sum() for part in parts.values()), parts
+
+  def gradients(found, variables, latents, labels, radii):
+    images = generator.generate(variables, latents, labels)
+    gradient = jax.grad(weighted_losses, has_aux=True)
+    fixed = (images, variables, latents, labels, radii)
+    return jax.vmap(gradient, in_axes=(0, *[None] * len(fixed)))(found, *fixed)
+
+  def step(state, variables, *batch):
+    if 0 < config.microbatch < len(batch[0]):
+      # One after the other, so that only one microbatch's activations are held.
+      pieces = jax.tree.map(lambda x: x.reshape(-1, config.microbatch, *x.shape[1:]), batch)
+      found = jax.lax.map(lambda piece: gradients(state.directions, variables, *piece), pieces)
+      gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), found)
+    else:
+      gradient, parts = gradients(state.directions, variables, *batch)
+    gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
+    updates, optimizer_state = optimizer(config).update(gradient, state.optimizer_state)
+    moved = jax.vmap(directions.normalise)(optax.apply_updates(state.directions, updates))
+    return SearchState(moved, optimizer_state, state.step + 1), parts
+
+  return step
+
+
+def draw(
+  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, indices: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Draws elements of a step's batch: latents, labels, and radii like the latents.
+
+  Args:
+    generator: whose prior to draw from.
+    config: `config.search` of an experiment.
+    key: the step's key.
+    indices: `[n]`, the elements' numbers in the whole batch.
+  """
+  latents, labels = sample_at(generator, key, indices)
+  radius_key = jax.random.fold_in(key, config.batch_size)
+  radii = jax.vmap(
+    lambda i: directions.sample_radii(jax.random.fold_in(radius_key, i), generator.latent_shape)
+  )(indices)
+  return latents, labels, radii
