@@ -46,7 +46,7 @@ setup(
       "py.typed",
       "demo/templates/*",
       "reporting/templates/*",
-      "segmentation/web/*",
+      "export/web/*",
       "pretrained/*.safetensors",
       "pretrained/segmenters/*.safetensors",
       "pretrained/*.txt",

@@ -24,8 +24,8 @@ import command_line
 import experiments
 from unseg_jax import default_config, generators
 from unseg_jax.direction import search
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation.segmenter import Segmenter
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import candidates
 
@@ -102,10 +102,10 @@ def compare_search(name: str, steps: int, batch: int, count: int) -> None:
 def compare_segmenter(path: str, images: np.ndarray) -> None:
   """Prints on how many pixels of `[N, S, S, 3]` uint8 a U-Net in bfloat16 agrees with float32."""
   segmenter = Segmenter.restore(path)
-  variables, widths = segmenter.variables, segmenter.widths
+  variables, features = segmenter.variables, segmenter.features
 
   def foreground(dtype):
-    network = parallel.jit(Unet(widths, jnp.dtype(dtype)).apply)
+    network = parallel.jit(Unet(features, jnp.dtype(dtype)).apply)
     parts = [
       np.asarray(network(variables, part.astype(np.float32) / 127.5 - 1))
       for part in _chunks(images)

@@ -125,13 +125,13 @@ def measure_training(rounds: int, batch_size: int, divisor: int) -> list[Row]:
   """Training steps of the paper's U-Net at 64 x 64; prints how far the twins differ."""
   config = default_config.get_config().train
   config.update({"image_size": 64, "batch_size": batch_size})
-  config.widths = published.divided(config.widths, divisor)
-  network = torch_unet.network(config.widths)
+  config.features = published.divided(config.features, divisor)
+  network = torch_unet.network(config.features)
   variables = torch_unet.flax_variables(network)
   pairs = cases.noise_pairs(config)
   expected = torch_unet.logits(network, pairs["image"])
   images = pairs["image"].astype(np.float32) / 127.5 - 1
-  found = parallel.jit(Unet(tuple(config.widths)).apply)(variables, images)
+  found = parallel.jit(Unet(tuple(config.features)).apply)(variables, images)
   print(f"U-Net: logits differ by {np.abs(found - expected).max():.1e}", end="")
 
   state = training.initial_state(config, jax.random.key(0)).replace(**variables)

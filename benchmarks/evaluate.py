@@ -27,7 +27,7 @@ from PIL import Image
 import command_line
 from unseg_jax.evaluation import benchmarks, evaluate
 from unseg_jax.evaluation.source import Source
-from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
 
 WIDTH, HEIGHT = 400, 300

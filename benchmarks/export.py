@@ -23,7 +23,7 @@ import onnxruntime
 import command_line
 import timing
 from unseg_jax import Segmenter, export
-from unseg_jax.segmentation.segmenter import foreground
+from unseg_jax.inference.segmenter import foreground
 
 
 def measure(name: str, runs: Mapping[str, Callable[[], np.ndarray]], rounds: int) -> None:
@@ -68,7 +68,7 @@ def main() -> None:
     exported = Segmenter.restore(path)
   print(
     f"JAX {jax.__version__} on {jax.default_backend()}, onnxruntime {onnxruntime.__version__}, "
-    f"{len(os.sched_getaffinity(0))} cores; U-Net {ours.widths}, {megabytes:.1f} MB"
+    f"{len(os.sched_getaffinity(0))} cores; U-Net {ours.features}, {megabytes:.1f} MB"
   )
   print(
     "| picture | JAX, ms | onnxruntime, ms | first: JAX | first: onnxruntime | ratio "

@@ -114,7 +114,7 @@ def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collectio
   devices, least = parallel.device_count(), min(batch, config.search.batch_size)
   config.search.batch_size = max(least - least % devices, devices)
   config.train.batch_size = batch
-  config.train.widths = published.divided(config.train.widths, divisor)
+  config.train.features = published.divided(config.train.features, divisor)
   # As many chunks as in the paper's shards, whatever the chunk.
   chunks = config.generate.shard_candidates // config.generate.chunk
   config.generate.update({"chunk": chunk, "shard_candidates": chunks * chunk})

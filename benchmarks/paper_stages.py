@@ -169,7 +169,7 @@ def measure_train(settings: Settings, measured: Measured) -> None:
   if settings.torch_device:
     from twins import unet
 
-    network = unet.network(config.widths)
+    network = unet.network(config.features)
     state = state.replace(**unet.flax_variables(network))
     share = {name: array[: config.batch_size // devices] for name, array in pairs.items()}
     torch_call = unet.training_step(network, share, config, settings.torch_device)

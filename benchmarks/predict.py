@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image
 
 import command_line
-from unseg_jax.runtime import picture_files
+from unseg_jax.images import reading
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.1
 
 def make_pictures(folder: Path, count: int) -> None:
   """Writes pictures of one photograph, each turned, cropped and with noise of its own."""
-  photograph = Image.fromarray(picture_files.read_picture(EXAMPLE)).resize((600, 600))
+  photograph = Image.fromarray(reading.read_picture(EXAMPLE)).resize((600, 600))
   random = np.random.default_rng(0)
   folder.mkdir()
   for number in range(count):

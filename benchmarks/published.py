@@ -8,14 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_convert import biggan_deep as biggan_deep_format
-from unseg_jax.generators import (
-  ARCHITECTURES,
-  Generator,
-  biggan,
-  biggan_deep,
-  selfcond,
-  stylegan2,
-)
+from unseg_jax.generators import ARCHITECTURES, Generator, biggan, biggan_deep, selfcond, stylegan2
 
 # DEEP_ATTENTION is the position of the attention among the layers.
 DEEP_WIDTH, DEEP_LATENT, DEEP_ATTENTION = 128, 128, 8
@@ -95,9 +88,9 @@ GENERATORS = {
 }
 
 
-def divided(widths: Sequence[int], divisor: int) -> tuple[int, ...]:
+def divided(features: Sequence[int], divisor: int) -> tuple[int, ...]:
   """The channels of each layer, all of them divided."""
-  return tuple(width // divisor for width in widths)
+  return tuple(width // divisor for width in features)
 
 
 def random_generator(architecture: str, config: dict[str, Any]) -> Generator:
@@ -125,6 +118,7 @@ def random_generator(architecture: str, config: dict[str, Any]) -> Generator:
   elif architecture == "biggan":
     attributes = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
     del attributes["latent_size"]
+    attributes["features"] = attributes.pop("widths")
     variables = init(biggan.BigGan(**attributes), latents, labels)
   elif architecture == "selfcond":
     module = selfcond.SelfConditionedGenerator(

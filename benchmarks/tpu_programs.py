@@ -28,7 +28,7 @@ import work
 from paper_stages import unit_direction
 from unseg_jax import generators
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import backgrounds
+from unseg_jax.segmentation import copy_paste
 from unseg_jax.segmentation import step as training
 from unseg_jax.synthesis import candidates, masks, on_the_fly
 
@@ -228,7 +228,7 @@ def load(name: str) -> generators.Generator:
 
 def _gathers(settings: ml_collections.ConfigDict) -> bool:
   """Whether training takes backgrounds from the whole batch, wherever its parts are."""
-  return settings.share > 0 and bool(set(backgrounds.OF_OTHERS) & set(settings.kinds))
+  return settings.share > 0 and bool(set(copy_paste.OF_OTHERS) & set(settings.kinds))
 
 
 def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:
@@ -296,7 +296,7 @@ def compiled(request: Request) -> Iterator[dict[str, Any]]:
       "dtype": request.dtype,
       "note": step.note,
       "chunk": config.generate.chunk,
-      "gathers backgrounds": trained and _gathers(config.train.backgrounds),
+      "gathers backgrounds": trained and _gathers(config.train.copy_paste),
     }
     try:
       executable, flops = compile_step(step, mesh)

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax import generators
-from unseg_jax.runtime import pictures, workdir
+from unseg_jax.images import writing
+from unseg_jax.storage import whole_files
 
 _BATCH = 4  # keeps the largest generators within a small memory
 
@@ -43,8 +44,8 @@ def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   for start in range(0, num_samples, batch):
     latents, labels = generators.sample_at(generator, key, jnp.arange(start, start + batch))
     batches.append(np.asarray(generate(generator.variables, latents, labels)))
-  images = pictures.to_uint8(np.concatenate(batches)[:num_samples])
+  images = writing.to_uint8(np.concatenate(batches)[:num_samples])
   path = sheet_path(generator_file)
-  with workdir.whole_file(path) as temporary:
-    temporary.write_bytes(pictures.png_bytes(pictures.grid(images, math.isqrt(num_samples))))
+  with whole_files.whole_file(path) as temporary:
+    temporary.write_bytes(writing.png_bytes(writing.grid(images, math.isqrt(num_samples))))
   return path

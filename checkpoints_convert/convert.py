@@ -40,7 +40,8 @@ from checkpoints_convert import (
 )
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
-from unseg_jax.runtime import download, generator_files, workdir
+from unseg_jax.artifacts import generator_files
+from unseg_jax.storage import download, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
 # `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.
@@ -106,7 +107,7 @@ def convert_file(
   except ValueError as error:
     where = f"; delete {path} to download it again from {source}" if is_url else ""
     raise ValueError(f"{error}{where}") from error
-  generator_file = generator_files.GeneratorFile(*converted, source_sha256=workdir.sha256(path))
+  generator_file = generator_files.GeneratorFile(*converted, source_sha256=whole_files.sha256(path))
   generator_files.save_generator(output, generator_file)
   return generator_file
 

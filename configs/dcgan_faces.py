@@ -20,7 +20,7 @@ def get_config():
   config.generate.roundness = 0.03  # Without the most ragged masks, about a quarter of them.
   config.generate.shard_candidates = 1_024
 
-  config.train.widths = (16, 32, 64, 128, 128)
+  config.train.features = (16, 32, 64, 128, 128)
   config.train.image_size = 64
   config.train.steps = 1_400
   config.train.batch_size = 16
@@ -29,9 +29,9 @@ def get_config():
   config.train.checkpoint_every = 350
   # The segmenter is for photographs, whose backgrounds are not the generator's.
   config.train.augment = True
-  config.train.backgrounds.share = 0.85
-  config.train.backgrounds.kinds = ("plain", "gradient", *3 * ("blurred",))
-  config.train.overlap = 1.0
+  config.train.copy_paste.share = 0.85
+  config.train.copy_paste.kinds = ("plain", "gradient", *3 * ("blurred",))
+  config.train.iou_weight = 1.0
 
   config.report.pictures = ("example:astronaut_head.png",)
   return config

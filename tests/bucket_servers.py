@@ -12,7 +12,7 @@ import urllib.request
 
 from ports import free_port
 
-from unseg_jax.runtime import places
+from unseg_jax.storage import places
 
 # Keeps what is put there when the server dies, as a real store does.
 S3 = """

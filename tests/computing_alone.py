@@ -112,16 +112,17 @@ def segment():
   import jax
   import numpy as np
 
-  from unseg_jax.segmentation import many, step
-  from unseg_jax.segmentation.segmenter import Segmenter
+  from unseg_jax.inference import batched
+  from unseg_jax.inference.segmenter import Segmenter
+  from unseg_jax.segmentation import step
 
   config, _, _ = case()
   state = step.initial_state(config.train, jax.random.key(1))
   variables = {"params": state.params, "batch_stats": state.batch_stats}
-  segmenter = Segmenter.create(variables, config.train.widths, 64)
+  segmenter = Segmenter.create(variables, config.train.features, 64)
   picture = np.zeros((40, 50, 3), np.uint8)
   assert segmenter(picture).shape == (40, 50)
-  found = dict(many.logits(segmenter, [(1, segmenter.views(picture, False))], 2))
+  found = dict(batched.logits(segmenter, [(1, segmenter.views(picture, False))], 2))
   assert found[1][0].shape == (64, 80)
 
 

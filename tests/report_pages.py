@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 from PIL import Image
 
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 SECTIONS = [
   "results",
@@ -54,7 +54,7 @@ def write_config(folder, **changes):
     "evaluate": {"reference": {"ECSSD": {"iou": 0.7}}},
     "report": {"pictures": [], "samples": 2},
   }
-  workdir.write_json(folder / "config.json", config | changes)
+  whole_files.write_json(folder / "config.json", config | changes)
 
 
 def browse(page, width, folder, *more_flags):

@@ -11,9 +11,10 @@ from PIL import Image
 from whole_runs import assert_same_weights, contents, last_state, make_config, run_main
 
 from unseg_jax import pipeline
-from unseg_jax.runtime import workdir
-from unseg_jax.segmentation import adaptation
-from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.adaptation import adapt
+from unseg_jax.artifacts import stage_records
+from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -47,7 +48,7 @@ def adapted(finished, generator, photographs, tmp_path_factory):
   folder = tmp_path_factory.mktemp("adapted") / "run"
   shutil.copytree(finished, folder)
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(adaptation, "SHARD_PICTURES", 2)
+    patch.setattr(adapt, "SHARD_PICTURES", 2)
     pipeline.run(adapting(generator, photographs), folder, STAGES)
   return folder
 
@@ -72,9 +73,9 @@ class TestAdaptation:
     assert 0 < max(jax.tree.leaves(changes)) < 0.05
 
   def test_scores_every_data_set_before_and_after(self, adapted, finished):
-    scores = workdir.read_json(adapted / "metrics.json")
+    scores = whole_files.read_json(adapted / "metrics.json")
     assert list(scores) == ["synthetic", "synthetic (before adapting)"]
-    trained = workdir.read_json(finished / "metrics.json")["synthetic"]
+    trained = whole_files.read_json(finished / "metrics.json")["synthetic"]
     assert scores["synthetic (before adapting)"] == trained != scores["synthetic"]
     assert "synthetic (before adapting)" in (adapted / "report.html").read_text()
 
@@ -89,7 +90,7 @@ class TestAdaptation:
     config = adapting(generator, photographs)
     config.evaluate.folders = (("heads", str(photographs), str(masks), False),)
     pipeline.run(config, run, STAGES)
-    names = list(workdir.read_json(run / "metrics.json"))
+    names = list(whole_files.read_json(run / "metrics.json"))
     assert names[2:] == ["heads", "heads (before adapting)"]
 
   def test_each_round_learns_from_squares_that_the_latest_segmenter_labels(
@@ -105,7 +106,7 @@ class TestAdaptation:
       first.probability(*pair, average=True) > 0.5
       for pair in zip(images, sizes(small), strict=True)
     ]
-    expected = itertools.chain.from_iterable(map(adaptation.squares, small, masks))
+    expected = itertools.chain.from_iterable(map(adapt.squares, small, masks))
     for record, (image, mask) in zip(made, expected, strict=True):
       np.testing.assert_array_equal(record["mask"][..., 0] > 127, mask)
       assert np.abs(record["image"].astype(int) - image).mean() < 20  # JPEG of noise.
@@ -123,7 +124,7 @@ class TestAdaptation:
     pipeline.run(adapting(generator, moved), run, STAGES)
     assert contents(run / "adapt") == before
     Image.new("RGB", (9, 9)).save(moved / "0.png")
-    with pytest.raises(workdir.StageMismatch, match=r"run/adapt holds .*\n +adapt\.images: "):
+    with pytest.raises(stage_records.StageMismatch, match=r"run/adapt holds .*\n +adapt\.images: "):
       pipeline.run(adapting(generator, moved), run, STAGES)
 
   def test_damaged_shards_are_made_again_as_they_were(
@@ -134,21 +135,24 @@ class TestAdaptation:
     path = shards.shard_path(run / "adapt" / "round-2", "train", 0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])
-    monkeypatch.setattr(adaptation, "SHARD_PICTURES", 2)
+    monkeypatch.setattr(adapt, "SHARD_PICTURES", 2)
     pipeline.run(adapting(generator, photographs), run, STAGES, repair=True)
     assert path.read_bytes() == whole
-    assert workdir.has_complete_stage(run / "adapt")
+    assert stage_records.has_complete_stage(run / "adapt")
 
   def test_refuses_a_config_that_leaves_it_out(self, adapted, generator):
-    with pytest.raises(workdir.StageMismatch, match=r"adapt holds a result, but config\.adapt"):
+    with pytest.raises(
+      stage_records.StageMismatch, match=r"adapt holds a result, but config\.adapt"
+    ):
       pipeline.run(make_config(generator), adapted, STAGES)
 
 
 KILL = """
 import os, pathlib, signal, sys, time
-from unseg_jax.segmentation import adaptation, train
+from unseg_jax.adaptation import adapt
+from unseg_jax.segmentation import train
 from unseg_jax.synthesis import shards
-adaptation.SHARD_PICTURES = 2
+adapt.SHARD_PICTURES = 2
 """
 KILL_IN = {
   "labels": """
@@ -159,16 +163,17 @@ def write_and_die(path, *arguments):
 shards.write_shard = write_and_die
 """,
   "training": """
-make_segmenter = train._segmenter
+fetch = train._fetch
 folder = pathlib.Path(next(x for x in sys.argv if "--workdir" in x).partition("=")[2])
-def die_in_the_second_round(state, config):
+def die_in_the_second_round(state):
+  saved = fetch(state)
   checkpoint = folder / "adapt" / "round-2" / "checkpoints" / "2"
-  if checkpoint.parent.exists() and int(state.step) > 2:
+  if checkpoint.parent.exists() and int(saved["step"]) > 2:
     while not checkpoint.exists():
       time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGKILL)
-  return make_segmenter(state, config)
-train._segmenter = die_in_the_second_round
+  return saved
+train._fetch = die_in_the_second_round
 """,
 }
 
@@ -185,8 +190,8 @@ def test_killed_while_it_labels_and_while_it_trains_it_comes_to_the_same(
     process = run_main(*flags, before=KILL + code)
     assert process.returncode == -signal.SIGKILL, process.stderr
     times.add(first.stat().st_mtime_ns)
-  assert not workdir.has_complete_stage(copied / "adapt")
-  monkeypatch.setattr(adaptation, "SHARD_PICTURES", 2)
+  assert not stage_records.has_complete_stage(copied / "adapt")
+  monkeypatch.setattr(adapt, "SHARD_PICTURES", 2)
   pipeline.run(config, copied, STAGES)
   assert times == {first.stat().st_mtime_ns}, "the first shard was made again"
   for number in (1, 2):

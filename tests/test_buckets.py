@@ -19,7 +19,7 @@ from whole_runs import (
 )
 
 from unseg_jax import generators, pipeline, predict, report
-from unseg_jax.runtime import places, stores, workdir
+from unseg_jax.storage import places, stores, whole_files
 from unseg_jax.synthesis import latents
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -41,7 +41,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     bucket_servers.move_to(tmp_path / "three", monkeypatch)
     there = fetched(url, finished)
     assert_same_result(there, finished)
-    assert workdir.read_json(there / "metrics.json").keys() == {"synthetic"}
+    assert whole_files.read_json(there / "metrics.json").keys() == {"synthetic"}
     assert (there / "report.html").read_text()
 
     example = "unseg_jax/pretrained/example/astronaut_head.png"
@@ -81,7 +81,7 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
     masks = "s3://bucket/data/ECSSD/ground_truth_mask"
     config.evaluate.folders = (("mine", "s3://bucket/data/ECSSD/images", masks, False),)
     pipeline.run(config, "s3://bucket/scores", pipeline.STAGES)
-    scores = workdir.read_json(places.local("s3://bucket/scores") / "metrics.json")
+    scores = whole_files.read_json(places.local("s3://bucket/scores") / "metrics.json")
     assert scores["mine"] == scores["ecssd"] and scores["mine"]["iou"] > 0.9
     with pytest.raises(FileNotFoundError, match="s3://bucket/photos"):
       predict.predict("pretrained:faces", "s3://bucket/photos/*.png", str(tmp_path / "out"), False)
@@ -150,7 +150,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
     for split in SIZES:
       assert records(there, split) == records(finished, split)
     found, expected = (
-      workdir.read_json(run / "train" / "history.json")["Training"] for run in (there, finished)
+      whole_files.read_json(run / "train" / "history.json")["Training"] for run in (there, finished)
     )
     assert found["step"] == expected["step"]
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)

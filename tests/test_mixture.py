@@ -10,9 +10,10 @@ from whole_runs import GOLDEN, contents, last_state, make_config
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import pipeline
-from unseg_jax.runtime import workdir
+from unseg_jax.artifacts import stage_records
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.segmentation import batches, data_sets
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -50,7 +51,7 @@ def mixed(finished, other, tmp_path_factory):
 
 class TestMixture:
   def test_leaves_a_segmenter_and_a_row_for_the_held_out_pairs_of_each_run(self, mixed):
-    scores = workdir.read_json(mixed / "metrics.json")
+    scores = whole_files.read_json(mixed / "metrics.json")
     assert list(scores) == ["synthetic tiny", "synthetic uncond"]
     assert Segmenter.restore(mixed)(np.zeros((64, 80, 3), np.uint8)).shape == (64, 80)
     report = (mixed / "report.html").read_text()
@@ -58,7 +59,7 @@ class TestMixture:
     assert not (mixed / "search").exists() and not (mixed / "generate").exists()
 
   def test_remembers_what_it_was_trained_on_and_no_place(self, mixed, finished, other):
-    settings = workdir.read_json(mixed / "train" / "stage.json")["settings"]
+    settings = whole_files.read_json(mixed / "train" / "stage.json")["settings"]
     for number, (name, run, weight) in enumerate((("tiny", finished, 3), ("uncond", other, 1)), 1):
       assert settings[f"train.data_sets.{name}.number"] == number
       assert settings[f"train.data_sets.{name}.weight"] == weight
@@ -79,10 +80,12 @@ class TestMixture:
     assert "stage train: complete" in caplog.text
     before = contents(run)
     counts = next((moved / "generate" / "counts").glob("*-train*.json"))
-    workdir.write_json(counts, workdir.read_json(counts) | {"sha256": "0" * 64})
-    with pytest.raises(workdir.StageMismatch, match=r"train\.data_sets\.uncond\.sha256: "):
+    whole_files.write_json(counts, whole_files.read_json(counts) | {"sha256": "0" * 64})
+    with pytest.raises(stage_records.StageMismatch, match=r"train\.data_sets\.uncond\.sha256: "):
       pipeline.run(config, run, STAGES)
-    with pytest.raises(workdir.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 there, 2\.0"):
+    with pytest.raises(
+      stage_records.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 there, 2\.0"
+    ):
       pipeline.run(mixture((finished, 2.0), (other, 1.0)), run, STAGES)
     assert contents(run) == before
 
@@ -90,8 +93,8 @@ class TestMixture:
     self, finished, other, config
   ):
     sources = [shards.read(run / "generate", "train") for run in (finished, other)]
-    found = batches.batches(sources, [3.0, 1.0], config.train, 7)
-    again = batches.batches(sources, [3.0, 1.0], config.train, 7)
+    found = batches.order(sources, [3.0, 1.0], config.train, 7)
+    again = batches.order(sources, [3.0, 1.0], config.train, 7)
     images = {
       batches._fit(source[i], 64)["image"].tobytes(): number
       for number, source in enumerate(sources)
@@ -125,7 +128,7 @@ class TestRefusal:
     refuse(mixture(*listed), FileNotFoundError, "absent is not the workdir of a run")
 
   def test_a_run_whose_set_is_not_complete(self, copied, refuse):
-    workdir.reopen_stage(copied / "generate")
+    stage_records.reopen_stage(copied / "generate")
     refuse(mixture((copied, 1.0)), FileNotFoundError, "generate holds no complete data set")
 
   def test_a_run_that_made_its_pairs_on_the_fly(self, copied, refuse):
@@ -151,7 +154,7 @@ class TestRefusal:
 
   def test_a_workdir_with_a_set_of_its_own(self, copied, finished):
     before = contents(copied)
-    with pytest.raises(workdir.StageMismatch, match=r"search holds a result, but.*data_sets"):
+    with pytest.raises(stage_records.StageMismatch, match=r"search holds a result, but.*data_sets"):
       pipeline.run(mixture((finished, 1.0)), copied, STAGES)
     assert contents(copied) == before
 

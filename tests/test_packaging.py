@@ -34,7 +34,7 @@ def test_the_wheel_carries_the_package_the_converter_the_configs_and_their_data(
   configs = {f"unseg_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
   templates = {
     str(path.relative_to(ROOT))
-    for folder in ("demo/templates", "reporting/templates", "segmentation/web")
+    for folder in ("demo/templates", "reporting/templates", "export/web")
     for path in (ROOT / "unseg_jax" / folder).rglob("*")
     if path.is_file()
   }
@@ -98,7 +98,7 @@ def test_without_a_checkout_a_checkpoint_is_converted(installed, tmp_path):
 
 def test_importing_the_package_starts_neither_tensorflow_nor_a_backend():
   program = (
-    "import sys, unseg_jax, unseg_jax.segmentation.segmenter, unseg_jax.predict\n"
+    "import sys, unseg_jax, unseg_jax.inference.segmenter, unseg_jax.predict\n"
     "from jax._src import xla_bridge\n"
     "assert 'tensorflow' not in sys.modules\n"
     "assert not xla_bridge.backends_are_initialized()\n"

@@ -10,8 +10,10 @@ from PIL import Image
 from whole_runs import ROOT, SIZES, contents, make_config, run_main
 
 from unseg_jax import pipeline, predict
-from unseg_jax.runtime import progress, workdir
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.artifacts import stage_records
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.runtime import progress
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import shards
 
 EXAMPLES = ROOT / "unseg_jax" / "pretrained" / "example"
@@ -46,12 +48,12 @@ class TestWholeRun:
     assert len(set(images)) == len(images) == sum(SIZES.values())
 
   def test_leaves_scores_events_and_report(self, finished):
-    scores = workdir.read_json(finished / "metrics.json")
+    scores = whole_files.read_json(finished / "metrics.json")
     assert scores.keys() == {"synthetic"} and scores["synthetic"].keys() == SCORES
     assert all(0 <= score <= 1 for score in scores["synthetic"].values())
     assert list((finished / "events").glob("events.out.tfevents.*"))
     assert (finished / "report.html").read_text().rstrip().endswith("</html>")
-    assert workdir.read_json(finished / "config.json")["train"]["steps"] == 6
+    assert whole_files.read_json(finished / "config.json")["train"]["steps"] == 6
     assert not list(finished.rglob("*.incomplete"))
 
   def test_leaves_a_segmenter(self, finished, tmp_path):
@@ -79,7 +81,7 @@ class TestWholeRun:
     config.generate.chunk = 4
     pipeline.run(config, str(copied), STAGES)
     config.generate.shard_candidates = 32
-    with pytest.raises(workdir.StageMismatch, match="shard_candidates"):
+    with pytest.raises(stage_records.StageMismatch, match="shard_candidates"):
       pipeline.run(config, copied, STAGES)
 
   def test_evaluates_folders_of_real_pictures(self, copied, config, tmp_path):
@@ -87,15 +89,15 @@ class TestWholeRun:
       (tmp_path / kind).mkdir()
       shutil.copy(EXAMPLES / name, tmp_path / kind / "head.png")
     config.evaluate.folders = (("heads", str(tmp_path / "images"), str(tmp_path / "masks"), True),)
-    synthetic_scores = workdir.read_json(copied / "metrics.json")["synthetic"]
+    synthetic_scores = whole_files.read_json(copied / "metrics.json")["synthetic"]
     before = {
       path: state for path, state in contents(copied).items() if path.parts[0] in STAGES[:3]
     }
     pipeline.run(config, copied, STAGES)
-    scores = workdir.read_json(copied / "metrics.json")
+    scores = whole_files.read_json(copied / "metrics.json")
     assert scores.keys() == {"synthetic", "heads"} and scores["heads"].keys() == SCORES
     assert scores["synthetic"] == synthetic_scores
-    beside = workdir.read_json(copied / "baselines.json")
+    beside = whole_files.read_json(copied / "baselines.json")
     assert beside.keys() == {"heads"}  # The synthetic set has no photographs.
     assert beside["heads"].keys() == {"all foreground", "fixed ellipse"}
     assert beside["heads"]["all foreground"]["background_iou"] == 0
@@ -117,7 +119,7 @@ class TestTwoDirectionsAndRestarts:
     return folder
 
   def test_leaves_every_restart_in_a_table_with_a_picture(self, searched):
-    rows = workdir.read_json(searched / "search" / "restarts.json")
+    rows = whole_files.read_json(searched / "search" / "restarts.json")
     assert [row["restart"] for row in rows] == [0, 1]
     assert sum(row["chosen"] for row in rows) == 1
     for row in rows:
@@ -135,13 +137,15 @@ class TestTwoDirectionsAndRestarts:
       assert animation.n_frames > 8
 
   def test_the_agreement_of_light_and_dark_is_one_of_the_filters(self, searched):
-    rates = workdir.read_json(searched / "generate" / "filters.json")["rates"]
+    rates = whole_files.read_json(searched / "generate" / "filters.json")["rates"]
     assert rates.keys() == {"area", "agreement", "all"}
 
   def test_another_filter_is_another_ranking(self, searched, config):
     config.search.update({"directions": 2, "restarts": 2})
     config.generate.agreement = 0.02
-    with pytest.raises(workdir.StageMismatch, match=r"generate\.agreement: 0\.01 there, 0\.02 now"):
+    with pytest.raises(
+      stage_records.StageMismatch, match=r"generate\.agreement: 0\.01 there, 0\.02 now"
+    ):
       pipeline.run(config, searched, ("search",))
 
 
@@ -156,7 +160,7 @@ class TestRefusal:
   ):
     before = contents(copied)
     config[section][name] = now
-    with pytest.raises(workdir.StageMismatch) as error:
+    with pytest.raises(stage_records.StageMismatch) as error:
       pipeline.run(config, copied, stages)
     assert f"{section}.{name}: {there} there, {now} now" in str(error.value)
     assert contents(copied) == before

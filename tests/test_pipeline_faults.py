@@ -10,8 +10,9 @@ import pytest
 from whole_runs import SIZES, assert_same_weights, last_state, make_config, records, run_main
 
 from unseg_jax import pipeline
-from unseg_jax.runtime import progress, workdir
+from unseg_jax.runtime import progress
 from unseg_jax.segmentation import train
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import generate, shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -53,15 +54,16 @@ def write_half_and_die(path, records, counts):
 shards.write_shard = write_half_and_die
 """,
   "train": """
-make_segmenter = train._segmenter
-def die_after_the_first_checkpoint(state, config):
-  if int(state.step) > 2:
+fetch = train._fetch
+def die_after_the_first_checkpoint(state):
+  saved = fetch(state)
+  if int(saved["step"]) > 2:
     folder = pathlib.Path(next(x for x in sys.argv if "--workdir" in x).partition("=")[2])
     while not (folder / "train" / "checkpoints" / "2").exists():
       time.sleep(0.05)
     kill()
-  return make_segmenter(state, config)
-train._segmenter = die_after_the_first_checkpoint
+  return saved
+train._fetch = die_after_the_first_checkpoint
 """,
 }
 
@@ -80,7 +82,7 @@ class TestKilled:
     for stage, code in KILL_IN.items():
       process = run_main(*flags, before=KILL + code)
       assert process.returncode == -signal.SIGKILL, process.stderr
-      assert not workdir.read_json(folder / stage / "stage.json")["complete"]
+      assert not whole_files.read_json(folder / stage / "stage.json")["complete"]
       lines = (line.split() for line in process.stdout.splitlines() if line.startswith("bar "))
       bars.append([(" ".join(line[1:-1]), int(line[-1])) for line in lines])
       if stage == "generate":
@@ -113,7 +115,9 @@ class TestKilled:
   def test_direction_is_the_same(self, resumed, finished):
     direction, expected = (np.load(run / "search" / "direction.npy") for run in (resumed, finished))
     np.testing.assert_array_equal(direction, expected)
-    histories = [workdir.read_json(run / "search" / "history.json") for run in (resumed, finished)]
+    histories = [
+      whole_files.read_json(run / "search" / "history.json") for run in (resumed, finished)
+    ]
     assert histories[0]["step"] == histories[1]["step"] == list(range(6))
 
   @pytest.mark.parametrize("split", SIZES)
@@ -125,10 +129,10 @@ class TestKilled:
     (step, state), (expected_step, expected) = last_state(resumed), last_state(finished)
     assert step == expected_step == 6
     assert_same_weights(state, expected)
-    history = workdir.read_json(resumed / "train" / "history.json")
+    history = whole_files.read_json(resumed / "train" / "history.json")
     assert history["Training"]["step"] == [1, 2, 3, 4, 5, 6]
     assert history["Validation"]["step"] == [2, 4, 6]
-    expected_history = workdir.read_json(finished / "train" / "history.json")
+    expected_history = whole_files.read_json(finished / "train" / "history.json")
     np.testing.assert_allclose(
       history["Training"]["loss"], expected_history["Training"]["loss"], rtol=1e-5
     )

@@ -11,10 +11,9 @@ from absl.testing import flagsaver
 from PIL import Image
 
 from unseg_jax import predict
+from unseg_jax.images import drawing, writing
+from unseg_jax.inference import refinement
 from unseg_jax.prediction import manifest
-from unseg_jax.reporting import pictures as drawing
-from unseg_jax.runtime import pictures
-from unseg_jax.segmentation import refinement
 
 FLAGS = flags.FLAGS
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
@@ -337,7 +336,7 @@ def test_animation_runs_there_and_back(photos, output, command):
   assert command(animate="true")[0] == 0
   assert outputs(output) == sorted([*named("a"), "a_animated.webp"])
   probability = brightness(image)
-  frames = pictures.there_and_back(drawing.fading_frames(image, probability))
+  frames = writing.there_and_back(drawing.fading_frames(image, probability))
   with Image.open(output / "a_animated.webp") as animation:
     assert animation.is_animated and animation.size == frames.shape[2:0:-1]
     assert animation.info["loop"] == 0

@@ -12,7 +12,7 @@ from whole_runs import ROOT, finish, of_processes, run_module, start_python
 
 from unseg_jax.predict import predict
 from unseg_jax.prediction import manifest
-from unseg_jax.prediction import segment as segment_lib
+from unseg_jax.prediction import run as segment_lib
 from unseg_jax.runtime import preemption
 
 COMMAND = """

@@ -18,7 +18,8 @@ from whole_runs import (
 )
 
 from unseg_jax import pipeline
-from unseg_jax.runtime import preemption, workdir
+from unseg_jax.runtime import preemption
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -134,7 +135,7 @@ class TestDevicesAndProcesses:
     assert survivor.returncode not in (0, None)
     assert "process 0 of 2 was stopped" in survivor.stderr
     assert "Start all of them again with the same command" in survivor.stderr
-    assert not workdir.read_json(folder / "disk" / "train" / "stage.json")["complete"]
+    assert not whole_files.read_json(folder / "disk" / "train" / "stage.json")["complete"]
 
   def test_find_the_same_direction(self, others, alone):
     found, expected = (np.load(run / "own/search/direction.npy") for run in (others, alone))
@@ -151,14 +152,14 @@ class TestDevicesAndProcesses:
       print(split, name, "largest difference", np.abs(arrays[0] - arrays[1]).max())
       assert np.abs(arrays[0] - arrays[1]).max() <= 1
     filters = [
-      workdir.read_json(run / "disk" / "generate" / "filters.json") for run in (others, alone)
+      whole_files.read_json(run / "disk" / "generate" / "filters.json") for run in (others, alone)
     ]
     assert filters[0] == filters[1]
 
   @pytest.mark.parametrize("source", ["disk", "fly"])
   def test_train_along_the_same_losses(self, others, alone, source):
     found, expected = (
-      workdir.read_json(run / source / "train" / "history.json")["Training"]
+      whole_files.read_json(run / source / "train" / "history.json")["Training"]
       for run in (others, alone)
     )
     assert found["step"] == expected["step"] == list(range(1, STEPS + 1))
@@ -167,7 +168,7 @@ class TestDevicesAndProcesses:
   def test_finish(self, others, request):
     whole = "2 processes" in request.node.name  # The devices do without evaluation and report.
     for source in ("disk", "fly"):
-      assert workdir.read_json(others / source / "train" / "stage.json")["complete"]
+      assert whole_files.read_json(others / source / "train" / "stage.json")["complete"]
       assert (others / source / "metrics.json").exists() == whole
       assert (others / source / "report.html").exists() == whole
       assert not list((others / source).rglob("*.incomplete"))
@@ -201,7 +202,7 @@ class TestAskedToLeave:
       assert process.returncode == preemption.EXIT_STATUS, process.stderr
       message = process.stderr.strip().splitlines()[-1]
       assert message.startswith("asked to leave (SIGTERM)") and "same command again" in message
-      assert not workdir.read_json(tmp_path / stage / "stage.json")["complete"]
+      assert not whole_files.read_json(tmp_path / stage / "stage.json")["complete"]
       if stage == "generate":
         kept = list((tmp_path / "generate" / shards.UNDER_WAY).glob("*.array_record-*"))
         assert len(kept) == 1
@@ -255,7 +256,7 @@ class TestDamagedShards:
     changed = {path for path, state in before.items() if after[path] != state}
     assert changed == {flipped.relative_to(copied)}
     original = shards.shard_path(finished / "generate", "train", 1)
-    assert workdir.sha256(flipped) == workdir.sha256(original)
+    assert whole_files.sha256(flipped) == whole_files.sha256(original)
     assert records(copied, "train") == records(finished, "train")
 
   def test_a_missing_one_is_made_again_too(self, flipped, copied, config, finished):

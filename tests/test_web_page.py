@@ -13,7 +13,7 @@ from playwright import sync_api
 from whole_runs import ROOT, run_module
 
 from unseg_jax import Segmenter, export, predict
-from unseg_jax.segmentation import web_export
+from unseg_jax.export import to_web
 
 EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
 
@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
 def runtime():
   """ONNX Runtime Web, fetched as the command does."""
   try:
-    return web_export.fetch_runtime()
+    return to_web.fetch_runtime()
   except OSError as error:
     pytest.skip(f"ONNX Runtime Web is not cached, and cannot be fetched: {error}")
 
@@ -207,7 +207,7 @@ def test_the_command_writes_all_that_the_page_needs_and_replaces_what_it_wrote(r
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"wrote page: 1\d\.\d MB\n", done.stdout) and done.stderr == ""
   page = (tmp_path / "page" / "index.html").read_text()
-  assert f"ONNX Runtime Web {web_export.RUNTIME_VERSION}" in page and "Apache-2.0" in page
+  assert f"ONNX Runtime Web {to_web.RUNTIME_VERSION}" in page and "Apache-2.0" in page
   assert "Microsoft" in (tmp_path / "page" / "onnxruntime-web.LICENSE.txt").read_text()
   assert Segmenter.restore(tmp_path / "page" / "segmenter.onnx").image_size == 64
   assert len(list((tmp_path / "page").iterdir())) == 10
@@ -216,7 +216,7 @@ def test_the_command_writes_all_that_the_page_needs_and_replaces_what_it_wrote(r
 def test_without_a_network_the_error_says_how_to_go_on(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.setattr(time, "sleep", lambda _: None)  # Between two attempts to download.
-  monkeypatch.setattr(web_export, "RUNTIME_URL", "http://127.0.0.1:1/onnxruntime-web.tgz")
+  monkeypatch.setattr(to_web, "RUNTIME_URL", "http://127.0.0.1:1/onnxruntime-web.tgz")
   with pytest.raises(
     OSError, match=r"cannot download .*`npm pack onnxruntime-web@.*--runtime=FILE"
   ):

@@ -21,15 +21,15 @@ def get_config():
   config.generate.chunk = 8
   config.generate.shard_candidates = 16
 
-  config.train.widths = (4, 8)
+  config.train.features = (4, 8)
   config.train.image_size = 64
   config.train.steps = 6
   config.train.batch_size = 8
   config.train.log_every = 1
   config.train.checkpoint_every = 2
-  config.train.backgrounds.share = 0.5
-  config.train.backgrounds.kinds = ("plain", "generated", "blurred")
-  config.train.overlap = 0.5
+  config.train.copy_paste.share = 0.5
+  config.train.copy_paste.kinds = ("plain", "generated", "blurred")
+  config.train.iou_weight = 0.5
 
   config.report.samples = 4
   config.report.pictures = ("example:astronaut_head.png",)

@@ -14,8 +14,9 @@ from array_record.python import array_record_module
 from flax.traverse_util import flatten_dict
 from ports import free_port
 
-from unseg_jax.runtime import checkpoints, workdir
+from unseg_jax.artifacts import checkpoints
 from unseg_jax.segmentation import train
+from unseg_jax.storage import whole_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -119,14 +120,15 @@ def wait_until(condition, otherwise):
 
 def die_in_training(after):
   """Has this process killed at the first validation beyond so many steps."""
-  make_segmenter = train._segmenter
+  fetch = train._fetch
 
-  def die(state, config):
-    if int(state.step) > after:
+  def die(state):
+    saved = fetch(state)
+    if int(saved["step"]) > after:
       os.kill(os.getpid(), signal.SIGKILL)
-    return make_segmenter(state, config)
+    return saved
 
-  train._segmenter = die
+  train._fetch = die
 
 
 def of_processes(count, devices=1):
@@ -159,7 +161,7 @@ def assert_same_result(folder, finished):
   (step, state), (expected_step, expected) = last_state(folder), last_state(finished)
   assert step == expected_step
   assert_same_weights(state, expected)
-  histories = [workdir.read_json(run / "train" / "history.json") for run in (folder, finished)]
+  histories = [whole_files.read_json(run / "train" / "history.json") for run in (folder, finished)]
   for curve, columns in histories[1].items():
     for name, values in columns.items():
       np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)

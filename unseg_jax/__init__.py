@@ -15,8 +15,8 @@ if TYPE_CHECKING:
   from unseg_jax.generators import Generator, normal_latents, sample_at
   from unseg_jax.generators import load as load_generator
   from unseg_jax.generators import resolve as resolve_generator
+  from unseg_jax.inference.segmenter import Segmenter
   from unseg_jax.pipeline import run
-  from unseg_jax.segmentation.segmenter import Segmenter
 
 __version__ = "0.1.0"
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 # Public name -> the module that has it, and its name there.
 _SOURCES = {
   "Generator": ("unseg_jax.generators", "Generator"),
-  "Segmenter": ("unseg_jax.segmentation.segmenter", "Segmenter"),
+  "Segmenter": ("unseg_jax.inference.segmenter", "Segmenter"),
   "get_config": ("unseg_jax.default_config", "get_config"),
   "load_generator": ("unseg_jax.generators", "load"),
   "normal_latents": ("unseg_jax.generators", "normal_latents"),

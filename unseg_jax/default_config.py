@@ -4,8 +4,23 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from unseg_jax.artifacts.renamed_settings import announce
+
 # In place of a type to compute in: bfloat16 on accelerators, float32 on CPUs.
 AUTO = "auto"
+
+
+class TrainConfig(ml_collections.ConfigDict):
+  """`config.train`, whose settings can also be read and set by their former names."""
+
+  def __getitem__(self, key):
+    return super().__getitem__(announce("train", key))
+
+  def __setitem__(self, key, value):
+    super().__setitem__(announce("train", key), value)
+
+  def __contains__(self, key):
+    return super().__contains__(announce("train", key))
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -55,7 +70,7 @@ def get_config() -> ml_collections.ConfigDict:
   generate.shard_candidates = 16_384
 
   config.train = train = ml_collections.ConfigDict()
-  train.widths = (64, 128, 256, 512, 512)
+  train.features = (64, 128, 256, 512, 512)
   train.image_size = 128
   train.steps = 18_000
   train.batch_size = 128
@@ -63,11 +78,11 @@ def get_config() -> ml_collections.ConfigDict:
   train.schedule = "staircase"  # Times `decay` every `decay_every` steps; or "cosine", down to 0.
   train.decay = 0.2
   train.decay_every = 8_000
-  train.overlap = 0.0  # Weight of 1 - soft IoU of the foreground, beside the cross-entropy.
+  train.iou_weight = 0.0  # Weight of 1 - soft IoU of the foreground, beside the cross-entropy.
   train.augment = False  # Flips, crops, colour and blur.
-  train.backgrounds = backgrounds = ml_collections.ConfigDict()
-  backgrounds.share = 0.0  # Share of the pairs whose foreground is put before another background.
-  backgrounds.kinds = ("plain", "gradient", "noise", "generated", "blurred")  # As likely as often.
+  train.copy_paste = copy_paste = ml_collections.ConfigDict()
+  copy_paste.share = 0.0  # Share of the pairs whose foreground is put before another background.
+  copy_paste.kinds = ("plain", "gradient", "noise", "generated", "blurred")  # As likely as often.
   train.dtype = "float32"  # What the U-Net computes in; or "bfloat16", or "auto".
   train.log_every = 20
   train.checkpoint_every = 1_000

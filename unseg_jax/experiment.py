@@ -1,37 +1,22 @@
-"""What a run is: its config checked, what that names opened, and which stages it has.
-
-A config leaves stages out: those that make a data set where it trains on those of other runs, and
-the adaptation unless it names pictures.
-"""
+"""What a run is: its config checked, and what that names opened."""
 
 import dataclasses
 import functools
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
-import jax
 import ml_collections
 
 from unseg_jax import generators
+from unseg_jax.adaptation import adapt
 from unseg_jax.direction import search
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
+from unseg_jax.inference import refinement
 from unseg_jax.reporting import contents
 from unseg_jax.runtime.tracking import EventWriter
-from unseg_jax.segmentation import adaptation, batches, data_sets, refinement, step
-from unseg_jax.synthesis import candidates, generate, shards
-
-# In the order in which they run; their random streams are numbered by it.
-STAGES = ("search", "generate", "train", "adapt", "evaluate", "report")
-# Quick to make from the others' results: made anew when settings change, instead of refusing.
-DERIVED = ("evaluate", "report")
-_OTHER_RUNS = "config.train.data_sets lists the data sets of other runs"
-WHY_LEFT_OUT = {
-  "search": _OTHER_RUNS,
-  "generate": _OTHER_RUNS,
-  "adapt": "config.adapt.images names no pictures",
-}
+from unseg_jax.segmentation import batches, data_sets, step
+from unseg_jax.synthesis import generate, shards
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +44,7 @@ class Run:
     """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
     return EventWriter(self.workdir / "events")
 
-  def sources(self, split: str) -> dict[str, batches.Source]:
+  def sources(self, split: str) -> dict[str, batches.Records]:
     """Opens a split of every data set that the segmenter learns from, by its row in the table."""
     if not self.data_sets:
       return {evaluate.SYNTHETIC: shards.read(self.workdir / "generate", split)}
@@ -71,71 +56,6 @@ class Run:
   def weights(self) -> list[float]:
     """The weights of these data sets, in their order."""
     return [found.weight for found in self.data_sets] or [1.0]
-
-  def key(self, stage: str) -> jax.Array:
-    """The PRNG key of a stage's named stream."""
-    return jax.random.fold_in(jax.random.key(self.config.seed), STAGES.index(stage))
-
-  def settings(self, stage: str) -> dict[str, Any]:
-    """Everything that determines a stage's result: its own settings and those it builds on."""
-    names = stages_of(self.config)
-    before = names[: names.index(stage) + 1]
-    config = self.config.to_dict()
-    # How much is computed at once changes nothing, but where a rule looks at the whole chunk.
-    del config["search"]["microbatch"]
-    if config["generate"]["rule"] != "std":
-      del config["generate"]["chunk"]
-    # What is off is not remembered: workdirs from before there was such a setting are continued.
-    if not config["train"]["backgrounds"]["share"]:
-      del config["train"]["backgrounds"]
-    del config["train"]["data_sets"]
-    if self.data_sets:
-      config["train"]["data_sets"] = data_sets.settings(self.data_sets)
-    if self.pictures:
-      config["adapt"]["images"] = self.pictures.identity
-    settings = {"seed": config["seed"]} | {name: config[name] for name in before}
-    if self.generator:
-      settings["generator"] = self.generator.identity
-    if stage == "search" and self.config.search.restarts > 1:
-      # The restarts are ranked by the candidates that they make.
-      settings["generate"] = {
-        name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
-      }
-    return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
-
-
-def stages_of(config: ml_collections.ConfigDict) -> list[str]:
-  """The names of the stages that a config does not leave out, in order."""
-  left_out = [] if config.adapt.images else ["adapt"]
-  if config.train.data_sets:
-    left_out += ["search", "generate"]
-  return [stage for stage in STAGES if stage not in left_out]
-
-
-def choose(stages: Sequence[str], config: ml_collections.ConfigDict) -> list[str]:
-  """Returns the stages to run; raises a ValueError where one of them is not there to run."""
-  there = stages_of(config)
-  if unknown := set(stages) - set(STAGES):
-    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(there)}")
-  if not stages:
-    raise ValueError(f"no stages to run; expected some of {','.join(there)}")
-  if set(stages) == set(STAGES):
-    if config.train.data_sets:
-      log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
-    return there
-  for stage in stages:
-    if stage not in there:
-      raise ValueError(
-        f"there is no stage {stage} to run, as {WHY_LEFT_OUT[stage]}; expected some of "
-        f"{','.join(there)}"
-      )
-  return list(stages)
-
-
-def needed(stage: str, config: ml_collections.ConfigDict) -> list[str]:
-  """The stages whose results a stage reads; it runs without those derived."""
-  names = stages_of(config)
-  return [name for name in names[: names.index(stage)] if name not in DERIVED]
 
 
 def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
@@ -156,7 +76,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
     generate.check_config(config.generate, config.search.directions)
   step.check_config(config.train)
   if config.adapt.images:
-    adaptation.check_config(config.adapt)
+    adapt.check_config(config.adapt)
     if not found and generate.on_the_fly(config.generate):
       raise ValueError(
         f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "

@@ -13,7 +13,9 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from unseg_jax.runtime import places, process_flags, workdir
+from unseg_jax.artifacts import stage_records
+from unseg_jax.runtime import process_flags
+from unseg_jax.storage import places
 
 
 def find_config(path: str) -> str:
@@ -56,7 +58,7 @@ def main(argv: list[str]) -> None:
 
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption
-  from unseg_jax.segmentation import train
+  from unseg_jax.segmentation import curves
   from unseg_jax.synthesis import generate
 
   config = _CONFIG.value
@@ -82,9 +84,9 @@ def main(argv: list[str]) -> None:
     OSError,
     ImportError,
     FloatingPointError,
-    workdir.StageMismatch,
+    stage_records.StageMismatch,
     generate.TooFewAccepted,
-    train.TooFewPairs,
+    curves.TooFewPairs,
   ) as error:
     sys.exit(places.in_urls(f"error: {error}"))
 

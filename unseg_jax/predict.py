@@ -42,13 +42,15 @@ from collections.abc import Sequence
 from absl import app, flags
 from absl import logging as absl_logging
 
+from unseg_jax.inference import refinement
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import manifest, outputs
 from unseg_jax.prediction.plan import Picture, plan
-from unseg_jax.prediction.segment import Job, segment
-from unseg_jax.runtime import parallel, places, preemption, process_flags, progress
-from unseg_jax.runtime.file_trees import FileTree
-from unseg_jax.segmentation import refinement
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.prediction.run import Job, segment
+from unseg_jax.runtime import parallel, preemption, process_flags, progress
+from unseg_jax.runtime.barrier import barrier
+from unseg_jax.storage import places
+from unseg_jax.storage.file_trees import FileTree
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
@@ -168,10 +170,10 @@ def predict(
     settings += f" background={background}"
   job = Job(segmenter, encoders, tree, refine, average)
   known = manifest.read(tree)
-  places.barrier("the manifest is read")
+  barrier("the manifest is read")
   if parallel.is_primary():
     manifest.fold(tree)
-  places.barrier("the manifest is in order")
+  barrier("the manifest is in order")
   own = [pictures[number] for number in parallel.own_numbers(len(pictures))]
   wanted = {picture: [picture.target + ending for ending in encoders] for picture in own}
   there = set()

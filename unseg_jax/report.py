@@ -20,7 +20,7 @@ from absl import logging as absl_logging
 
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
-from unseg_jax.runtime import places
+from unseg_jax.storage import places
 
 
 def main(argv: Sequence[str]) -> int:

@@ -28,15 +28,15 @@ class Block(nn.Module):
 class Unet(nn.Module):
   """The segmentation U-Net, `[N, 3, H, W] -> [N, 2, H, W]`, its modules named as upstream's."""
 
-  def __init__(self, widths: Sequence[int]):
+  def __init__(self, features: Sequence[int]):
     super().__init__()
-    self.inc = Block(3, widths[0])
-    ups = (*widths[-3::-1], widths[0])
-    channels = widths[-1]
+    self.inc = Block(3, features[0])
+    ups = (*features[-3::-1], features[0])
+    channels = features[-1]
     for i in range(1, 5):
       down, up = nn.Module(), nn.Module()
-      down.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), Block(widths[i - 1], widths[i]))
-      up.conv = Block(channels + widths[4 - i], ups[i - 1])
+      down.maxpool_conv = nn.Sequential(nn.MaxPool2d(2), Block(features[i - 1], features[i]))
+      up.conv = Block(channels + features[4 - i], ups[i - 1])
       channels = ups[i - 1]
       setattr(self, f"down{i}", down)
       setattr(self, f"up{i}", up)
@@ -54,10 +54,10 @@ class Unet(nn.Module):
     return self.outc.conv(x)
 
 
-def network(widths: Sequence[int]) -> Unet:
+def network(features: Sequence[int]) -> Unet:
   """A U-Net with random weights, the same at each call."""
   torch.manual_seed(0)
-  return Unet(widths)
+  return Unet(features)
 
 
 def flax_variables(unet: Unet) -> dict[str, Any]:

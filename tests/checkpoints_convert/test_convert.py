@@ -18,7 +18,8 @@ from whole_runs import GOLDEN, ROOT
 from checkpoints_convert import contact_sheet, convert, dcgan
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
-from unseg_jax.runtime import generator_files, pictures
+from unseg_jax.artifacts import generator_files
+from unseg_jax.images import writing
 
 
 def run_command(*arguments):
@@ -77,7 +78,7 @@ def test_the_sheet_shows_samples_of_the_generator(tmp_path):
   small = generators.load(path)
   latents, labels = generators.sample_at(small, jax.random.key(0), np.arange(6))
   images = np.asarray(jax.jit(small.generate)(small.variables, latents, labels))
-  expected = pictures.grid(pictures.to_uint8(images), 2).astype(int)
+  expected = writing.grid(writing.to_uint8(images), 2).astype(int)
   assert np.abs(np.asarray(Image.open(sheet)) - expected).max() <= 1
 
 

@@ -10,7 +10,8 @@ from whole_runs import GOLDEN, ROOT
 
 from checkpoints_convert import dcgan
 from unseg_jax import generators
-from unseg_jax.runtime import generator_files, workdir
+from unseg_jax.artifacts import generator_files
+from unseg_jax.storage import whole_files
 
 PRETRAINED = ROOT / "unseg_jax" / "pretrained"
 
@@ -53,7 +54,7 @@ def test_the_face_generator_that_ships_makes_upstreams_pictures():
   path = PRETRAINED / "dcgan_faces.safetensors"
   readme = (PRETRAINED / "README.md").read_text()
   assert generator_files.read_generator(path).source_sha256 in readme
-  assert workdir.sha256(path) in readme
+  assert whole_files.sha256(path) in readme
   generator = generators.load("pretrained:dcgan_faces")
   golden = np.load(GOLDEN / "search_dcgan_faces.npz")
   with jax.default_matmul_precision("highest"):

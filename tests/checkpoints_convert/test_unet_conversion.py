@@ -11,8 +11,8 @@ from golden_unet import GOLDEN
 from whole_runs import run_command
 
 from checkpoints_convert.convert import convert_file
-from unseg_jax.runtime import generator_files
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.artifacts import generator_files
+from unseg_jax.inference.segmenter import Segmenter
 
 ROOT = pathlib.Path(__file__).parents[2]
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from unseg_jax import generators
-from unseg_jax.demo import direction, found, html
+from unseg_jax.artifacts import stage_records
+from unseg_jax.demo import direction, html, search_history
 from unseg_jax.demo import runs as runs_lib
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import candidates
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -25,7 +26,7 @@ def test_finished_searches_are_there_to_choose_from(runs, tmp_path):
   assert runs_lib.searches(runs) == [str(runs / "light_and_dark"), str(runs / "whole")]
   assert runs_lib.searches(tmp_path / "missing") == []
   (tmp_path / "begun" / "search").mkdir(parents=True)
-  workdir.begin_stage(tmp_path / "begun" / "search", {})
+  stage_records.begin_stage(tmp_path / "begun" / "search", {})
   assert runs_lib.searches(tmp_path) == []
   with pytest.raises(FileNotFoundError, match="no complete result of the stage 'search'"):
     direction.open_search(tmp_path / "begun")
@@ -88,18 +89,18 @@ def test_an_opened_search_is_kept_until_it_changes(runs, tmp_path):
   shutil.copytree(runs / "whole", tmp_path / "run")
   first = direction.open_search(tmp_path / "run")
   assert direction.open_search(tmp_path / "run") is first
-  record = workdir.read_json(tmp_path / "run" / "search" / workdir.RECORD)
-  workdir.write_json(tmp_path / "run" / "search" / workdir.RECORD, record)
+  record = whole_files.read_json(tmp_path / "run" / "search" / stage_records.RECORD)
+  whole_files.write_json(tmp_path / "run" / "search" / stage_records.RECORD, record)
   assert direction.open_search(tmp_path / "run") is not first
 
 
 def test_snapshots_lead_from_a_random_start_to_the_direction(search):
-  passed = found.snapshots(search, seed=0)
+  passed = search_history.snapshots(search, seed=0)
   assert [snapshot.step for snapshot in passed] == [0, 1, 3, 6]
   assert passed[-1].cosine == pytest.approx(1) and passed[0].cosine < 0.99
   drawn = direction.explore(search, search.directions, 0, search.settings.shift)
   np.testing.assert_array_equal(passed[-1].drawn.masks, drawn.masks)
-  losses = found.curves(search.workdir)
+  losses = search_history.curves(search.workdir)
   assert len(losses) == 4 and all(len(values) == 6 for _, values in losses.values())
   text = html.found(search, losses, passed)
   assert "the random start" in text and "step 6" in text and "light outside_circle" in text
@@ -110,7 +111,9 @@ def test_a_search_of_an_older_version_says_that_it_kept_no_snapshots(runs, tmp_p
   shutil.copytree(runs / "whole", tmp_path / "run")
   (tmp_path / "run" / "search" / "snapshots.npz").unlink()
   search = direction.open_search(tmp_path / "run")
-  text = html.found(search, found.curves(search.workdir), found.snapshots(search, 0))
+  text = html.found(
+    search, search_history.curves(search.workdir), search_history.snapshots(search, 0)
+  )
   assert "kept no pictures of its way" in text and "<svg" in text
 
 

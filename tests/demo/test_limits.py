@@ -5,13 +5,11 @@ import pytest
 from PIL import Image
 
 from unseg_jax.demo import limits
-from unseg_jax.runtime import picture_files
+from unseg_jax.images import reading
 
 
 def test_a_picture_is_read_as_everywhere_else(photograph):
-  np.testing.assert_array_equal(
-    limits.read_upload(photograph), picture_files.read_picture(photograph)
-  )
+  np.testing.assert_array_equal(limits.read_upload(photograph), reading.read_picture(photograph))
 
 
 @pytest.mark.parametrize(

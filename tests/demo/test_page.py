@@ -11,8 +11,8 @@ from PIL import Image
 from report_pages import CHROMIUM
 from whole_runs import wait_until
 
-from unseg_jax.runtime import picture_files
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.images import reading
+from unseg_jax.inference.segmenter import Segmenter
 
 pytest.importorskip("gradio", reason="the page needs Gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright drives the browser")
@@ -119,7 +119,7 @@ def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, widt
   with page.expect_download() as download:
     page.locator("#files a[download='astronaut_head_mask.png']").click()
   download.value.save_as(tmp_path / "mask.png")
-  found = picture_files.read_mask(tmp_path / "mask.png")
+  found = reading.read_mask(tmp_path / "mask.png")
   assert (found == (probability > 0.9)).mean() > 0.999
   assert page.locator("#files a[download]").count() == 4
 

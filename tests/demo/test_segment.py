@@ -5,24 +5,26 @@ import pytest
 from PIL import Image
 
 from unseg_jax import predict
+from unseg_jax.artifacts import stage_records
+from unseg_jax.demo import picture
 from unseg_jax.demo import runs as runs_lib
-from unseg_jax.demo import segment
-from unseg_jax.runtime import picture_files, workdir
-from unseg_jax.segmentation import refinement
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.images import reading
+from unseg_jax.inference import refinement
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.storage import whole_files
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 @pytest.fixture
 def segmented(photograph):
-  return segment.segment(photograph, runs_lib.SHIPPED, average=False, refine="none")
+  return picture.segment(photograph, runs_lib.SHIPPED, average=False, refine="none")
 
 
 def test_the_files_are_those_that_the_command_writes(segmented, photograph, tmp_path):
   made = tmp_path / "made"
   made.mkdir()
-  paths = segment.write_files(segmented, 0.5, (32, 96, 160), made)
+  paths = picture.write_files(segmented, 0.5, (32, 96, 160), made)
   written = tmp_path / "written"
   status = predict.predict(
     "pretrained:faces", str(photograph), str(written), False, background="#2060a0"
@@ -41,11 +43,11 @@ def _name(path):
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 def test_a_threshold_parts_the_picture_there(segmented, threshold):
-  moved = segment.at_threshold(segmented.probability, threshold)
+  moved = picture.at_threshold(segmented.probability, threshold)
   unsure = np.isclose(segmented.probability, threshold, atol=1e-6)
   foreground = segmented.probability > threshold
   np.testing.assert_array_equal((moved > 0.5)[~unsure], foreground[~unsure])
-  shown, share = segment.views(segmented, threshold, (0, 0, 0))
+  shown, share = picture.views(segmented, threshold, (0, 0, 0))
   assert abs(share - foreground.mean()) < 1e-4
   assert list(shown) == ["Mask", "Cut-out", "Overlay", "Composite"]
   assert abs((shown["Mask"] > 127).mean() - share) < 0.02
@@ -53,17 +55,17 @@ def test_a_threshold_parts_the_picture_there(segmented, threshold):
 
 def test_a_threshold_keeps_the_order_of_probabilities_and_their_ends():
   probability = np.linspace(0, 1, 101, dtype=np.float32)
-  for threshold in segment.THRESHOLDS:
-    moved = segment.at_threshold(probability, threshold)
+  for threshold in picture.THRESHOLDS:
+    moved = picture.at_threshold(probability, threshold)
     assert (np.diff(moved) > 0).all() and moved[0] == 0 and moved[-1] == 1
   with pytest.raises(ValueError, match=r"threshold=1: expected a probability inside \(0, 1\)"):
-    segment.at_threshold(probability, 1)
+    picture.at_threshold(probability, 1)
 
 
 def test_averaging_and_refinement_are_those_of_the_command(photograph):
-  image, restored = picture_files.read_picture(photograph), Segmenter.restore("pretrained:faces")
+  image, restored = reading.read_picture(photograph), Segmenter.restore("pretrained:faces")
   for average, refine in ((True, "none"), (False, "guided"), (True, "grabcut")):
-    found = segment.segment(photograph, runs_lib.SHIPPED, average, refine)
+    found = picture.segment(photograph, runs_lib.SHIPPED, average, refine)
     expected = refinement.refine(restored(image, average), image, refine)
     np.testing.assert_array_equal(found.probability, expected)
 
@@ -71,7 +73,7 @@ def test_averaging_and_refinement_are_those_of_the_command(photograph):
 def test_the_composite_is_on_the_chosen_picture(segmented):
   behind = np.zeros((8, 8, 3), np.uint8)
   behind[...] = (250, 10, 10)
-  shown, _ = segment.views(segmented, 0.5, behind)
+  shown, _ = picture.views(segmented, 0.5, behind)
   assert shown["Composite"][:4, :4].astype(int).mean(axis=(0, 1))[0] > 200
 
 
@@ -84,13 +86,13 @@ def test_the_composite_is_on_the_chosen_picture(segmented):
   ],
 )
 def test_colours_are_read_as_browsers_write_them(text, expected):
-  assert segment.colour(text) == expected
+  assert picture.colour(text) == expected
 
 
 @pytest.mark.parametrize("text", ["white", "#12", "rgb(1, 2)", "rgb(300, 0, 0)", "rgb()", ""])
 def test_what_is_no_colour_is_refused_by_its_value(text):
   with pytest.raises(ValueError, match="is no colour"):
-    segment.colour(text)
+    picture.colour(text)
 
 
 def test_segmenters_are_the_one_that_ships_trained_runs_and_files(runs, generator, tmp_path):
@@ -113,22 +115,22 @@ def test_segmenters_are_the_one_that_ships_trained_runs_and_files(runs, generato
 def test_a_run_that_was_trained_anew_is_restored_anew(runs, tmp_path):
   (tmp_path / "run").symlink_to(runs / "whole")
   choice = str(tmp_path / "run")
-  first = segment.restore(choice)
-  assert segment.restore(choice) is first
+  first = picture.restore(choice)
+  assert picture.restore(choice) is first
   (tmp_path / "run").unlink()
   (tmp_path / "run" / "train").mkdir(parents=True)
   for path in (runs / "whole").iterdir():
     if path.name != "train":
       (tmp_path / "run" / path.name).symlink_to(path)
   for path in (runs / "whole" / "train").iterdir():
-    if path.name != workdir.RECORD:
+    if path.name != stage_records.RECORD:
       (tmp_path / "run" / "train" / path.name).symlink_to(path)
-  record = workdir.read_json(runs / "whole" / "train" / workdir.RECORD)
-  workdir.write_json(tmp_path / "run" / "train" / workdir.RECORD, record)
-  assert segment.restore(choice) is not first
+  record = whole_files.read_json(runs / "whole" / "train" / stage_records.RECORD)
+  whole_files.write_json(tmp_path / "run" / "train" / stage_records.RECORD, record)
+  assert picture.restore(choice) is not first
 
 
 def test_grey_and_transparent_pictures_are_taken_as_by_the_command(tmp_path):
   path = tmp_path / "grey.png"
   Image.new("LA", (40, 30), (128, 200)).save(path)
-  assert segment.segment(path, runs_lib.SHIPPED, False, "none").image.shape == (30, 40, 3)
+  assert picture.segment(path, runs_lib.SHIPPED, False, "none").image.shape == (30, 40, 3)

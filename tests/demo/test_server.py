@@ -16,7 +16,7 @@ from PIL import Image
 from ports import free_port
 from whole_runs import ROOT, run_module, start_python, wait_until
 
-from unseg_jax.demo import html, limits, runs, segment, server
+from unseg_jax.demo import html, limits, picture, runs, server
 
 gradio_client = pytest.importorskip("gradio_client", reason="the page needs Gradio")
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -35,8 +35,8 @@ def ask(url, path):
 
 
 def expected(path):
-  segmented = segment.segment(path, *SETTINGS[:3])
-  return html.views(*segment.views(segment.small(segmented), 0.5, segment.colour(SETTINGS[4])))
+  segmented = picture.segment(path, *SETTINGS[:3])
+  return html.views(*picture.views(picture.small(segmented), 0.5, picture.colour(SETTINGS[4])))
 
 
 @pytest.fixture

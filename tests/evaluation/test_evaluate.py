@@ -15,10 +15,10 @@ from whole_runs import run_command
 from checkpoints_convert.convert import convert_file
 from configs import evaluate as evaluate_config
 from unseg_jax import pipeline
+from unseg_jax.artifacts import generator_files
 from unseg_jax.evaluation import baselines, benchmarks, evaluate, folders, metrics, saliency
-from unseg_jax.runtime import generator_files
-from unseg_jax.segmentation import refinement
-from unseg_jax.segmentation.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.inference import refinement
+from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
 
 ROOT = Path(__file__).parents[2]

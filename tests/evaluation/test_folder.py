@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unseg_jax.evaluation import folders
-from unseg_jax.runtime import picture_files
+from unseg_jax.images import reading
 
 ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
 
@@ -36,10 +36,10 @@ def ramp16():
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm"])
 def test_lossless_picture_comes_back_exactly(tmp_path, suffix):
   path = save(QUADRANTS, tmp_path / f"a.{suffix}")
-  picture = picture_files.read_picture(path)
+  picture = reading.read_picture(path)
   assert picture.dtype == np.uint8
   np.testing.assert_array_equal(picture, QUADRANTS)
-  np.testing.assert_array_equal(picture_files.read_picture(str(path)), QUADRANTS)
+  np.testing.assert_array_equal(reading.read_picture(str(path)), QUADRANTS)
 
 
 @pytest.mark.parametrize(("suffix", "mode"), [("jpg", "RGB"), ("jpg", "CMYK"), ("tif", "CMYK")])
@@ -47,37 +47,37 @@ def test_lossy_and_print_colours_are_close(tmp_path, suffix, mode):
   path = save(Image.fromarray(QUADRANTS).convert(mode), tmp_path / f"a.{suffix}")
   with Image.open(path) as image:
     assert image.mode == mode
-  difference = np.abs(picture_files.read_picture(path).astype(int) - QUADRANTS)
+  difference = np.abs(reading.read_picture(path).astype(int) - QUADRANTS)
   assert np.median(difference) <= 4
 
 
 def test_picture_of_two_levels(tmp_path):
   bits = np.random.default_rng(0).random((7, 11)) > 0.5
-  picture = picture_files.read_picture(save(bits, tmp_path / "a.png"))
+  picture = reading.read_picture(save(bits, tmp_path / "a.png"))
   np.testing.assert_array_equal(picture, np.where(bits, 255, 0)[..., None].repeat(3, axis=2))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (30, 2)])
 def test_grey_picture_of_any_size_gets_three_equal_channels(tmp_path, shape):
   grey = np.full(shape, 77, np.uint8)
-  picture = picture_files.read_picture(save(grey, tmp_path / "a.png"))
+  picture = reading.read_picture(save(grey, tmp_path / "a.png"))
   np.testing.assert_array_equal(picture, np.full((*shape, 3), 77))
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_picture_is_scaled_to_8_bits(tmp_path, ramp16, suffix):
   path = save(ramp16, tmp_path / f"a.{suffix}")
-  picture = picture_files.read_picture(path)
+  picture = reading.read_picture(path)
   np.testing.assert_array_equal(picture, np.rint(ramp16 / 257)[..., None].repeat(3, axis=2))
 
 
 def test_float_picture_is_in_0_to_1_or_refused(tmp_path):
   values = np.array([[0, 0.25, 1]], np.float32)
-  picture = picture_files.read_picture(save(values, tmp_path / "a.tif"))
+  picture = reading.read_picture(save(values, tmp_path / "a.tif"))
   assert picture[..., 0].tolist() == [[0, 64, 255]]
   for wrong in (values * 255, values - 1, np.full_like(values, np.nan)):
     with pytest.raises(ValueError, match=r"wrong\.tif.*0 to 1; save it with 8 or 16 bits"):
-      picture_files.read_picture(save(wrong, tmp_path / "wrong.tif"))
+      reading.read_picture(save(wrong, tmp_path / "wrong.tif"))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -85,7 +85,7 @@ def test_transparent_parts_show_white(tmp_path, mode):
   image = Image.new(mode, (3, 1), 0)
   for x, alpha in enumerate((0, 51, 255)):
     image.putpixel((x, 0), (*[0] * (len(mode) - 1), alpha))
-  picture = picture_files.read_picture(save(image, tmp_path / "a.png"))
+  picture = reading.read_picture(save(image, tmp_path / "a.png"))
   assert picture[0].tolist() == [[255] * 3, [204] * 3, [0] * 3]
 
 
@@ -97,20 +97,20 @@ def test_palette_with_transparency(tmp_path, transparency):
   path = save(image, tmp_path / "a.png", transparency=transparency)
   with Image.open(path) as reopened:
     assert reopened.mode == "P"
-  assert picture_files.read_picture(path)[0].tolist() == [[10, 20, 30], [255] * 3]
+  assert reading.read_picture(path)[0].tolist() == [[10, 20, 30], [255] * 3]
 
 
 def test_exif_orientation_is_honoured(tmp_path):
   exif = Image.Exif()
   exif[ORIENTATION] = 6
   path = save(QUADRANTS, tmp_path / "a.png", exif=exif)
-  np.testing.assert_array_equal(picture_files.read_picture(path), np.rot90(QUADRANTS, -1))
+  np.testing.assert_array_equal(reading.read_picture(path), np.rot90(QUADRANTS, -1))
 
 
 def test_first_frame_of_an_animation(tmp_path):
   frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
   path = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-  np.testing.assert_array_equal(picture_files.read_picture(path), np.full((3, 4, 3), (255, 0, 0)))
+  np.testing.assert_array_equal(reading.read_picture(path), np.full((3, 4, 3), (255, 0, 0)))
 
 
 def truncated(path):
@@ -131,7 +131,7 @@ def truncated(path):
   ],
   ids=["truncated", "text", "empty", "of no size", "folder", "missing"],
 )
-@pytest.mark.parametrize("read", [picture_files.read_picture, picture_files.read_mask])
+@pytest.mark.parametrize("read", [reading.read_picture, reading.read_mask])
 def test_unreadable_file_is_named(tmp_path, damage, read):
   path = tmp_path / "broken.png"
   damage(path)
@@ -140,9 +140,7 @@ def test_unreadable_file_is_named(tmp_path, damage, read):
 
 
 def test_mask_is_true_above_half_of_8_bits(tmp_path):
-  mask = picture_files.read_mask(
-    save(np.array([[0, 1, 127, 128, 255]], np.uint8), tmp_path / "a.png")
-  )
+  mask = reading.read_mask(save(np.array([[0, 1, 127, 128, 255]], np.uint8), tmp_path / "a.png"))
   assert mask.dtype == bool
   assert mask.tolist() == [[False, False, False, True, True]]
 
@@ -150,20 +148,20 @@ def test_mask_is_true_above_half_of_8_bits(tmp_path):
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_mask_is_true_above_half_of_16_bits(tmp_path, suffix):
   values = np.array([[0, 255, 32767, 32768, 65535]], np.uint16)
-  mask = picture_files.read_mask(save(values, tmp_path / f"a.{suffix}"))
+  mask = reading.read_mask(save(values, tmp_path / f"a.{suffix}"))
   assert mask.tolist() == [[False, False, False, True, True]]
 
 
 def test_mask_of_two_levels_keeps_its_resolution(tmp_path):
   bits = np.random.default_rng(1).random((301, 7)) > 0.5
-  np.testing.assert_array_equal(picture_files.read_mask(save(bits, tmp_path / "a.png")), bits)
+  np.testing.assert_array_equal(reading.read_mask(save(bits, tmp_path / "a.png")), bits)
 
 
 def test_mask_looks_at_the_first_channel_only(tmp_path):
   red_green = np.array([[[255, 0, 0, 0], [0, 255, 255, 255]]], np.uint8)
   for channels in (3, 4):
     path = save(np.ascontiguousarray(red_green[..., :channels]), tmp_path / "a.png")
-    assert picture_files.read_mask(path).tolist() == [[True, False]]
+    assert reading.read_mask(path).tolist() == [[True, False]]
 
 
 @pytest.mark.parametrize("options", [{}, {"transparency": 1}])
@@ -173,7 +171,7 @@ def test_mask_with_a_palette_goes_by_colour(tmp_path, options):
   for index in range(3):
     image.putpixel((index, 0), index)
   path = save(image, tmp_path / "a.png", **options)
-  assert picture_files.read_mask(path).tolist() == [[True, True, False]]
+  assert reading.read_mask(path).tolist() == [[True, True, False]]
 
 
 @pytest.fixture
@@ -258,15 +256,15 @@ def test_find_pictures(tree, pattern, names, home):
   pattern = f"~/{pattern}" if home else f"{tree}/{pattern}"
   if names is None:
     with pytest.raises(FileNotFoundError, match=r"matches no picture; expected .*\.png"):
-      picture_files.find_pictures(pattern)
+      reading.find_pictures(pattern)
   else:
-    assert picture_files.find_pictures(pattern) == [tree / name for name in names]
+    assert reading.find_pictures(pattern) == [tree / name for name in names]
 
 
 def test_folder_without_pictures(tree):
   (tree / "inner" / "c.png").unlink()
   with pytest.raises(FileNotFoundError, match="inner has no pictures directly in it"):
-    picture_files.find_pictures(tree / "inner")
+    reading.find_pictures(tree / "inner")
 
 
 def test_folder_with_the_folders_inside(tree):
@@ -274,17 +272,17 @@ def test_folder_with_the_folders_inside(tree):
     (tree / name).parent.mkdir(exist_ok=True, parents=True)
     (tree / name).touch()
   (tree / "inner" / "loop").symlink_to(tree)
-  found = picture_files.find_pictures(tree / "inner", subfolders=True)
+  found = reading.find_pictures(tree / "inner", subfolders=True)
   assert found == [tree / "inner" / "c.png", tree / "inner" / "deep" / "b.png"]
-  assert picture_files.find_pictures("~/inner", subfolders=True) == found
-  assert picture_files.find_pictures(tree / "inner") == found[:1]
+  assert reading.find_pictures("~/inner", subfolders=True) == found
+  assert reading.find_pictures(tree / "inner") == found[:1]
 
 
 def test_folder_without_pictures_in_folders_inside(tree):
   (tree / "inner" / "c.png").unlink()
   (tree / "inner" / "deep").mkdir()
   with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in folders inside"):
-    picture_files.find_pictures(tree / "inner", subfolders=True)
+    reading.find_pictures(tree / "inner", subfolders=True)
 
 
 def test_folder_inside_that_cannot_be_searched_is_named(tree, monkeypatch):
@@ -297,4 +295,4 @@ def test_folder_inside_that_cannot_be_searched_is_named(tree, monkeypatch):
 
   monkeypatch.setattr(os, "scandir", refuse)
   with pytest.raises(PermissionError, match="inner"):
-    picture_files.find_pictures(tree, subfolders=True)
+    reading.find_pictures(tree, subfolders=True)

@@ -7,7 +7,7 @@ from unseg_jax.configs import evaluate as evaluate_config
 from whole_runs import ROOT, finish, of_processes, start_python
 
 from unseg_jax import pipeline
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 COUNT = 7  # Not a multiple of the processes.
 EVALUATE = """
@@ -49,6 +49,6 @@ def test_two_processes_of_two_devices_find_the_scores_of_one(folders, tmp_path):
   config.evaluate.batch_size = 2
   pipeline.run(config, tmp_path / "one", pipeline.STAGES)
   for name in ("metrics.json", "baselines.json"):
-    found, expected = (workdir.read_json(tmp_path / run / name) for run in ("two", "one"))
+    found, expected = (whole_files.read_json(tmp_path / run / name) for run in ("two", "one"))
     assert found == expected
   assert np.isfinite(list(expected["mine"]["all foreground"].values())).all()

@@ -9,7 +9,8 @@ import pytest
 from whole_runs import GOLDEN
 
 from unseg_jax import generators
-from unseg_jax.runtime import generator_files, workdir
+from unseg_jax.artifacts import generator_files
+from unseg_jax.storage import whole_files
 
 USER_MODULE = """
 import jax.numpy as jnp
@@ -56,7 +57,7 @@ def test_the_shipped_generator_makes_the_original_images(faces):
 
 def test_a_generator_is_known_by_its_files_hash(faces):
   path = pathlib.Path(generators.__file__).parents[1] / "pretrained" / "dcgan_faces.safetensors"
-  assert faces.identity == workdir.sha256(path)
+  assert faces.identity == whole_files.sha256(path)
   assert generators.resolve(str(path)).identity == faces.identity
 
 

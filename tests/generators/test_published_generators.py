@@ -11,7 +11,7 @@ from whole_runs import GOLDEN
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import generators, pipeline
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 # A golden checkpoint of each architecture -> its format, and settings that its arrays do not tell.
 PUBLISHED = {
@@ -55,7 +55,7 @@ def test_the_whole_method_runs(converted, tmp_path):
   shape = generators.load(converted).latent_shape
   assert direction.shape == (1, *shape)
   np.testing.assert_allclose(np.linalg.norm(direction, axis=1), np.ones((1, *shape[1:])), rtol=1e-4)
-  scores = workdir.read_json(tmp_path / "metrics.json")["synthetic"]
+  scores = whole_files.read_json(tmp_path / "metrics.json")["synthetic"]
   assert {"accuracy", "iou", "f_beta", "f_max", "background_iou", "miou"} == set(scores)
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 from report_pages import CHROMIUM, browse, disc, picture, webp, write_config
 
 from unseg_jax import report as report_command
-from unseg_jax.reporting import comparison, pictures
+from unseg_jax.reporting import comparison, embedding
 from unseg_jax.reporting import contents as contents_lib
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 SECTIONS = [
   "runs",
@@ -98,8 +98,8 @@ def test_pictures_of_every_run_are_shown(runs):
   page = comparison.render(runs)
   direction, samples = section(page, "direction"), section(page, "synthetic-set")
   for name in ("first", "second"):
-    assert pictures.data_uri(runs[name].direction_picture) in direction
-    assert pictures.data_uri(runs[name].samples[1][0]) in samples
+    assert embedding.data_uri(runs[name].direction_picture) in direction
+    assert embedding.data_uri(runs[name].samples[1][0]) in samples
   assert direction.count("data:image/webp") == 1
   assert "No direction was drawn" in direction and "No synthetic pairs were kept" in samples
 
@@ -169,7 +169,7 @@ def test_predictions_on_the_same_picture_stand_side_by_side(runs):
   for figure, name in zip(figures, ["Picture", *runs], strict=True):
     assert f">{name}<" in figure
   for figure, level in zip(figures[1:3], (0.25, 0.5), strict=True):
-    assert pictures.data_uri(np.rint(disc() * level * 255).astype(np.uint8)) in figure
+    assert embedding.data_uri(np.rint(disc() * level * 255).astype(np.uint8)) in figure
   assert "No segmenter" in figures[3] and "not finite" in figures[4]
 
 
@@ -209,7 +209,7 @@ def test_every_segmenter_is_tried_on_the_pictures_of_all_runs(tmp_path, monkeypa
   }
   for folder, names in listed.items():
     write_config(tmp_path / folder, report={"pictures": names, "samples": 2})
-  workdir.write_json(tmp_path / "elsewhere/one/metrics.json", {"ECSSD": {"iou": 0.5}})
+  whole_files.write_json(tmp_path / "elsewhere/one/metrics.json", {"ECSSD": {"iou": 0.5}})
   monkeypatch.setattr(
     contents_lib.Segmenter, "restore", lambda folder: lambda image: image[..., 0] / 255
   )

@@ -13,7 +13,7 @@ from report_pages import METRICS, SECTIONS, disc, picture, webp, write_config
 from unseg_jax import report as report_command
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting import contents as contents_lib
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,7 +23,7 @@ def searched(tmp_path):
   """The workdir of a run that stopped after its search."""
   folder = tmp_path / "searched"
   write_config(folder)
-  workdir.write_json(folder / "search" / "history.json", {"step": [0, 1], "loss": [2.0, 1.0]})
+  whole_files.write_json(folder / "search" / "history.json", {"step": [0, 1], "loss": [2.0, 1.0]})
   Image.fromarray(picture(32, 80)).save(folder / "search" / "direction.png")
   return folder
 
@@ -52,11 +52,13 @@ def test_collects_the_results_of_every_stage(searched, monkeypatch):
   monkeypatch.setattr(
     contents_lib.Segmenter, "restore", lambda folder: lambda image: image[..., 0] / 255
   )
-  workdir.write_json(searched / "generate" / "filters.json", {"rates": {"all": 0.5}})
-  workdir.write_json(searched / "train" / "history.json", {"Training": {"step": [1], "loss": [3]}})
-  workdir.write_json(searched / "metrics.json", {"ECSSD": METRICS})
+  whole_files.write_json(searched / "generate" / "filters.json", {"rates": {"all": 0.5}})
+  whole_files.write_json(
+    searched / "train" / "history.json", {"Training": {"step": [1], "loss": [3]}}
+  )
+  whole_files.write_json(searched / "metrics.json", {"ECSSD": METRICS})
   restarts = [{"restart": i, "chosen": i == 1, "loss": -0.5} for i in range(2)]
-  workdir.write_json(searched / "search" / "restarts.json", restarts)
+  whole_files.write_json(searched / "search" / "restarts.json", restarts)
   Image.fromarray(picture(32, 80, 1)).save(searched / "search" / "restart-1.png")
   (searched / "search" / "direction.webp").write_bytes(webp())
   paths = [searched.parent / name for name in ("one/head.png", "two/head.png", "two/cat.png")]
@@ -114,7 +116,7 @@ def test_what_the_command_refuses_is_named_and_nothing_is_written(
   monkeypatch.chdir(root)
   write_config(root / "damaged")
   (root / "damaged" / "config.json").write_text("{")
-  workdir.write_json(root / "foreign" / "config.json", {"name": "other"})
+  whole_files.write_json(root / "foreign" / "config.json", {"name": "other"})
   write_config(root / "lost", report={"pictures": ["nothing.png"], "samples": 2})
   before = sorted(root.rglob("*"))
   for module in (report_command, comparison):

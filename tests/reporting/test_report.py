@@ -11,8 +11,7 @@ import pytest
 from report_pages import CHROMIUM, METRICS, SECTIONS, browse, disc, picture, webp
 
 from unseg_jax.reporting import contents as contents_lib
-from unseg_jax.reporting import pictures as drawing
-from unseg_jax.reporting import report, tables
+from unseg_jax.reporting import embedding, report, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -104,7 +103,7 @@ def test_searches_from_several_starts_are_shown_and_the_chosen_one_is_marked(ful
   assert [">chosen<" in row for row in rows] == [False, False, True, False]
   assert "Loss" in rows[0] and "−0.25" in rows[2] and "0.75" in rows[2] and "&lt;1&gt;" in rows[2]
   for restart in restarts:
-    assert drawing.data_uri(restart.picture) in section
+    assert embedding.data_uri(restart.picture) in section
   assert "chosen" not in report.render(full)
 
 

@@ -54,6 +54,6 @@ def test_an_unsure_pixel_of_a_well_found_head_is_rather_foreground():
 
 def test_a_negative_overlap_is_refused():
   config = default_config.get_config()
-  config.train.overlap = -1.0
-  with pytest.raises(ValueError, match=r"config\.train\.overlap=-1\.0: expected"):
+  config.train.iou_weight = -1.0
+  with pytest.raises(ValueError, match=r"config\.train\.iou_weight=-1\.0: expected"):
     step.check_config(config.train)

@@ -8,8 +8,9 @@ from golden_unet import GOLDEN, make_state_dict
 from PIL import Image
 
 from checkpoints_convert import unet as convert
+from unseg_jax.inference import segmenter
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import segmenter, unet
+from unseg_jax.segmentation import unet
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,9 @@ def test_resize_shorter_side_equals_pillows(shape, expected):
 
 
 def test_a_segmenter_gives_a_probability_for_every_pixel_of_a_picture():
-  network = unet.Unet(widths=(2, 3, 4))
+  network = unet.Unet(features=(2, 3, 4))
   variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
-  found = segmenter.Segmenter.create(variables, network.widths, 16)
+  found = segmenter.Segmenter.create(variables, network.features, 16)
   image = np.random.default_rng(0).integers(0, 256, (23, 40, 3), dtype=np.uint8)
   probability = found(image)
   assert probability.shape == (23, 40) and probability.dtype == np.float32

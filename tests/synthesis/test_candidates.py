@@ -1,8 +1,8 @@
 """Candidates: two directions, latents from a file, and pairs made on the fly."""
 
 import itertools
+import types
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +11,10 @@ from tiny_generator import tiny_generator
 from whole_runs import ROOT
 
 from unseg_jax import default_config, generators
+from unseg_jax.artifacts import checkpoints
 from unseg_jax.direction import restarts, search
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import train
+from unseg_jax.segmentation import curves
 from unseg_jax.synthesis import candidates, filters, generate, latents, masks, on_the_fly, shards
 
 pytestmark = pytest.mark.usefixtures("compile_quickly")
@@ -204,14 +205,6 @@ class TestLatentsFromAFile:
       generate.check_config(config, 1)
 
 
-@flax.struct.dataclass
-class Seen:
-  """Stands for the training's state: what batch it was given last."""
-
-  batch: dict
-  candidates: jax.Array
-
-
 class TestOnTheFly:
   @pytest.fixture(scope="class")
   def batches(self):
@@ -219,20 +212,11 @@ class TestOnTheFly:
 
     def make(first=0, **changes):
       config, key = make_config(**changes), jax.random.key(5)
-      generator, directions = tiny_generator(), unit_directions(1)
-
-      def update(state, batch):
-        return Seen(batch, state.candidates), jnp.zeros(())
-
-      step = parallel.pmap(on_the_fly.make_step(update, generator, config, key))
-      pool = on_the_fly.empty_pool(config, first)
-      inputs = parallel.replicate((generator.variables, directions))
-      state = parallel.replicate(Seen({}, np.int32(first)))
-      pool = parallel.replicate(pool)
-      while True:
-        state, pool, _, found = step(state, pool, *inputs)
-        batch = parallel.unshard(state.batch)
-        yield batch, int(state.candidates[0]), int(found[0])
+      state = types.SimpleNamespace(candidates=np.int32(first))
+      made = on_the_fly.batches(tiny_generator(), unit_directions(1), config, key, state)
+      for batch in made:
+        pairs = {name: batch[name] for name in ("image", "mask", "position")}
+        yield parallel.unshard(pairs), int(batch["candidates"][0]), int(batch["pairs"][0])
 
     return make
 
@@ -267,10 +251,10 @@ class TestOnTheFly:
     assert found == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    curves = train.Curves({}, [(np.zeros(1, np.float32), np.full(1, 3))])
-    with train.checkpoints.training_manager(tmp_path / "checkpoints") as manager:
-      with pytest.raises(train.TooFewPairs, match=r"step 7 found 3 of the 6 pairs.*no checkpoi"):
-        curves.fetch(8, make_config().train, manager)
+    waiting = curves.Curves({}, [(np.zeros(1, np.float32), np.full(1, 3))])
+    with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
+      with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
+        waiting.fetch(8, make_config().train, manager)
 
   def test_pairs_are_resized_to_the_trainings_size(self):
     images = jnp.arange(2 * 8 * 8 * 3, dtype=jnp.uint8).reshape(2, 8, 8, 3)

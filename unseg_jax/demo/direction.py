@@ -13,9 +13,12 @@ import ml_collections
 import numpy as np
 
 from unseg_jax import generators
+from unseg_jax.artifacts import stage_records
 from unseg_jax.direction.losses import grey
 from unseg_jax.generators import Generator, sample_at, with_dtype
-from unseg_jax.runtime import parallel, pictures, workdir
+from unseg_jax.images import writing
+from unseg_jax.runtime import parallel
+from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import candidates
 
 FILTERS = ("area", "histogram", "roundness", "agreement")  # In the order in which they are shown.
@@ -89,14 +92,14 @@ def open_search(directory: Path) -> Search:
   Raises:
     ValueError, FileNotFoundError: the run has no such search, or its generator is not there.
   """
-  workdir.require_stage(directory / "search", "search")
-  return _open(directory, (directory / "search" / workdir.RECORD).stat().st_mtime_ns)
+  stage_records.require_stage(directory / "search", "search")
+  return _open(directory, (directory / "search" / stage_records.RECORD).stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
 def _open(directory: Path, changed: int) -> Search:
   del changed
-  config = ml_collections.ConfigDict(workdir.read_json(directory / "config.json"))
+  config = ml_collections.ConfigDict(whole_files.read_json(directory / "config.json"))
   generator = generators.resolve(config.generator, config.generator_options.to_dict())
   directions = np.load(directory / "search" / "direction.npy", allow_pickle=False)
   draw = compiled(generator, config.generate)
@@ -153,7 +156,7 @@ def explore(search: Search, directions: np.ndarray, seed: int, shift: float) -> 
   start = time.perf_counter()
   found = jax.device_get(search.draw(directions, seed, shift))
   for name in ("images", "shifted", "difference"):
-    found[name] = pictures.to_uint8(found[name])
+    found[name] = writing.to_uint8(found[name])
   return Drawn(**found, seconds=time.perf_counter() - start)
 
 

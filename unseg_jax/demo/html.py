@@ -8,9 +8,10 @@ import numpy as np
 from markupsafe import Markup
 
 from unseg_jax.demo.direction import Drawn, Search, judge, rejected_by
-from unseg_jax.demo.found import Snapshot
-from unseg_jax.reporting import charts, page, pictures
-from unseg_jax.runtime.pictures import grid
+from unseg_jax.demo.search_history import Snapshot
+from unseg_jax.images import drawing
+from unseg_jax.images.writing import grid
+from unseg_jax.reporting import charts, page
 
 SIDE = 256  # Of a generator's picture, at most.
 
@@ -31,7 +32,7 @@ def hint(text: str) -> str:
   return Markup('<div class="unseg"><p class="empty">{}</p></div>').format(text)
 
 
-def views(shown: pictures.Views, share: float) -> str:
+def views(shown: drawing.Views, share: float) -> str:
   """What a segmenter makes of a picture: each view with its name."""
   return _TEMPLATES.get_template("views.html").render(views=shown, share=share)
 
@@ -59,7 +60,7 @@ def found(search: Search, losses: charts.Curves, passed: list[Snapshot]) -> str:
     masks = _colour(np.where(snapshot.drawn.masks, 255, 0).astype(np.uint8))
     cells = np.concatenate([*snapshot.drawn.shifted, masks])
     sheet = grid(cells, columns=len(masks))
-    rows.append((snapshot, pictures.shrink(sheet, SIDE * len(masks))))
+    rows.append((snapshot, drawing.shrink(sheet, SIDE * len(masks))))
   charted = charts.share_axes(losses)
   return _TEMPLATES.get_template("found.html").render(
     search=search, charts=charted, order=list(losses), rows=rows
@@ -71,8 +72,8 @@ def no_search(folder: str) -> str:
   return _TEMPLATES.get_template("no_search.html").render(folder=folder)
 
 
-def _small(columns: pictures.Views) -> pictures.Views:
-  return {name: pictures.shrink(picture, SIDE) for name, picture in columns.items()}
+def _small(columns: drawing.Views) -> drawing.Views:
+  return {name: drawing.shrink(picture, SIDE) for name, picture in columns.items()}
 
 
 def _colour(grey: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from unseg_jax.runtime import picture_files
+from unseg_jax.images import reading
 
 MEGABYTES = 25
 MEGAPIXELS = 25  # Decoded, with all that is drawn of them, such pictures take up about a gigabyte.
@@ -31,7 +31,7 @@ def read_upload(path: str | Path) -> np.ndarray:
     raise ValueError(f"{name} is no longer here: uploads are deleted after a while. Send it again.")
   _check_pixels(path, name)
   try:
-    return picture_files.read_picture(path)
+    return reading.read_picture(path)
   except ValueError as error:
     raise ValueError(str(error).replace(str(path), name)) from error
 

@@ -15,11 +15,11 @@ import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
-from unseg_jax.demo import direction, found, html, limits, memory, runs, segment
+from unseg_jax.demo import direction, html, limits, memory, picture, runs, search_history
+from unseg_jax.images.drawing import shrink
+from unseg_jax.inference import refinement
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting.contents import find_pictures
-from unseg_jax.reporting.pictures import shrink
-from unseg_jax.segmentation import refinement
 
 KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
 KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is not noticed.
@@ -72,7 +72,7 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
     with gr.Column():
       choice = _chooser("Segmenter", "segmenter", runs.segmenters(folder))
       threshold = gr.Slider(
-        *segment.THRESHOLDS, value=0.5, step=0.01, label="Threshold", elem_id="threshold"
+        *picture.THRESHOLDS, value=0.5, step=0.01, label="Threshold", elem_id="threshold"
       )
       average = gr.Checkbox(
         label="Average over the mirrored picture and three scales", elem_id="average"
@@ -166,25 +166,25 @@ def _segment(
   threshold: float,
   colour: str,
   behind: np.ndarray | None,
-) -> tuple[segment.Segmented | None, str]:
+) -> tuple[picture.Segmented | None, str]:
   """Returns what is held of a picture, and what is shown."""
   if path is None:
     return None, HINT
   with _telling():
-    segmented = segment.small(segment.segment(path, choice, average, refine))
+    segmented = picture.small(picture.segment(path, choice, average, refine))
     return segmented, _draw(segmented, threshold, colour, behind)
 
 
 def _draw(
-  segmented: segment.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
+  segmented: picture.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
 ) -> str:
   if segmented is None:
     return HINT
-  return html.views(*segment.views(segmented, threshold, _background(colour, behind)))
+  return html.views(*picture.views(segmented, threshold, _background(colour, behind)))
 
 
 def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
-  return segment.colour(colour) if behind is None else behind
+  return picture.colour(colour) if behind is None else behind
 
 
 def _open_background(path: str | None) -> np.ndarray | None:
@@ -203,9 +203,9 @@ def _make_files(
   folder = Path(get_upload_folder(), secrets.token_hex(16))
   with _telling():
     background = _background(colour, None if other is None else limits.read_upload(other))
-    segmented = segment.segment(path, *how)
+    segmented = picture.segment(path, *how)
     folder.mkdir(parents=True)
-    return segment.write_files(segmented, threshold, background, folder)
+    return picture.write_files(segmented, threshold, background, folder)
 
 
 def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
@@ -245,7 +245,9 @@ def _found_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
       return html.no_search(str(folder))
     try:
       search = direction.open_search(Path(run))
-      return html.found(search, found.curves(search.workdir), found.snapshots(search, seed=0))
+      return html.found(
+        search, search_history.curves(search.workdir), search_history.snapshots(search, seed=0)
+      )
     except REFUSED as error:
       return html.message(str(error))
 

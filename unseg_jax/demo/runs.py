@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from unseg_jax.artifacts import generator_files, stage_records
 from unseg_jax.generators import PRETRAINED
-from unseg_jax.runtime import generator_files, workdir
 
 SHIPPED = f"{PRETRAINED}faces"
 
@@ -15,14 +15,14 @@ def segmenters(folder: Path) -> list[str]:
     folder: holds workdirs of runs, of which those count that are trained, and segmenters' files,
       `*.safetensors` and `*.onnx`; it may be missing.
   """
-  trained = [run for run in _inside(folder) if workdir.has_complete_stage(run / "train")]
+  trained = [run for run in _inside(folder) if stage_records.has_complete_stage(run / "train")]
   files = [path for path in _inside(folder) if _is_segmenter(path)]
   return [SHIPPED, *map(str, [*trained, *files])]
 
 
 def searches(folder: Path) -> list[str]:
   """Lists the workdirs of the runs in a folder whose search is finished."""
-  return [str(run) for run in _inside(folder) if workdir.has_complete_stage(run / "search")]
+  return [str(run) for run in _inside(folder) if stage_records.has_complete_stage(run / "search")]
 
 
 def label(choice: str) -> str:

@@ -12,7 +12,8 @@ import numpy as np
 from unseg_jax.direction import directions
 from unseg_jax.direction.step import SearchState, draw, initial_state, make_step
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress, workdir
+from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.storage import whole_files
 
 # The losses are fetched, and a request to leave is heard, once in so many steps.
 LOOK_EVERY = 10
@@ -172,7 +173,7 @@ def _save(
     "history": {name: np.asarray(values) for name, values in history.items()},
     "snapshots": {str(step): found for step, found in snapshots.items()},
   }
-  workdir.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
+  whole_files.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
 
 
 def _restore(

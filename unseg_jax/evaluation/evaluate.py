@@ -12,10 +12,11 @@ import numpy as np
 
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
-from unseg_jax.runtime import parallel, places
-from unseg_jax.runtime.ahead import ahead
-from unseg_jax.segmentation import many, refinement
-from unseg_jax.segmentation.segmenter import Segmenter, combine
+from unseg_jax.inference import batched, refinement
+from unseg_jax.inference.segmenter import Segmenter, combine
+from unseg_jax.runtime import parallel
+from unseg_jax.runtime.prefetch import prefetch
+from unseg_jax.storage import places
 
 Pair = tuple[np.ndarray, np.ndarray]
 Answer = Callable[[tuple[int, int]], np.ndarray]  # A probability from a picture's size alone.
@@ -128,10 +129,10 @@ def compare(
   ):
     read = _samples(segmenter, pairs, refine != "none", average)
     depth = 2 * batch_size * segmenter.device_count
-    samples = ahead(reader, lambda _: next(read, None), itertools.repeat(None), depth)
+    samples = prefetch(reader, lambda _: next(read, None), itertools.repeat(None), depth)
     samples = itertools.takewhile(lambda sample: sample is not None, samples)
-    found = many.logits(segmenter, ((sample, sample.views) for sample in samples), batch_size)
-    scores = list(ahead(scorer, lambda entry: score(*entry), found, depth))
+    found = batched.logits(segmenter, ((sample, sample.views) for sample in samples), batch_size)
+    scores = list(prefetch(scorer, lambda entry: score(*entry), found, depth))
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
   every = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))

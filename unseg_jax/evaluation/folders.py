@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from unseg_jax.evaluation.source import Example, Source, check_same_size
-from unseg_jax.runtime import picture_files, places
+from unseg_jax.images import reading
+from unseg_jax.storage import places
 
 NAMED_IN_ERRORS = 5
 
@@ -85,7 +86,7 @@ def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray
   Raises:
     ValueError: a file is missing, damaged or no picture, or their sizes differ.
   """
-  image, mask = picture_files.read_picture(image_path), picture_files.read_mask(mask_path)
+  image, mask = reading.read_picture(image_path), reading.read_mask(mask_path)
   check_same_size(image, mask, image_path, mask_path)
   return image, mask
 
@@ -95,14 +96,14 @@ def _inner_folders(images: Path, masks: Path) -> list[str]:
   inner = set()
   for outer in (images, masks):
     paths = list(outer.iterdir()) if outer.is_dir() else []
-    if any(path.is_file() and path.suffix.lower() in picture_files.SUFFIXES for path in paths):
+    if any(path.is_file() and path.suffix.lower() in reading.SUFFIXES for path in paths):
       return [""]
     inner |= {path.name for path in paths if path.is_dir() and not path.name.startswith(".")}
   return sorted(inner) or [""]
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-  files = picture_files.pictures_in(folder)
+  files = reading.pictures_in(folder)
   by_stem = {path.stem: path for path in files}
   if len(by_stem) < len(files):
     twice = [path.name for path in files if by_stem[path.stem] != path]

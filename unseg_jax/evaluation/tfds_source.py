@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from unseg_jax.evaluation.source import Example, Source, check_same_size
-from unseg_jax.runtime import picture_files
+from unseg_jax.images import reading
 
 # Where data sets keep the pictures' file names, if they do.
 FILENAME_KEYS = ("filename", "file_name", "image/filename")
@@ -167,7 +167,7 @@ def _records_by_tensorflow(
 
 def _picture(value: bytes | np.ndarray, where: str) -> np.ndarray:
   if isinstance(value, bytes):
-    return _decode(value, picture_files.to_rgb, where)
+    return _decode(value, reading.to_rgb, where)
   array = np.asarray(value)
   if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
     raise ValueError(

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unseg_jax.evaluation import tfds_source
-from unseg_jax.runtime import picture_files, places
+from unseg_jax.images import reading
+from unseg_jax.storage import places
 
 TFDS = "tfds:"
 
@@ -57,12 +58,12 @@ def open_pictures(images: str, data_root: str) -> Pictures:
 
 def _of_files(pattern: str) -> Pictures:
   try:
-    files = picture_files.find_pictures(places.local(pattern), subfolders=True)
+    files = reading.find_pictures(places.local(pattern), subfolders=True)
   except FileNotFoundError as error:
     raise FileNotFoundError(f"config.adapt.images: {error}") from error
 
   def read(start: int, stop: int) -> Iterator[np.ndarray]:
-    return map(picture_files.read_picture, files[start:stop])
+    return map(reading.read_picture, files[start:stop])
 
   # Sizes stand for contents: to read every picture at every start would take too long.
   listed = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)

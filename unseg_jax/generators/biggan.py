@@ -45,7 +45,7 @@ class BigGan(nn.Module):
   The side S is `4 * 2 ** (number of blocks)`.
 
   Attributes:
-    widths: channels of the first 4 x 4 picture, then of every block's output.
+    features: channels of the first 4 x 4 picture, then of every block's output.
     num_classes: number of classes, or None without classes; labels are ignored then.
     shared_size: size of the classes' embedding that all batch norms share; None where each batch
       norm has an embedding of its own.
@@ -54,7 +54,7 @@ class BigGan(nn.Module):
     attention: numbers of the blocks, from 0, that self-attention follows.
   """
 
-  widths: tuple[int, ...]
+  features: tuple[int, ...]
   num_classes: int | None
   shared_size: int | None = None
   hierarchical: bool = False
@@ -62,7 +62,7 @@ class BigGan(nn.Module):
 
   @nn.compact
   def __call__(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array:
-    first, *rest = self.widths
+    first, *rest = self.features
     classes = self._embed(labels, latents.dtype)
     conditions = [classes] * len(rest)
     if self.hierarchical:
@@ -96,8 +96,9 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   hyper_parameters = {
     name: tuple(value) if isinstance(value, list) else value
     for name, value in config.items()
-    if name != "latent_size"
+    if name not in ("latent_size", "widths")
   }
+  hyper_parameters["features"] = tuple(config["widths"])  # As generator files call them.
   module = BigGan(**hyper_parameters)
 
   def generate(variables, latents, labels):

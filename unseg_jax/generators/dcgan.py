@@ -20,26 +20,26 @@ OPTIONS = ()
 class Dcgan(nn.Module):
   """Maps latents `[N, latent_size]` to images `[N, S, S, channels]` in [-1, 1].
 
-  The side S is `4 * 2 ** len(widths)`: 64 for the four widths of the tutorial's network.
+  The side S is `4 * 2 ** len(features)`: 64 for the four layers of the tutorial's network.
   """
 
-  widths: tuple[int, ...] = (512, 256, 128, 64)
+  features: tuple[int, ...] = (512, 256, 128, 64)
   channels: int = 3
 
   @nn.compact
   def __call__(self, latents: jax.Array) -> jax.Array:
-    x = layers.Projection(4, self.widths[0], name="project")(latents)
-    last = len(self.widths) - 1
-    for i, features in enumerate((*self.widths[1:], self.channels)):
+    x = layers.Projection(4, self.features[0], name="project")(latents)
+    last = len(self.features) - 1
+    for i, features in enumerate((*self.features[1:], self.channels)):
       x = nn.relu(x)
-      # [N, 4 * 2^i, 4 * 2^i, widths[i]] -> [N, 8 * 2^i, 8 * 2^i, features]
+      # [N, 4 * 2^i, 4 * 2^i, features[i]] -> [N, 8 * 2^i, 8 * 2^i, features]
       x = layers.DoublingConvolution(features, use_bias=i < last, name=f"upsample_{i}")(x)
     return jnp.tanh(x)
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
   """Makes the generator of a converted file, whose config is `latent_size, widths, channels`."""
-  module = Dcgan(widths=tuple(config["widths"]), channels=config["channels"])
+  module = Dcgan(features=tuple(config["widths"]), channels=config["channels"])
   return Generator(
     variables=variables,
     image_size=4 * 2 ** len(config["widths"]),

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from unseg_jax.artifacts import generator_files
 from unseg_jax.generators import ARCHITECTURES, PRETRAINED
 from unseg_jax.generators.base import Generator
-from unseg_jax.runtime import generator_files, places, workdir
+from unseg_jax.storage import places, whole_files
 
 
 def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generator:
@@ -46,7 +47,7 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generato
       f"config.generator_options.{unknown[0]}: {file.architecture} has no such option; "
       f"it has {', '.join(architecture.OPTIONS) or 'none'}"
     )
-  identity = workdir.sha256(path)
+  identity = whole_files.sha256(path)
   if options:
     identity += " " + json.dumps(options, sort_keys=True)
   variables = jax.tree.map(np.asarray, file.variables)

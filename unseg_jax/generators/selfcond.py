@@ -55,16 +55,16 @@ class ResidualBlock(nn.Module):
 class SelfConditionedGenerator(nn.Module):
   """Maps latents `[N, L]` and labels `[N]` to images `[N, S, S, 3]` in [-1, 1].
 
-  The side S is `size * 2 ** (len(widths) - 1)`.
+  The side S is `size * 2 ** (len(features) - 1)`.
 
   Attributes:
-    widths: channels of each stage of two residual blocks; the resolution doubles between stages.
+    features: channels of each stage of two residual blocks; the resolution doubles between stages.
     size: side of the first stage, in pixels.
     num_classes: number of classes, or None if the generator is unconditional.
     embedding_size: length of a class embedding, which is appended to the latent.
   """
 
-  widths: tuple[int, ...] = (1024, 1024, 512, 256, 128, 64)
+  features: tuple[int, ...] = (1024, 1024, 512, 256, 128, 64)
   size: int = 4
   num_classes: int | None = None
   embedding_size: int | None = None
@@ -75,9 +75,9 @@ class SelfConditionedGenerator(nn.Module):
     if self.num_classes is not None:
       embedding = nn.Embed(self.num_classes, self.embedding_size, name="embedding")(labels)
       x = jnp.concatenate([x, embedding.astype(x.dtype)], axis=-1)  # [N, L + embedding_size]
-    x = nn.Dense(self.size**2 * self.widths[0], name="project")(x)
-    x = x.reshape(-1, self.size, self.size, self.widths[0])
-    for i, features in enumerate(self.widths):
+    x = nn.Dense(self.size**2 * self.features[0], name="project")(x)
+    x = x.reshape(-1, self.size, self.size, self.features[0])
+    for i, features in enumerate(self.features):
       # [N, size * 2^i, size * 2^i, features]
       x = ResidualBlock(features, i > 0, name=f"block_{i}_0")(x)
       x = ResidualBlock(features, False, name=f"block_{i}_1")(x)

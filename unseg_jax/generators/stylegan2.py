@@ -32,7 +32,7 @@ class Mapping(nn.Module):
   """Maps noise `[N, z_dim]` and classes `[N]` to truncated latents `[N, num_ws, w_dim]`.
 
   Attributes:
-    widths: features of every layer; the last is `w_dim`.
+    features: features of every layer; the last is `w_dim`.
     num_ws: how many rows a latent has.
     num_classes: number of classes, or 0 if the network is unconditional.
     class_features: length of a class's embedding, normalised when a checkpoint is converted.
@@ -41,7 +41,7 @@ class Mapping(nn.Module):
     truncation_cutoff: how many rows are truncated, from the first; None for all.
   """
 
-  widths: tuple[int, ...]
+  features: tuple[int, ...]
   num_ws: int
   num_classes: int = 0
   class_features: int = 0
@@ -54,7 +54,7 @@ class Mapping(nn.Module):
     if self.num_classes:
       classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
       x = jnp.concatenate((x, classes), axis=-1)
-    for i, width in enumerate(self.widths):
+    for i, width in enumerate(self.features):
       x = _leaky_relu(nn.Dense(width, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     if self.truncation_psi != 1:
@@ -274,7 +274,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   """
   _check_options(config)
   mapping = Mapping(
-    widths=tuple(config["mapping_widths"]),
+    features=tuple(config["mapping_widths"]),
     num_ws=2 * len(config["channels"]),
     num_classes=config["num_classes"],
     class_features=config["class_features"],
@@ -295,7 +295,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
     image_size=2 * 2 ** len(config["channels"]),
-    latent_shape=(mapping.num_ws, mapping.widths[-1]),
+    latent_shape=(mapping.num_ws, mapping.features[-1]),
     num_classes=None,
     sample_latents=sample_latents,
     generate=lambda variables, latents, labels: synthesis.apply(variables, latents),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from unseg_jax.runtime.file_trees import FileTree
+from unseg_jax.storage.file_trees import FileTree
 
 NAME = "predictions.jsonl"
 PARTS = "predictions.parts"

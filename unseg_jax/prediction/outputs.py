@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageColor
 
-from unseg_jax.reporting.pictures import composite, cutout, fading_frames, overlay
-from unseg_jax.runtime import picture_files, pictures
+from unseg_jax.images import reading, writing
+from unseg_jax.images.drawing import composite, cutout, fading_frames, overlay
 
 KINDS = ("mask", "cutout", "overlay")
 SECONDS_PER_FRAME = 0.06
@@ -34,16 +34,16 @@ def encoders(
   if unknown := sorted(set(kinds) - set(KINDS)):
     raise ValueError(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
   of_kinds: dict[str, Encode] = {
-    "mask": lambda image, probability: pictures.png_bytes(probability > 0.5),
-    "cutout": lambda *pair: pictures.png_bytes(cutout(*pair)),
-    "overlay": lambda *pair: pictures.png_bytes(overlay(*pair)),
+    "mask": lambda image, probability: writing.png_bytes(probability > 0.5),
+    "cutout": lambda *pair: writing.png_bytes(cutout(*pair)),
+    "overlay": lambda *pair: writing.png_bytes(overlay(*pair)),
   }
   found = {f"_{kind}.png": of_kinds[kind] for kind in KINDS if kind in kinds}
   if background is not None:
-    found["_composite.png"] = lambda *pair: pictures.png_bytes(composite(*pair, background))
+    found["_composite.png"] = lambda *pair: writing.png_bytes(composite(*pair, background))
   if animate:
-    found["_animated.webp"] = lambda *pair: pictures.animation_bytes(
-      pictures.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
+    found["_animated.webp"] = lambda *pair: writing.animation_bytes(
+      writing.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
     )
   if not found:
     raise ValueError(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")
@@ -67,7 +67,7 @@ def read_background(value: str) -> Background:
   reason = "there is no such file"
   if path.is_file():
     try:
-      return picture_files.read_picture(path)
+      return reading.read_picture(path)
     except ValueError as error:
       reason = str(error)
   raise ValueError(

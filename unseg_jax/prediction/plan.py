@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from fsspec.utils import glob_translate
 
-from unseg_jax.runtime import picture_files, places
-from unseg_jax.runtime.file_trees import FileTree
-from unseg_jax.runtime.stores import open_store
+from unseg_jax.images import reading
+from unseg_jax.storage import places
+from unseg_jax.storage.file_trees import FileTree
+from unseg_jax.storage.stores import open_store
 
 
 class Picture(NamedTuple):
@@ -55,7 +56,7 @@ def plan(pattern: str, output: FileTree, endings: Iterable[str]) -> list[Picture
 def _find_local(pattern: str) -> tuple[list[str], str | None]:
   """The pictures, and the folder if the pattern names one."""
   root = os.path.expanduser(pattern)
-  found = [str(path) for path in picture_files.find_pictures(pattern, subfolders=True)]
+  found = [str(path) for path in reading.find_pictures(pattern, subfolders=True)]
   return found, root.rstrip("/") or "/" if os.path.isdir(root) else None
 
 
@@ -77,7 +78,7 @@ def _find_remote(url: str) -> tuple[list[str], str | None]:
 
 def _is_visible_picture(name: str) -> bool:
   path = PurePosixPath(name)
-  return picture_files.is_picture(path) and not any(part.startswith(".") for part in path.parts)
+  return reading.is_picture(path) and not any(part.startswith(".") for part in path.parts)
 
 
 def _below(sources: Sequence[str], root: str, output: FileTree) -> list[Picture]:

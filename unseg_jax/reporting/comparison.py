@@ -6,9 +6,11 @@ Every run has a colour, which is the same in all charts. What a run lacks is nam
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from unseg_jax.reporting import charts, page, pictures, tables
+from unseg_jax.artifacts import stage_records
+from unseg_jax.images import drawing
+from unseg_jax.reporting import charts, page, tables
 from unseg_jax.reporting.contents import ReportContents, collect, configured_pictures, read_config
-from unseg_jax.runtime import places, workdir
+from unseg_jax.storage import places, whole_files
 
 SAMPLES = 8  # Of each run: enough to see what its segmenter learnt from, beside those of others.
 
@@ -35,7 +37,7 @@ def write(directories: Sequence[Path], path: Path) -> None:
     name: collect(directory, shown, min(SAMPLES, read_config(directory)["report"]["samples"]))
     for name, directory in named.items()
   }
-  workdir.write_bytes(path, render(runs).encode())
+  whole_files.write_bytes(path, render(runs).encode())
 
 
 def _named(directories: Sequence[Path]) -> dict[str, Path]:
@@ -62,14 +64,14 @@ def render(runs: Mapping[str, ReportContents]) -> str:
   Raises:
     ValueError: the contents are not as `ReportContents` describes them, see `report.render`.
   """
-  settings = [workdir.flatten(contents.config) for contents in runs.values()]
+  settings = [stage_records.flatten(contents.config) for contents in runs.values()]
   keys = dict.fromkeys(key for run in settings for key in run)
   rows = {key: [str(run.get(key, "–")) for run in settings] for key in keys}
   differing = {key: values for key, values in rows.items() if len(set(values)) > 1}
-  predictions: dict[str, dict[str, pictures.Views]] = {}
+  predictions: dict[str, dict[str, drawing.Views]] = {}
   for name, contents in runs.items():
     for tried in contents.predictions:
-      predictions.setdefault(tried.name, {})[name] = pictures.views(tried.image, tried.probability)
+      predictions.setdefault(tried.name, {})[name] = drawing.views(tried.image, tried.probability)
   return page.TEMPLATES.get_template("comparison.html").render(
     title=f"{len(runs)} runs side by side",
     runs=runs,

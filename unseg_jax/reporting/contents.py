@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.images import reading
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.reporting.tables import Metrics
-from unseg_jax.runtime import picture_files, places, workdir
-from unseg_jax.segmentation.segmenter import Segmenter
+from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import shards
 
 
@@ -125,7 +126,7 @@ def read_config(directory: Path) -> dict[str, Any]:
       f"{directory} is not the workdir of a run: it has no config.json. Expected the --workdir of "
       "`python -m unseg_jax.main`, by default runs/NAME."
     )
-  config = workdir.read_json(path)
+  config = whole_files.read_json(path)
   needed = {"name": str, "evaluate": dict, "report": dict}
   if not isinstance(config, dict) or not all(
     isinstance(config.get(key), kind) for key, kind in needed.items()
@@ -151,9 +152,7 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
   found = []
   for name in names:
     example = name.removeprefix("example:")
-    found += picture_files.find_pictures(
-      places.local(name) if example == name else examples / example
-    )
+    found += reading.find_pictures(places.local(name) if example == name else examples / example)
   return found
 
 
@@ -174,11 +173,11 @@ def configured_pictures(directory: Path) -> list[Path]:
 
 
 def _json_or_empty(path: Path) -> Any:
-  return workdir.read_json(path) if path.exists() else {}
+  return whole_files.read_json(path) if path.exists() else {}
 
 
 def _picture_or_empty(path: Path) -> np.ndarray:
-  return picture_files.read_picture(path) if path.exists() else np.zeros((0, 0, 3), np.uint8)
+  return reading.read_picture(path) if path.exists() else np.zeros((0, 0, 3), np.uint8)
 
 
 def _read_samples(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -206,7 +205,7 @@ def _predict(directory: Path, picture_paths: Sequence[Path]) -> list[Prediction]
   except FileNotFoundError:
     return []
   stems = [path.stem for path in picture_paths]
-  images = (picture_files.read_picture(path) for path in picture_paths)
+  images = (reading.read_picture(path) for path in picture_paths)
   return [
     Prediction(path.stem if stems.count(path.stem) == 1 else str(path), image, segmenter(image))
     for path, image in zip(picture_paths, images, strict=True)

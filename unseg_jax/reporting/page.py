@@ -2,7 +2,8 @@
 
 import jinja2
 
-from unseg_jax.reporting import charts, pictures, tables
+from unseg_jax.images import drawing
+from unseg_jax.reporting import charts, embedding, tables
 
 
 def share_of(value: float, name: str) -> float:
@@ -29,10 +30,10 @@ TEMPLATES.globals["nan"] = float("nan")
 for function in (
   *(charts.draw, charts.format_number, charts.gaps, charts.logarithmic, charts.series_style),
   *(
-    pictures.data_uri,
-    pictures.embed,
-    pictures.embed_webp,
-    pictures.overlay,
+    embedding.data_uri,
+    embedding.embed,
+    embedding.embed_webp,
+    drawing.overlay,
     tables.metric_label,
     share_of,
   ),

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from unseg_jax.reporting import page, pictures, tables
+from unseg_jax.artifacts import stage_records
+from unseg_jax.images import drawing
+from unseg_jax.reporting import page, tables
 from unseg_jax.reporting.charts import share_axes, stage_curves
 from unseg_jax.reporting.contents import ReportContents
-from unseg_jax.runtime import workdir
+from unseg_jax.storage import whole_files
 
 
 def render(contents: ReportContents) -> str:
@@ -22,8 +24,8 @@ def render(contents: ReportContents) -> str:
     run=contents,
     stages={stage: share_axes(stage_curves(stage, log)) for stage, log in contents.curves.items()},
     metric_names=tables.metric_names(contents.metrics, contents.reference),
-    predictions=[(p.name, pictures.views(p.image, p.probability)) for p in contents.predictions],
-    settings=workdir.flatten(contents.config),
+    predictions=[(p.name, drawing.views(p.image, p.probability)) for p in contents.predictions],
+    settings=stage_records.flatten(contents.config),
   )
 
 
@@ -34,4 +36,4 @@ def write(contents: ReportContents, path: Path) -> None:
     ValueError: see `render`.
     OSError: the folder of `path` cannot be made or written to.
   """
-  workdir.write_bytes(path, render(contents).encode())
+  whole_files.write_bytes(path, render(contents).encode())

@@ -19,7 +19,7 @@ from flax import jax_utils
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unseg_jax.runtime.cache import cache_folder
+from unseg_jax.storage.cache import cache_folder
 
 AXIS = "devices"
 
@@ -128,12 +128,6 @@ def process_index() -> int:
 def is_primary() -> bool:
   """Whether this is the process that writes what is written once, and that logs."""
   return process_index() == 0
-
-
-def barrier(name: str) -> None:
-  """Waits until every process is here; see `places.barrier` for what they wrote before."""
-  if process_count() > 1:
-    multihost_utils.sync_global_devices(name)
 
 
 def own_numbers(count: int) -> range:

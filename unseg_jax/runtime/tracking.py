@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unseg_jax.runtime import places
+from unseg_jax.storage import places
 
 
 class EventWriter:

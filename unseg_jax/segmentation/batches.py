@@ -5,18 +5,47 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import grain.python as grain
+import jax
 import ml_collections
 import numpy as np
 from PIL import Image
 
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation.step import Batch, TrainState
 
 # A split for random access, as `shards.read` opens it.
-Source = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Any]]
 
 
-def batches(
-  sources: Sequence[Source],
+def from_disk(
+  sources: Sequence[Records],
+  weights: Sequence[float],
+  config: ml_collections.ConfigDict,
+  key: jax.Array,
+  state: TrainState,
+) -> Iterator[Batch]:
+  """Yields the batches that a training goes on with, spread over this process's devices.
+
+  Args:
+    sources: the splits; none is empty, and the images' sizes may differ.
+    weights: above 0; of any stretch of pairs each source gives its weight's share.
+    config: `config.train` of an experiment.
+    key: the training's; the batches' order comes from it.
+    state: from which the training goes on.
+  """
+  order_key = jax.random.split(key, 3)[2]
+  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+  position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
+  # Half of the processors: where JAX computes on them as well, it needs the other half.
+  threads = max(1, (os.cpu_count() or 1) // 2)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
+  dataset = order(sources, weights, config, seed)[int(state.step) :]
+  for batch in dataset.to_iter_dataset(options):
+    yield parallel.shard(batch) | {"position": position}
+
+
+def order(
+  sources: Sequence[Records],
   weights: Sequence[float],
   config: ml_collections.ConfigDict,
   seed: int,
@@ -40,11 +69,3 @@ def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
     mask = Image.fromarray(mask[..., 0]).resize((size, size), Image.Resampling.NEAREST)
     mask = np.asarray(mask)[..., None]
   return {"image": image, "mask": mask}
-
-
-def read_ahead(dataset: grain.MapDataset, first: int) -> Iterator[dict[str, np.ndarray]]:
-  """Yields the batches from number `first` on; threads read those that come next."""
-  # Half of the processors: where JAX computes on them as well, it needs the other half.
-  threads = max(1, (os.cpu_count() or 1) // 2)
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
-  return iter(dataset[first:].to_iter_dataset(options))

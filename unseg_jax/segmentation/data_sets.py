@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from unseg_jax.runtime import places, workdir
+from unseg_jax.artifacts import stage_records
+from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import shards
 
 
@@ -50,7 +51,7 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
     raise ValueError(
       f"config.train.data_sets lists {', '.join(twice)} twice; list it once, with another weight"
     )
-  names = [workdir.read_json(directory / "config.json")["name"] for directory in directories]
+  names = [whole_files.read_json(directory / "config.json")["name"] for directory in directories]
   return [
     DataSet(
       name=name if names.count(name) == 1 else f"{name} {number}",
@@ -71,7 +72,7 @@ def _check_complete(directory: Path) -> None:
       f"{directory} is not the workdir of a run: it has no config.json; {hint}"
     )
   folder = directory / "generate"
-  if not workdir.has_complete_stage(folder):
+  if not stage_records.has_complete_stage(folder):
     raise FileNotFoundError(f"{folder} holds no complete data set; {hint}. Finish that run first.")
   if not shards.is_whole(shards.shard_path(folder, "train", 0)):
     raise FileNotFoundError(
@@ -96,5 +97,5 @@ def fingerprint(folder: Path) -> str:
   """Returns one SHA-256 for the content of a data set: that of its shards' SHA-256s, in order."""
   digest = hashlib.sha256()
   for path in sorted((folder / "counts").glob("*.json")):
-    digest.update(f"{path.stem} {workdir.read_json(path)['sha256']}\n".encode())
+    digest.update(f"{path.stem} {whole_files.read_json(path)['sha256']}\n".encode())
   return digest.hexdigest()

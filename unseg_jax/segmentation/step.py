@@ -6,35 +6,30 @@ Nothing here reads or writes a file; `train.py` takes the steps, and keeps what 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
+from flax.training import train_state
 
 from unseg_jax.generators import check_dtype
 from unseg_jax.runtime import parallel
-from unseg_jax.segmentation import augmentation, backgrounds, losses
+from unseg_jax.segmentation import augmentation, copy_paste, losses
 from unseg_jax.segmentation.unet import Unet
 
+Batch = Mapping[str, Any]  # As `make_step` takes it.
 
-@flax.struct.dataclass
-class TrainState:
+
+class TrainState(train_state.TrainState):
   """What training changes, and all that it needs to go on.
 
   Attributes:
-    params: the U-Net's weights.
-    batch_stats: its running statistics.
-    optimizer_state: Adam's.
-    step: the number of steps taken.
+    batch_stats: the U-Net's running statistics.
     candidates: how many candidates were used up, where pairs are made on the fly; else 0.
   """
 
-  params: Any
   batch_stats: Any
-  optimizer_state: optax.OptState
-  step: jax.Array
   candidates: jax.Array
 
 
@@ -52,56 +47,79 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 def initial_state(
   config: ml_collections.ConfigDict, key: jax.Array, start: Mapping[str, Any] | None = None
 ) -> TrainState:
-  """Fresh weights, or those of a U-Net to start from (`params` and `batch_stats`)."""
+  """The state before the first step.
+
+  Args:
+    config: `config.train` of an experiment.
+    key: draws fresh weights.
+    start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
+  """
+  features = tuple(config.features)
   variables = start
   if variables is None:
     images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    variables = jax.jit(Unet(tuple(config.widths)).init)(key, images)
-  optimizer_state = optax.adam(schedule(config)).init(variables["params"])
+    variables = jax.jit(Unet(features).init)(key, images)
+  optimizer = optax.adam(schedule(config))
   zero = np.zeros((), np.int32)
-  return TrainState(variables["params"], variables["batch_stats"], optimizer_state, zero, zero)
+  return TrainState(
+    step=zero,
+    apply_fn=Unet(features, jnp.dtype(config.dtype)).apply,
+    params=variables["params"],
+    tx=optimizer,
+    opt_state=optimizer.init(variables["params"]),
+    batch_stats=variables["batch_stats"],
+    candidates=zero,
+  )
 
 
-def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[..., Any]:
+def prepare(
+  config: ml_collections.ConfigDict, key: jax.Array, batch: Batch
+) -> tuple[jax.Array, jax.Array]:
+  """Turns a batch into what the U-Net learns from: composed, augmented, in the networks' range.
+
+  Args:
+    config: `config.train` of an experiment.
+    key: the step's.
+    batch: as `make_step` describes it.
+
+  Returns:
+    Images `[n, S, S, 3]` float32 in [-1, 1] and targets `[n, S, S]` int32, 1 for foreground.
+  """
+  images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
+  masks, position = batch["mask"][..., 0] > 127, batch["position"]
+  if config.copy_paste.share:
+    images = copy_paste.replace_all(key, images, masks, position, config)
+  if config.augment:
+    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(position)
+    images, masks = jax.vmap(augmentation.augment)(keys, images, masks)
+  return images, masks.astype(jnp.int32)
+
+
+def make_step(
+  config: ml_collections.ConfigDict, key: jax.Array
+) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
   """Returns the training step, to run under `pmap` (averages over `parallel.AXIS`).
 
-  It maps a state and a batch (`image` `[n, S, S, 3]` uint8, `mask` `[n, S, S, 1]` uint8, `position`
-  `[n]` in the whole batch) to the next state and the mean loss.
+  It maps a state and a batch to the next state and the mean loss. A batch holds `image`
+  `[n, S, S, 3]` uint8, `mask` `[n, S, S, 1]` uint8 (255 is foreground), and `position` `[n]`, where
+  the pairs stand in the batch of all devices; `candidates`, if it is there, is what the state then
+  remembers.
   """
-  network = Unet(tuple(config.widths), jnp.dtype(config.dtype))
-  optimizer = optax.adam(schedule(config))
-
-  def prepare(step, batch):
-    images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
-    found = batch["mask"][..., 0] > 127
-    step_key, position = jax.random.fold_in(key, step), batch["position"]
-    if config.backgrounds.share:
-      images = backgrounds.replace_all(step_key, images, found, position, config)
-    if config.augment:
-      keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(position)
-      images, found = jax.vmap(augmentation.augment)(keys, images, found)
-    return images, found.astype(jnp.int32)
 
   def step(state, batch):
-    images, targets = prepare(state.step, batch)
+    images, targets = prepare(config, jax.random.fold_in(key, state.step), batch)
 
     def loss_function(params):
-      logits, updated = network.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        images,
-        train=True,
-        mutable=["batch_stats"],
-      )
-      return losses.mean_loss(logits, targets, config.overlap), updated["batch_stats"]
+      variables = {"params": params, "batch_stats": state.batch_stats}
+      logits, updated = state.apply_fn(variables, images, train=True, mutable=["batch_stats"])
+      return losses.mean_loss(logits, targets, config.iou_weight), updated["batch_stats"]
 
     (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    state = state.replace(
-      params=params, batch_stats=batch_stats, optimizer_state=optimizer_state, step=state.step + 1
-    )
-    return state, loss
+    candidates = batch.get("candidates", state.candidates)
+    return state.apply_gradients(
+      grads=gradient, batch_stats=batch_stats, candidates=candidates
+    ), loss
 
   return step
 
@@ -109,7 +127,9 @@ def make_step(config: ml_collections.ConfigDict, key: jax.Array) -> Callable[...
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train` that make no sense."""
   schedule(config)
-  if config.overlap < 0:
-    raise ValueError(f"config.train.overlap={config.overlap}: expected a weight of at least 0")
-  backgrounds.check_config(config.backgrounds)
+  if config.iou_weight < 0:
+    raise ValueError(
+      f"config.train.iou_weight={config.iou_weight}: expected a weight of at least 0"
+    )
+  copy_paste.check_config(config.copy_paste)
   check_dtype("config.train.dtype", config.dtype)

@@ -42,35 +42,35 @@ class Block(nn.Module):
 class Unet(nn.Module):
   """Maps images `[N, H, W, 3]` in [-1, 1] to logits `[N, H, W, 2]`; channel 1 is foreground.
 
-  H and W are any size from 2 ** (len(widths) - 1) on. In training it runs under `parallel.pmap`,
+  H and W are any size from 2 ** (len(features) - 1) on. In training it runs under `parallel.pmap`,
   over which the batch norms average.
 
   Images of several sizes go through together with `sizes` `[N, 2]`: image n fills the first
   `sizes[n]` rows and columns of its `[H, W]`, and its logits there are the same as those of the
-  image alone. H and W must then be multiples of 2 ** (len(widths) - 1).
+  image alone. H and W must then be multiples of 2 ** (len(features) - 1).
 
   Attributes:
-    widths: channels of each level, from full resolution down.
+    features: channels of each level, from full resolution down.
     dtype: what to compute in, such as `bfloat16`; weights, statistics and logits stay float32.
   """
 
-  widths: tuple[int, ...] = (64, 128, 256, 512, 512)
+  features: tuple[int, ...] = (64, 128, 256, 512, 512)
   dtype: Any = None
 
   @nn.compact
   def __call__(
     self, images: jax.Array, train: bool = False, sizes: jax.Array | None = None
   ) -> jax.Array:
-    x = Block(self.widths[0], dtype=self.dtype, name="inc")(images, train, sizes)
+    x = Block(self.features[0], dtype=self.dtype, name="inc")(images, train, sizes)
     skips = []
-    for i, features in enumerate(self.widths[1:], start=1):
+    for i, features in enumerate(self.features[1:], start=1):
       skips.append((x, sizes))
       sizes = None if sizes is None else sizes // 2
       # [N, H / 2^i, W / 2^i, features]
       x = Block(features, dtype=self.dtype, name=f"down_{i}")(max_pool(x), train, sizes)
     # The way up: half of the channels of each level, the last level keeps its own.
-    up_widths = (*self.widths[-3::-1], self.widths[0])
-    for i, features in enumerate(up_widths, start=1):
+    up_features = (*self.features[-3::-1], self.features[0])
+    for i, features in enumerate(up_features, start=1):
       x = upsample(x, sizes)
       # Where the skip's size is odd, its last row or column sees zeros from below.
       x = keep_within(x, None if sizes is None else 2 * sizes)

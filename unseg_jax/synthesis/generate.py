@@ -9,16 +9,18 @@ import concurrent.futures
 import dataclasses
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
+import tqdm
 
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, places, preemption, progress
+from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, shards
 
 SPLITS = ("train", "validation", "test")
@@ -123,10 +125,12 @@ def generate(
   lengths = {}
   for split in splits:
     keys = parallel.replicate(split_key(key, split))
-    compute_split = functools.partial(compute, variables, directions, keys)
     rows = None if given is None else latents.Rows(given, split, config.latent_noise)
-    lengths[split] = _generate_split(compute_split, config, folder, split, generator, rows)
-  places.barrier("every shard is written")
+    compute_split = functools.partial(compute, variables, directions, keys)
+    with concurrent.futures.ThreadPoolExecutor() as encoders:
+      making = _Split(split, config, folder, generator.image_size, compute_split, rows, encoders)
+      lengths[split] = _generate_split(making)
+  barrier("every shard is written")
   total = Acceptance()
   for split in splits:
     for index in range(len(lengths[split])):
@@ -140,6 +144,36 @@ def generate(
   return total
 
 
+@dataclasses.dataclass(frozen=True)
+class _Split:
+  """A split that is being made by this process.
+
+  Attributes:
+    name: of `SPLITS`.
+    config: `config.generate` of an experiment.
+    folder: receives the shards.
+    image_size: the generator's.
+    compute: (indices, and latents where they are given) of all devices -> candidates.
+    rows: the latents that are given; None: the generator's prior.
+    encoders: threads that encode pairs.
+    seen: what this process saw of the candidates so far.
+  """
+
+  name: str
+  config: ml_collections.ConfigDict
+  folder: Path
+  image_size: int
+  compute: Callable[..., dict[str, Any]]
+  rows: latents.Rows | None
+  encoders: concurrent.futures.Executor
+  seen: Acceptance = dataclasses.field(default_factory=Acceptance)
+
+  @property
+  def wanted(self) -> int:
+    """How many pairs it shall have."""
+    return self.config.num_images[self.name]
+
+
 @dataclasses.dataclass
 class _Shard:
   """A shard of this process: its records, those of each chunk counted, and what was seen."""
@@ -147,152 +181,164 @@ class _Shard:
   records: list[bytes]
   chunks: list[tuple[int, int, dict[str, int]]]  # Records, candidates, accepted by each filter.
 
-  def cut(self, kept: int | None) -> tuple[list[bytes], Acceptance]:
-    """The first `kept` records, or all, and the counts of the chunks that they come from."""
+  def cut(self, length: int | None) -> tuple[list[bytes], Acceptance]:
+    """The first `length` records, or all, and the counts of the chunks that they come from."""
     counts, records = Acceptance(), 0
     for new, seen, accepted in self.chunks:
-      if kept is not None and records >= kept:
+      if length is not None and records >= length:
         break
       counts.add(seen, accepted)
       records += new
-    return self.records[:kept], counts
+    return self.records[:length], counts
 
-  def keep(self, path: Path, room: int) -> None:
-    """Writes what there is of it, for whoever goes on with it, whatever the room is then."""
+  def save(self, path: Path, missing: int) -> None:
+    """Writes what is done, for whoever goes on with it, however many pairs are missing then."""
     chunks = self.chunks
-    if len(self.records) >= room:
+    if len(self.records) >= missing:
       chunks = chunks[:-1]  # It may be cut.
     records = sum(new for new, _, _ in chunks)
     shards.write_under_way(path, self.records[:records], chunks)
 
   @classmethod
-  def started(cls, path: Path) -> "_Shard":
-    """What `keep` wrote of a shard, if it did."""
+  def restore(cls, path: Path) -> "_Shard":
+    """What `save` wrote of a shard; an empty one if it did not."""
     records, chunks = shards.read_under_way(path)
     return cls(records, [tuple(chunk) for chunk in chunks])
 
 
-def _generate_split(compute, config, folder, split, generator, rows) -> list[int]:
+def _generate_split(split: _Split) -> list[int]:
   """Writes the shards of one split that are missing; returns all shards' lengths.
 
-  The processes make one shard each, tell each other how many records they found, and cut where the
-  split has its size. A shard is written while the next one is made.
+  In each round the processes make one shard each, exchange how many records these have, and cut
+  where the split has its size. A shard is written while the next one is made.
   """
-  wanted, lengths, seen = config.num_images[split], [], Acceptance()
-  mine = parallel.process_index()
+  lengths: list[int] = []
+  own = parallel.process_index()
   with (
-    progress.bar(f"generate {split}", wanted, unit="pair") as bar,
-    concurrent.futures.ThreadPoolExecutor() as encoders,
+    progress.bar(f"generate {split.name}", split.wanted, unit="pair") as bar,
     concurrent.futures.ThreadPoolExecutor(max_workers=1) as writer,
   ):
     writing = None
-    while (room := wanted - sum(lengths)) > 0:
-      if rows is not None and len(lengths) * config.shard_candidates >= rows.limit(config.chunk):
-        raise TooFewAccepted(rows.too_few(wanted, sum(lengths)))
-      index = len(lengths) + mine
-      path = shards.shard_path(folder, split, index)
-      if there := shards.is_whole(path):
-        counts = shards.read_counts(path)
-        seen.add(counts["candidates"], counts["accepted"])
-        length = counts["records"]
+    while (missing := split.wanted - sum(lengths)) > 0:
+      _check_rows(split, lengths)
+      path = shards.shard_path(split.folder, split.name, len(lengths) + own)
+      shard = None if shards.is_whole(path) else _Shard.restore(path)
+      if shard is None:
+        length = _count_written(split, path)
       else:
-        shard = _Shard.started(path)
-        done = index * config.shard_candidates, len(shard.chunks)
-        chunks = _chunks(compute, config, *done, rows)
-        _go_on(shard, chunks, config, encoders, generator.image_size, room, seen, bar)
+        _finish_shard(split, shard, len(lengths) + own, missing, bar)
         length = len(shard.records)
-      told = parallel.gather([length, preemption.requested()])
-      if told[:, 1].any():
-        if not there:
-          shard.keep(path, room)
-        preemption.leave(f"the shards of {split} are kept, and what is done of those under way")
-      before = np.cumsum(told[:, 0]) - told[:, 0]
-      kept = np.clip(room - before, 0, told[:, 0])
-      if not there and room > before[mine]:
+      everyone = parallel.gather([length, preemption.requested()])
+      if everyone[:, 1].any():
+        if shard is not None:
+          shard.save(path, missing)
+        preemption.leave(f"the shards of {split.name} are kept, and what is done of the next ones")
+      before = np.cumsum(everyone[:, 0]) - everyone[:, 0]  # Records of the processes before each.
+      kept = np.clip(missing - before, 0, everyone[:, 0])
+      if shard is not None and before[own] < missing:
         if writing:
           writing.result()
-        last = room == before[mine] + kept[mine]
-        writing = writer.submit(_write, path, *shard.cut(kept[mine] if last else None))
-      lengths += [int(length) for length, start in zip(kept, before, strict=True) if room > start]
+        is_last = missing == before[own] + kept[own]
+        writing = writer.submit(_write, path, *shard.cut(kept[own] if is_last else None))
+      lengths += [int(n) for n, start in zip(kept, before, strict=True) if start < missing]
       bar.update(sum(lengths) - bar.n)
     if writing:
       writing.result()
   return lengths
 
 
+def _check_rows(split: _Split, lengths: Sequence[int]) -> None:
+  """Raises a TooFewAccepted where the file of latents is used up."""
+  if split.rows is None:
+    return
+  if len(lengths) * split.config.shard_candidates >= split.rows.limit(split.config.chunk):
+    raise TooFewAccepted(split.rows.too_few(split.wanted, sum(lengths)))
+
+
+def _count_written(split: _Split, path: Path) -> int:
+  """Adds a shard that is on disk to what was seen; returns its number of records."""
+  counts = shards.read_counts(path)
+  split.seen.add(counts["candidates"], counts["accepted"])
+  return counts["records"]
+
+
 def _write(path: Path, records: list[bytes], counts: Acceptance) -> None:
   shards.write_shard(path, records, dataclasses.asdict(counts))
 
 
-def _go_on(shard, chunks, config, encoders, image_size, room, seen, bar) -> None:
-  """Makes the rest of a shard, or as much as there is `room` for; adds to what was `seen`."""
-  encoding, found = collections.deque(), len(shard.records)
-  for _, candidates_seen, verdicts in shard.chunks:
-    seen.add(candidates_seen, verdicts)
-  bar.update(found)
-  if found >= room:
+def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: tqdm.tqdm) -> None:
+  """Makes the rest of a shard, or as much of it as the split misses; stops if asked to leave."""
+  for _, candidates_seen, accepted in shard.chunks:
+    split.seen.add(candidates_seen, accepted)
+  count = len(shard.records)
+  bar.update(count)
+  if count >= missing:
     return
+  encoding: collections.deque[list[concurrent.futures.Future]] = collections.deque()
 
-  def finish_one():
+  def collect_one():
     shard.records.extend(future.result() for future in encoding.popleft())
 
-  for chunk in chunks:
-    verdicts = {name: int(accepted.sum()) for name, accepted in chunk["verdicts"].items()}
-    futures = _encode_accepted(encoders, chunk, image_size, room - found)
+  for chunk in _chunks(split, index * split.config.shard_candidates, len(shard.chunks)):
+    accepted = {name: int(verdict.sum()) for name, verdict in chunk["verdicts"].items()}
+    futures = _encode_accepted(split, chunk, missing - count)
     encoding.append(futures)
-    found += len(futures)
-    shard.chunks.append((len(futures), len(chunk["label"]), verdicts))
-    seen.add(len(chunk["label"]), verdicts)
+    count += len(futures)
+    shard.chunks.append((len(futures), len(chunk["label"]), accepted))
+    split.seen.add(len(chunk["label"]), accepted)
     bar.update(len(futures))
-    _check_acceptance(seen, config)
+    _check_acceptance(split)
     while len(encoding) > WAITING_CHUNKS:
-      finish_one()
-    if found >= room or preemption.requested():
+      collect_one()
+    if count >= missing or preemption.requested():
       break
   while encoding:
-    finish_one()
+    collect_one()
 
 
-def _chunks(compute, config, first: int, done: int, rows) -> Iterator[dict[str, Any]]:
+def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
   """Computes one shard's candidates and yields them chunk by chunk, in order of their index.
-
-  The shard's first candidate has the number `first`, and so many of its chunks are done.
 
   Each device computes one chunk at a time; while the caller works on these, the next ones are under
   way, and on their way to the host.
+
+  Args:
+    split: the split.
+    first: the index of the shard's first candidate.
+    done: how many of its chunks are done.
   """
-  end = first + config.shard_candidates
-  if rows is not None:
-    end = min(end, rows.limit(config.chunk))
-  indices = np.arange(min(first + done * config.chunk, max(first, end)), max(first, end))
-  per_call = config.chunk * parallel.local_device_count()
+  size, end = split.config.chunk, first + split.config.shard_candidates
+  if split.rows is not None:
+    end = min(end, split.rows.limit(size))
+  indices = np.arange(min(first + done * size, max(first, end)), max(first, end))
+  per_call = size * parallel.local_device_count()
   # Devices without a chunk of their own in the last call repeat the shard's first ones.
   padded = np.resize(indices, -(-len(indices) // per_call) * per_call)
   calls = [padded[i : i + per_call] for i in range(0, len(padded), per_call)]
 
   def start(call):
-    given = () if rows is None else (parallel.shard(rows.at(call)),)
-    found = compute(parallel.shard(call), *given)
-    for leaf in jax.tree.leaves(found):
+    given = () if split.rows is None else (parallel.shard(split.rows.at(call)),)
+    made = split.compute(parallel.shard(call), *given)
+    for leaf in jax.tree.leaves(made):
       leaf.copy_to_host_async()
-    return found
+    return made
 
   pending = start(calls[0]) if calls else None
   for i, call in enumerate(calls):
     current, pending = pending, start(calls[i + 1]) if i + 1 < len(calls) else None
     arrays = parallel.unshard(current) | {"candidate": call}
-    for offset in range(0, min(per_call, len(indices) - i * per_call), config.chunk):
-      yield jax.tree.map(lambda x, offset=offset: x[offset : offset + config.chunk], arrays)
+    for offset in range(0, min(per_call, len(indices) - i * per_call), size):
+      yield jax.tree.map(lambda x, offset=offset: x[offset : offset + size], arrays)
 
 
 def _encode_accepted(
-  encoders, chunk, image_size: int, room: int
+  split: _Split, chunk: dict[str, Any], most: int
 ) -> list[concurrent.futures.Future]:
-  """Starts to encode the accepted candidates, at most as many as there is room for."""
-  record = shards.features(image_size)
-  accepted = np.flatnonzero(chunk["verdicts"]["all"])[:room]
+  """Starts to encode the accepted candidates of a chunk, at most so many."""
+  record = shards.features(split.image_size)
+  accepted = np.flatnonzero(chunk["verdicts"]["all"])[:most]
   return [
-    encoders.submit(
+    split.encoders.submit(
       shards.encode_record,
       chunk["image"][i],
       chunk["mask"][i],
@@ -304,13 +350,14 @@ def _encode_accepted(
   ]
 
 
-def _check_acceptance(seen: Acceptance, config) -> None:
-  if seen.candidates >= CANDIDATES_BEFORE_VERDICT:
-    if seen.rates()["all"] < config.minimum_acceptance:
-      raise TooFewAccepted(
-        f"the filters reject almost everything: {seen}; at least "
-        f"{config.minimum_acceptance:.1%} is expected (config.generate.minimum_acceptance). Look "
-        "at the direction's picture; then widen config.generate.area, set the filter that rejects "
-        "most to 0 (components, histogram_maxima, roundness, agreement), set "
-        "config.generate.invert, or search with another config.seed."
-      )
+def _check_acceptance(split: _Split) -> None:
+  """Raises a TooFewAccepted where the filters reject almost everything."""
+  seen, least = split.seen, split.config.minimum_acceptance
+  if seen.candidates >= CANDIDATES_BEFORE_VERDICT and seen.rates()["all"] < least:
+    raise TooFewAccepted(
+      f"the filters reject almost everything: {seen}; at least "
+      f"{least:.1%} is expected (config.generate.minimum_acceptance). Look "
+      "at the direction's picture; then widen config.generate.area, set the filter that rejects "
+      "most to 0 (components, histogram_maxima, roundness, agreement), set "
+      "config.generate.invert, or search with another config.seed."
+    )

@@ -5,7 +5,7 @@ import sys
 
 import numpy as np
 
-from unseg_jax.runtime import places
+from unseg_jax.storage import places
 
 # Where each split's rows begin and end: no latent is used in two splits.
 SHARES = {"test": (0.0, 0.05), "validation": (0.05, 0.1), "train": (0.1, 1.0)}

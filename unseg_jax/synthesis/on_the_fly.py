@@ -1,12 +1,12 @@
-"""Training pairs that are made, in the very step that trains on them, and never written.
+"""Training pairs that are made as they are trained on, and never written.
 
-A pool on the devices holds accepted pairs in the order of their candidates. A step makes rounds of
-candidates until the pool holds a batch, takes the first pairs out of it, and trains on them: batch
-`t` holds the accepted candidates from number `t * batch_size` on, on any number of devices. They
-are those that the data set on disk would hold.
+A pool on the devices holds accepted pairs in the order of their candidates. For a batch, rounds of
+candidates are made until the pool holds one, and its first pairs are taken out: batch `t` holds the
+accepted candidates from number `t * batch_size` on, on any number of devices. They are those that
+the data set on disk would hold.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.struct
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from unseg_jax.generators import Generator
+from unseg_jax.generators import Generator, with_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import candidates
 
@@ -61,24 +61,46 @@ def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
   )
 
 
-def make_step(
-  update: Callable[..., Any],
+def batches(
   generator: Generator,
+  directions: np.ndarray,
   config: ml_collections.ConfigDict,
   key: jax.Array,
-) -> Callable[..., Any]:
-  """Returns the step that makes a batch and trains on it, to run under `pmap`.
+  state: Any,
+) -> Iterator[dict[str, Any]]:
+  """Yields the batches that a training goes on with, on the devices.
 
   Args:
-    update: the training step of a state and a batch.
+    generator: the pretrained generator.
+    directions: `[K, *latent_shape]`.
+    config: an experiment's; its `generate` and `train` count.
+    key: the candidates' stream.
+    state: from which the training goes on; the number of its `candidates` counts.
+  """
+  generator = with_dtype(generator, config.generate.dtype)
+  draw = parallel.pmap(make_batch(generator, config, key), donate_argnums=(0,))
+  pool = empty_pool(config, int(state.candidates))
+  pool, variables, directions = parallel.replicate((pool, generator.variables, directions))
+  while True:
+    pool, batch = draw(pool, variables, directions)
+    yield batch
+
+
+def make_batch(
+  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array
+) -> Callable[..., tuple[Pool, dict[str, jax.Array]]]:
+  """Returns the function that makes a batch, to run under `pmap`.
+
+  Args:
     generator: the pretrained generator.
     config: an experiment's; its `generate` and `train` count.
     key: the candidates' stream.
 
   Returns:
-    The function of (state, pool, variables, directions) that gives the next state and pool, the
-    loss, and how many of the batch's pairs were found: fewer than the batch where the filters
-    reject almost everything.
+    The function of (pool, variables, directions) that gives the next pool and this device's part of
+    the batch: `image`, `mask` and `position` as for the training step, `candidates` that were used
+    up by then, and `pairs`, how many of the batch's were found: fewer than the batch where the
+    filters reject almost everything.
   """
   settings, batch_size = config.generate, config.train.batch_size
   compute = candidates.make_candidates(generator, settings)
@@ -104,7 +126,7 @@ def make_step(
       upcoming=pool.upcoming + per_round,
     )
 
-  def step(state, pool, variables, directions):
+  def batch(pool, variables, directions):
     pool, _ = jax.lax.while_loop(
       lambda s: (s[0].count < batch_size) & (s[1] < most_rounds),
       lambda s: (fill(s[0], variables, directions), s[1] + 1),
@@ -112,13 +134,15 @@ def make_step(
     )
     own = batch_size // parallel.device_count()
     position = own * jax.lax.axis_index(parallel.AXIS) + jnp.arange(own)
-    batch = {"image": pool.image[position], "mask": pool.mask[position], "position": position}
-    found = jnp.minimum(pool.count, batch_size)
-    state, loss = update(state, batch)
-    state = state.replace(candidates=pool.candidate[batch_size - 1] + 1)
-    return state, _without_first(pool, batch_size), loss, found
+    return _without_first(pool, batch_size), {
+      "image": pool.image[position],
+      "mask": pool.mask[position],
+      "position": position,
+      "candidates": pool.candidate[batch_size - 1] + 1,
+      "pairs": jnp.minimum(pool.count, batch_size),
+    }
 
-  return step
+  return batch
 
 
 def _without_first(pool: Pool, count: int) -> Pool:
@@ -133,9 +157,9 @@ def _without_first(pool: Pool, count: int) -> Pool:
   )
 
 
-def _fit(images: jax.Array, found: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+def _fit(images: jax.Array, masks: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
   """Images `[n, S, S, 3]` and masks `[n, size, size, 1]` as uint8 at the training's size."""
-  mask = jnp.where(found[..., None], 255, 0).astype(jnp.uint8)
+  mask = jnp.where(masks[..., None], 255, 0).astype(jnp.uint8)
   if images.shape[1] != size:
     shape = (len(images), size, size)
     resized = jax.image.resize(images.astype(jnp.float32), (*shape, 3), "bilinear")

@@ -17,7 +17,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from unseg_jax.runtime import places, workdir
+from unseg_jax.storage import places, whole_files
 
 NAME = "synthetic"
 JPEG_QUALITY = 95
@@ -90,12 +90,12 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
   """
   counts = {**counts, "records": len(records)}
   if (known := _counts_path(path)).exists():
-    if (before := workdir.read_json(known)["records"]) != len(records):
+    if (before := whole_files.read_json(known)["records"]) != len(records):
       raise ValueError(
         f"{path} held {before} records and now has {len(records)}: it was made on other hardware "
         f"or by another version. Delete {path.parent} and make all of it again."
       )
-  with workdir.whole_file(path) as temporary:
+  with whole_files.whole_file(path) as temporary:
     try:
       writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
       for record in records:
@@ -107,7 +107,7 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
         "shards before it are kept."
       ) from error
     # The counts come first: a shard is complete when its own file is there.
-    workdir.write_json(known, counts | {"sha256": workdir.sha256(temporary)})
+    whole_files.write_json(known, counts | {"sha256": whole_files.sha256(temporary)})
 
 
 def write_under_way(path: Path, records: Sequence[bytes], chunks: Sequence[Any]) -> None:
@@ -156,7 +156,7 @@ def is_whole(path: Path) -> bool:
 
 def read_counts(path: Path) -> dict[str, Any]:
   """What `write_shard` was told of a shard, its number of `records` and its `sha256`."""
-  return workdir.read_json(_counts_path(path))
+  return whole_files.read_json(_counts_path(path))
 
 
 def _counts_path(path: Path) -> Path:
@@ -175,7 +175,7 @@ def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
 
 
 def _is_as_written(path: Path) -> bool:
-  return path.exists() and workdir.sha256(path) == read_counts(path).get("sha256")
+  return path.exists() and whole_files.sha256(path) == read_counts(path).get("sha256")
 
 
 def write_metadata(

@@ -1,0 +1,143 @@
+"""Foregrounds stand before other backgrounds; the same key gives the same picture."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import copy_paste
+
+SIZE, COUNT = 32, 24
+RED, BLUE = np.float32([0.9, -0.9, -0.9]), np.float32([-0.9, -0.9, 0.9])
+
+
+def pairs():
+  """Red squares before blue, as images and masks."""
+  mask = np.zeros((COUNT, SIZE, SIZE), bool)
+  mask[:, 8:24, 6:22] = True
+  return np.where(mask[..., None], RED, BLUE), mask
+
+
+def keys(seed=0):
+  return jax.random.split(jax.random.key(seed), COUNT)
+
+
+@functools.cache
+def replace(*kinds):
+  return jax.jit(jax.vmap(functools.partial(copy_paste.replace, kinds=kinds)))
+
+
+def treat(images, masks, seed, **changes):
+  """A whole batch, on one device."""
+  key = parallel.replicate(jax.random.key(seed))
+  batch = parallel.shard((images, masks, np.arange(COUNT)))
+  return parallel.unshard(compiled(**changes)(key, *batch))
+
+
+@functools.cache
+def compiled(**changes):
+  config = make_config(**changes)
+  return parallel.pmap(functools.partial(copy_paste.replace_all, config=config))
+
+
+def make_config(**changes):
+  settings = {"share": 0.5, "kinds": copy_paste.KINDS} | changes
+  return ml_collections.ConfigDict({"batch_size": COUNT, "copy_paste": settings})
+
+
+def inside(mask):
+  """The pixels that the soft edge does not reach, of the foreground and of the background."""
+  soft = np.asarray(jax.vmap(lambda m: copy_paste.soft(m, copy_paste.EDGE))(mask))
+  return soft > 0.999, soft < 0.001
+
+
+@pytest.mark.parametrize("kind", copy_paste.KINDS)
+def test_the_background_changes_and_the_foreground_stays(kind):
+  images, masks = pairs()
+  made = np.asarray(replace(kind)(keys(), images, masks, (images, masks)))
+  assert made.shape == images.shape and np.isfinite(made).all() and np.abs(made).max() <= 1
+  foreground, background = inside(masks)
+  np.testing.assert_allclose(made[foreground], images[foreground], atol=2e-3)
+  if kind == "generated":
+    # What is taken from elsewhere is background there: no red, even where the red square was.
+    np.testing.assert_allclose(made[background], images[background], atol=1e-2)
+  elif kind == "blurred":
+    # The other's square is background too, out of focus: its red shows, its edges do not.
+    assert (made[..., 0][background] > 0.7).mean() > 0.05
+    both = background[:, 1:] & background[:, :-1]
+    assert np.abs(np.diff(made, axis=1))[both].max() < 0.3
+  else:
+    changed = np.abs(made - images).max(axis=-1) > 0.05
+    assert changed[background].mean() > 0.9
+    colours = made[:, 0, 0]
+    assert len(np.unique(colours.round(2), axis=0)) > COUNT / 2
+
+
+def test_plain_is_one_colour_and_a_gradient_lies_between_two():
+  for seed in range(4):
+    key = jax.random.key(seed)
+    assert (np.ptp(copy_paste.plain(key, (SIZE, SIZE)), axis=(0, 1)) == 0).all()
+    gradient = np.asarray(copy_paste.gradient(key, (SIZE, SIZE)))
+    assert np.ptp(gradient, axis=(0, 1)).max() > 0.05
+    # Second differences of what is linear are 0.
+    assert np.abs(np.diff(gradient, 2, axis=0)).max() < 1e-5
+    assert np.abs(np.diff(gradient, 2, axis=1)).max() < 1e-5
+
+
+def test_as_many_pairs_change_as_the_share_says():
+  images, masks = pairs()
+  made = [treat(images, masks, seed, share=0.5, kinds=("plain",)) for seed in range(6)]
+  changed = np.abs(np.concatenate(made) - np.tile(images, (6, 1, 1, 1))).max(axis=(1, 2, 3)) > 0
+  assert 0.35 < changed.mean() < 0.65
+  assert (
+    treat(images, masks, 0, share=0.5).tobytes() == treat(images, masks, 0, share=0.5).tobytes()
+  )
+  assert (treat(images, masks, 1, share=0.5) != treat(images, masks, 0, share=0.5)).any()
+
+
+def test_a_hole_is_filled_from_around_it():
+  rows, columns = np.mgrid[:SIZE, :SIZE] / SIZE
+  image = np.stack([rows, columns, rows * 0 + 0.3], axis=-1).astype(np.float32)
+  known = np.ones((SIZE, SIZE), np.float32)
+  known[10:20, 12:24] = 0
+  spoilt = np.where(known[..., None] > 0, image, 7)
+  filled = np.asarray(jax.jit(copy_paste.fill)(spoilt, known))
+  np.testing.assert_array_equal(filled[known > 0], image[known > 0])
+  assert np.abs(filled - image).max() < 0.2
+  np.testing.assert_allclose(filled[..., 2], 0.3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 8), (31, 17)])
+def test_any_size_is_filled_even_where_nothing_is_known(shape):
+  image = jnp.ones((*shape, 3))
+  fill = jax.jit(copy_paste.fill)
+  assert np.isfinite(fill(image, jnp.zeros(shape))).all()
+  np.testing.assert_allclose(fill(image, jnp.ones(shape)), image)
+
+
+def test_each_pair_gets_another_ones_background():
+  """Every image has a grey of its own, so that one sees whose background it got."""
+  greys = np.linspace(-0.8, 0.8, COUNT, dtype=np.float32)
+  mask = pairs()[1]
+  images = np.where(mask[..., None], RED, greys[:, None, None, None])
+  made = treat(images, mask, 1, share=1.0, kinds=("generated",))
+  got = made[:, 0, 0, 0]
+  assert (np.abs(got - greys) > 0.05).all()  # Nobody's own.
+  np.testing.assert_allclose(np.sort(got), greys, atol=1e-2)  # Each one's once.
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"share": 1.5}, r"copy_paste\.share=1\.5: expected a share"),
+    ({"kinds": ("plain", "sky")}, r"'sky'.*expected some of plain, gradient, noise, generated"),
+    ({"kinds": ()}, r"kinds=\(\): expected some of"),
+  ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    copy_paste.check_config(make_config(**changes).copy_paste)

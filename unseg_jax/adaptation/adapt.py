@@ -1,0 +1,198 @@
+"""Adaptation to pictures without labels: a segmenter labels them and learns from its own masks.
+
+Where the segmenter is sure of a picture, its mask is mostly right, and what these pictures look
+like is what the generated ones do not show (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from unseg_jax.artifacts import checkpoints
+from unseg_jax.inference import refinement
+from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime.barrier import barrier
+from unseg_jax.segmentation import batches, train
+from unseg_jax.segmentation.batches import Records
+from unseg_jax.synthesis import shards
+
+SHARD_PICTURES = 256  # After so many pictures, what was labelled is on disk.
+SPLIT = "train"
+
+log = logging.getLogger(__name__)
+
+# Yields the pictures [H, W, 3] uint8 from one number up to another.
+Read = Callable[[int, int], Iterator[np.ndarray]]
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError for settings of `config.adapt` that make no sense."""
+  for name, wanted, good in (
+    ("rounds", "at least 1", config.rounds >= 1),
+    ("steps", "at least 1", config.steps >= 1),
+    ("share", "a share of each batch above 0 and below 1", 0 < config.share < 1),
+    ("confidence", "within [0, 1]", 0 <= config.confidence <= 1),
+    ("learning_rate", "above 0", config.learning_rate > 0),
+  ):
+    if not good:
+      raise ValueError(f"config.adapt.{name}={config[name]}: expected {wanted}")
+  refinement.check_method(config.refine)
+
+
+def adapt(
+  config: ml_collections.ConfigDict,
+  segmenter: Segmenter,
+  pictures: tuple[int, Read],
+  sources: Sequence[Records],
+  weights: Sequence[float],
+  validate: Callable[[Mapping[str, Any]], dict[str, float]],
+  key: jax.Array,
+  folder: Path,
+) -> None:
+  """Labels the pictures and goes on with the training, as often as there are rounds.
+
+  Args:
+    config: an experiment's; its `train` and `adapt` count.
+    segmenter: what the training made.
+    pictures: how many there are, and what reads them.
+    sources: the synthetic pairs' splits.
+    weights: these splits' weights.
+    validate: see `train.train`.
+    key: the typed PRNG key of the experiment's adaptation.
+    folder: receives `round-1/` and so on: the labelled pictures as a data set, and what `train`
+      leaves.
+
+  Raises:
+    ValueError, FloatingPointError, preemption.Preempted: see `write_labelled` and `train.train`.
+  """
+  settings, share = training_settings(config), config.adapt.share
+  weights = [*(weight * (1 - share) / sum(weights) for weight in weights), share]
+  for number in range(1, config.adapt.rounds + 1):
+    here, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
+    write_labelled(segmenter, *pictures, config.adapt, here)
+    splits = [*sources, shards.read(here, SPLIT)]
+    pairs = functools.partial(batches.from_disk, splits, weights, settings, round_key)
+    train.train(settings, pairs, validate, round_key, here, segmenter.variables)
+    best = checkpoints.restore_best(here / "checkpoints")
+    segmenter = Segmenter.create(best, settings.features, settings.image_size)
+
+
+def training_settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+  """Returns `config.train` of an experiment as a round of the adaptation takes it."""
+  settings = config.train.copy_and_resolve_references()
+  settings.update({"steps": config.adapt.steps, "learning_rate": config.adapt.learning_rate})
+  return settings
+
+
+def write_labelled(
+  segmenter: Segmenter,
+  count: int,
+  read: Read,
+  config: ml_collections.ConfigDict,
+  folder: Path,
+) -> None:
+  """Writes the pictures of which a segmenter is sure, with its masks, as a data set of squares.
+
+  Every process labels shards of its own. Those that are there already are kept.
+
+  Args:
+    segmenter: gives the masks, each averaged over the flip and `segmenter.SCALES`.
+    count: how many pictures there are.
+    read: yields them.
+    config: `config.adapt` of an experiment; its `confidence` and `refine` count.
+    folder: receives the shards, then TFDS's metadata.
+
+  Raises:
+    ValueError: no picture is kept, or one cannot be read.
+    preemption.Preempted: the run was asked to leave; the shards that are whole are kept.
+  """
+  total = math.ceil(count / SHARD_PICTURES)
+  with progress.bar("label", count, unit="picture") as bar:
+    for first in range(0, total, parallel.process_count()):
+      index = first + parallel.process_index()
+      path = shards.shard_path(folder, SPLIT, index)
+      start, end = index * SHARD_PICTURES, min(count, (index + 1) * SHARD_PICTURES)
+      if index < total and not shards.is_whole(path):
+        _write_shard(segmenter, read, range(start, end), config, path)
+      bar.update(min(count, (first + parallel.process_count()) * SHARD_PICTURES) - bar.n)
+      if preemption.anyone_leaving():
+        preemption.leave("the shards of labelled pictures that are whole are kept")
+  barrier("every picture is labelled")
+  _complete(segmenter.image_size, total, config.confidence, folder)
+
+
+def _write_shard(
+  segmenter: Segmenter,
+  read: Read,
+  numbers: range,
+  config: ml_collections.ConfigDict,
+  path: Path,
+) -> None:
+  record = shards.features(segmenter.image_size)
+  records, confidences = [], []
+  for number, image in zip(numbers, read(numbers.start, numbers.stop), strict=True):
+    small = resize_shorter_side(image, segmenter.image_size)
+    probability = segmenter.probability(image, small.shape[:2], average=True)
+    confidences.append(confidence(probability))
+    if confidences[-1] >= config.confidence:
+      mask = refinement.refine(probability, small, config.refine) > 0.5
+      records += [
+        shards.encode_record(*square, label=0, candidate=number, record=record)
+        for square in squares(small, mask)
+      ]
+  kept = sum(found >= config.confidence for found in confidences)
+  counts = {"candidates": len(numbers), "accepted": {"confidence": kept}}
+  shards.write_shard(path, records, counts | {"range": [min(confidences), max(confidences)]})
+
+
+def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
+  """Writes the metadata, or says that no picture was kept."""
+  counts = [shards.read_counts(shards.shard_path(folder, SPLIT, i)) for i in range(total)]
+  lengths = [count["records"] for count in counts]
+  if not sum(lengths):
+    lowest = min(count["range"][0] for count in counts)
+    highest = max(count["range"][1] for count in counts)
+    raise ValueError(
+      f"the segmenter is sure of no picture: its confidences are between {lowest:.3f} and "
+      f"{highest:.3f}, and config.adapt.confidence={least} is the least to learn from. Look at "
+      f"its masks of these pictures, then delete {folder.parent} and set it lower."
+    )
+  pictures = sum(count["candidates"] for count in counts)
+  kept = sum(count["accepted"]["confidence"] for count in counts)
+  log.info("sure of %d of %d pictures: %d squares to learn from", kept, pictures, sum(lengths))
+  if parallel.is_primary():
+    description = f"Squares of {kept} of {pictures} pictures, with a segmenter's masks."
+    shards.write_metadata(folder, image_size, {SPLIT: lengths}, description)
+  barrier("the labelled pictures are complete")
+
+
+def confidence(probability: np.ndarray) -> float:
+  """How sure a segmenter is of a picture: the mean of |2 p - 1| over its pixels, in [0, 1]."""
+  return float(np.abs(2 * probability - 1).mean(dtype=np.float64))
+
+
+def squares(image: np.ndarray, mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Cuts a pair into as few squares as cover it, spread evenly along its longer side.
+
+  Args:
+    image: `[H, W, 3]`.
+    mask: `[H, W]`.
+
+  Yields:
+    `[S, S, 3]` and `[S, S]`, where S is the shorter side.
+  """
+  height, width = mask.shape
+  side = min(height, width)
+  count = math.ceil(max(height, width) / side)
+  tops, lefts = (np.linspace(0, length - side, count).round().astype(int) for length in mask.shape)
+  for top, left in zip(tops, lefts, strict=True):
+    part = slice(top, top + side), slice(left, left + side)
+    yield image[part], mask[part]

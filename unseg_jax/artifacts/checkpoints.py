@@ -1,0 +1,108 @@
+"""A training's checkpoints, by orbax."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from unseg_jax.runtime import parallel
+from unseg_jax.storage import places
+
+NOT_SCORED = -1.0
+
+
+def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.CheckpointManager:
+  """Opens a run's checkpoints; those with the best validation IoU and the last are kept.
+
+  All processes of a run open them together to write, and each for itself to read. Where they have
+  no disk in common, the first one alone writes, and publishes what it wrote.
+  """
+  folder = pathlib.Path(folder).absolute()  # As orbax wants it.
+  if alone := places.is_copied(folder):
+    read_only |= not parallel.is_primary()
+    folder.mkdir(parents=True, exist_ok=True)
+  policies = ocp.checkpoint_managers.preservation_policy
+  every_process = ocp.options.MultiprocessingOptions()
+  options = ocp.CheckpointManagerOptions(
+    preservation_policy=policies.AnyPreservationPolicy(
+      [
+        policies.LatestN(1),
+        policies.BestN(get_metric_fn=_score, n=1),
+      ]
+    ),
+    best_fn=_score,
+    best_mode="max",
+    read_only=read_only,
+    create=not alone,  # Orbax does not where one process works alone.
+    multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
+  )
+  return ocp.CheckpointManager(
+    folder,
+    options=options,
+    item_handlers={"state": ocp.PyTreeCheckpointHandler()},
+  )
+
+
+def _this_process_alone() -> ocp.options.MultiprocessingOptions:
+  index = parallel.process_index()
+  return ocp.options.MultiprocessingOptions(
+    primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+  )
+
+
+def save_state(
+  manager: ocp.CheckpointManager,
+  step: int,
+  state: Any,
+  scores: Mapping[str, float] | None = None,
+) -> None:
+  """Saves a training state of NumPy arrays, once, whichever process asks first.
+
+  Args:
+    manager: the run's checkpoints.
+    step: how many steps were taken.
+    state: a pytree.
+    scores: on the validation split; without them the checkpoint is to go on from, never the best.
+  """
+  folder = pathlib.Path(manager.directory)
+  alone = places.is_copied(folder)
+  if alone and not parallel.is_primary():
+    return
+  arguments = ocp.args.Composite(state=ocp.args.PyTreeSave(state))
+  manager.save(step, args=arguments, metrics=dict(scores or {"iou": NOT_SCORED}))
+  if alone:
+    manager.wait_until_finished()
+    places.publish_folder(folder / str(step), whole=True)
+    for gone in places.folders(folder) - set(map(str, manager.all_steps())):
+      places.remove(folder / gone)
+
+
+def _score(metrics: Mapping[str, float]) -> float:
+  return metrics["iou"]
+
+
+def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
+  """Restores a checkpoint like `like`, as NumPy arrays, whatever devices it was saved from."""
+  restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+  arguments = ocp.args.PyTreeRestore(item=like, restore_args=restore_args)
+  return manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
+
+
+def restore_best(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the segmenter's `params` and `batch_stats` of the best checkpoint, as NumPy arrays.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+  """
+  folder = pathlib.Path(folder)
+  if not folder.is_dir():
+    raise FileNotFoundError(f"{folder} holds no checkpoint; run the stage train first")
+  with training_manager(folder, read_only=True) as manager:
+    step = manager.best_step()
+    if step is None or manager.metrics(step)["iou"] == NOT_SCORED:
+      raise FileNotFoundError(f"{folder} holds no checkpoint; run the stage train first")
+    state = restore_state(manager, step, manager.item_metadata(step)["state"].tree)
+  return {name: state[name] for name in ("params", "batch_stats")}

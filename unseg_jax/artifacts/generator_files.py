@@ -1,0 +1,163 @@
+"""Generator files: one safetensors file holds a converted generator and what is needed to build it.
+
+The arrays of the nested variables are stored by their `/`-joined path, such as
+`params/project/kernel`. The metadata holds the format's version, the architecture's name, its
+config as JSON, and the SHA-256 of the checkpoint that was converted.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from unseg_jax.storage import whole_files
+
+_FORMAT_VERSION = "1"
+_METADATA_KEYS = ("architecture", "config", "format_version", "source_sha256")
+_CONVERT_AGAIN = (
+  "convert the original checkpoint again with checkpoints_convert.convert, or fetch it anew"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratorFile:
+  """The content of a generator file.
+
+  Attributes:
+    architecture: name of the generator's architecture, such as `dcgan`.
+    config: the architecture's hyper-parameters, as JSON can hold them.
+    variables: nested dict of arrays, such as `{'params': {'project': {'kernel': ...}}}`.
+    source_sha256: SHA-256 of the checkpoint the variables come from, in hexadecimal.
+  """
+
+  architecture: str
+  config: dict
+  variables: dict
+  source_sha256: str
+
+
+def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> None:
+  """Writes a generator file, whole or not at all; the same content always gives the same bytes.
+
+  Args:
+    path: the file to write, by convention `*.safetensors`. Its folder is made where it is missing;
+      a file of that name is replaced.
+    generator_file: what to write.
+
+  Raises:
+    ValueError: there are no arrays, or one of them holds NaN or infinity.
+    OSError: the file cannot be written.
+  """
+  # safetensors stores memory as it lies, so transposed views have to be copied into order first.
+  arrays = {
+    name: np.asarray(array, order="C")
+    for name, array in flax.traverse_util.flatten_dict(generator_file.variables, sep="/").items()
+  }
+  if problem := _find_problem(arrays):
+    raise ValueError(
+      f"cannot save a generator to {path}: {problem}; check the checkpoint that it comes from"
+    )
+  metadata = {
+    "architecture": generator_file.architecture,
+    "config": json.dumps(generator_file.config, sort_keys=True),
+    "format_version": _FORMAT_VERSION,
+    "source_sha256": generator_file.source_sha256,
+  }
+  whole_files.write_bytes(
+    pathlib.Path(path), _sort_header(safetensors.numpy.save(arrays, metadata))
+  )
+
+
+def read_generator(path: str | os.PathLike) -> GeneratorFile:
+  """Reads a file that `save_generator` wrote.
+
+  Args:
+    path: the generator file.
+
+  Returns:
+    Its content, the variables as numpy arrays.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the file is not safetensors, is truncated, lacks metadata, comes from a newer
+      version of this package, or holds NaN or infinity.
+  """
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(
+      f"no generator file at {path}: expected a .safetensors file; make one from a published "
+      "checkpoint with `python -m checkpoints_convert.convert`"
+    )
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      metadata = file.metadata() or {}
+      arrays = {name: file.get_tensor(name) for name in file.keys()}
+  except safetensors.SafetensorError as error:
+    raise ValueError(
+      f"{path} is not a whole safetensors file ({error}): expected a generator file; "
+      f"{_CONVERT_AGAIN}"
+    ) from error
+
+  if missing := [key for key in _METADATA_KEYS if key not in metadata]:
+    raise ValueError(
+      f"{path} is a safetensors file, but not a generator file: its metadata lacks "
+      f"{', '.join(missing)}; {_CONVERT_AGAIN}"
+    )
+  if metadata["format_version"] != _FORMAT_VERSION:
+    raise ValueError(
+      f"{path} has format_version {metadata['format_version']!r}, expected {_FORMAT_VERSION!r}: "
+      "upgrade unseg-jax, or convert the original checkpoint with this version of it"
+    )
+  try:
+    config = json.loads(metadata["config"])
+  except json.JSONDecodeError:
+    config = None
+  if not isinstance(config, dict):
+    raise ValueError(
+      f"{path} has the config {metadata['config']!r} in its metadata, expected a JSON object; "
+      f"{_CONVERT_AGAIN}"
+    )
+  if problem := _find_problem(arrays):
+    raise ValueError(f"{path} is damaged: {problem}; {_CONVERT_AGAIN}")
+  return GeneratorFile(
+    architecture=metadata["architecture"],
+    config=config,
+    variables=flax.traverse_util.unflatten_dict(arrays, sep="/"),
+    source_sha256=metadata["source_sha256"],
+  )
+
+
+def architecture(path: str | os.PathLike) -> str | None:
+  """Returns the architecture that a file's metadata name, without reading its arrays.
+
+  Returns:
+    Such as `unet` or `dcgan`; None if the file is no safetensors file, or none of this package's.
+  """
+  try:
+    with safetensors.safe_open(path, framework="numpy") as file:
+      return (file.metadata() or {}).get("architecture")
+  except safetensors.SafetensorError:
+    return None
+
+
+def _find_problem(arrays: dict[str, np.ndarray]) -> str | None:
+  """Returns what makes these arrays useless as a generator, or None."""
+  if not arrays:
+    return "there are no arrays, expected at least one"
+  for name, array in arrays.items():
+    if not np.isfinite(array).all():
+      return f"the array {name} holds NaN or infinity, expected finite numbers"
+  return None
+
+
+def _sort_header(data: bytes) -> bytes:
+  """Returns safetensors bytes with a sorted header, since safetensors orders metadata at random."""
+  length = int.from_bytes(data[:8], "little")
+  header = json.loads(data[8 : 8 + length])
+  text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)  # the format keeps the arrays aligned to 8 bytes
+  return len(text).to_bytes(8, "little") + text + data[8 + length :]

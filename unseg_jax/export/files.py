@@ -1,0 +1,105 @@
+"""A segmenter as a file of another format, or as a page."""
+
+import os
+from pathlib import Path
+
+import unseg_jax
+from unseg_jax.export import to_jax, to_onnx, to_web
+from unseg_jax.generators import PRETRAINED
+from unseg_jax.inference import onnx_files
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.storage import whole_files
+
+FILE_FORMATS = ("onnx", "stablehlo", "tflite")
+FORMATS = (*FILE_FORMATS, "web")
+
+
+def export(
+  segmenter: str, output: str, file_format: str = "onnx", runtime: str | None = None
+) -> Path:
+  """Writes a segmenter to a file of another format, or to a folder; returns where it went.
+
+  Args:
+    segmenter: what `Segmenter.restore` takes, such as the workdir of a run; but no ONNX file.
+    output: the file to write; it is named after its format, such as `segmenter.onnx`. For "web"
+      the folder: a new one, or one of an earlier export.
+    file_format: one of `FORMATS`.
+    runtime: for "web", the npm package that `web_export.write_folder` takes; None fetches it.
+
+  Raises:
+    FileNotFoundError: there is no segmenter.
+    ImportError: what the format needs is not installed.
+    ValueError: there is no such format, `output` is not named after it or holds other things, the
+      segmenter is an ONNX file, or `runtime` is something else.
+    OSError: something cannot be written, or the npm package not be fetched.
+  """
+  if file_format not in FORMATS:
+    raise ValueError(f"--format={file_format} is not offered; use one of {', '.join(FORMATS)}")
+  path = Path(os.path.expanduser(output))
+  _check(path, file_format, runtime)
+  segmenter = os.path.expanduser(segmenter)
+  restored = Segmenter.restore(segmenter)
+  features = restored.features  # Raises for a segmenter that has no weights to export.
+  described = describe(segmenter, restored.image_size, file_format)
+  if file_format == "web":
+    model = to_onnx.onnx_bytes(restored.variables, described)
+    to_web.write_folder(path, model, described, runtime)
+    return path
+  if file_format == "onnx":
+    contents = to_onnx.onnx_bytes(restored.variables, described)
+  elif file_format == "stablehlo":
+    contents = to_jax.stablehlo_bytes(restored.variables, features)
+  else:
+    contents = to_jax.tflite_bytes(restored.variables, features, restored.image_size)
+  whole_files.write_bytes(path, contents)
+  if file_format != "onnx":
+    whole_files.write_json(path.with_name(f"{path.name}.json"), described)
+  return path
+
+
+def _check(path: Path, file_format: str, runtime: str | None) -> None:
+  """Raises a ValueError if a format cannot go to `path`, or has no `runtime`."""
+  if file_format == "web":
+    return to_web.check_folder(path)
+  if runtime is not None:
+    raise ValueError(f"--runtime={runtime} is for --format=web alone, not for {file_format}")
+  if path.suffix != f".{file_format}" or path.is_dir():
+    raise ValueError(f"--output={path}: expected a file such as segmenter.{file_format}")
+
+
+def describe(segmenter: str, image_size: int, file_format: str) -> dict[str, str]:
+  """Returns what an exported file says of itself.
+
+  Args:
+    segmenter: what it was exported from. Of a path the last part alone is told.
+    image_size: the training's.
+    file_format: one of `FORMATS`.
+  """
+  is_ours = segmenter.startswith(PRETRAINED)
+  license_known = {"license": "Apache-2.0; see unseg_jax/pretrained/README.md"} if is_ours else {}
+  is_fixed = file_format == "tflite"
+  size = f"1, {image_size}, {image_size}" if is_fixed else "N, H, W"
+  resizing = (
+    f"Crop a picture to a square, or pad it to one, and resize it to {image_size} x {image_size}"
+    if is_fixed
+    else f"Resize a picture so that its shorter side has {image_size} pixels, the longer one in "
+    "proportion, rounded down"
+  )
+  has_logits = file_format in ("onnx", "web")
+  best = ": best the logits, before their sigmoid" if has_logits else ""
+  return {
+    onnx_files.VERSION_KEY: onnx_files.VERSION,
+    onnx_files.IMAGE_SIZE_KEY: str(image_size),
+    "description": (
+      f"Foreground segmentation: RGB images [{size}, 3] uint8 to the probability of foreground "
+      f"[{size}] float32; the normalisation is inside."
+    ),
+    "resizing": (
+      f"{resizing} (bilinear, antialiased, as Pillow's Image.resize). Resize the answer to the "
+      f"picture's size (bilinear, half-pixel centres){best}. Foreground is what exceeds a "
+      "probability of 0.5."
+    ),
+    "source": segmenter if is_ours else Path(segmenter).absolute().name,
+    "unseg_jax_version": unseg_jax.__version__,
+    **license_known,
+  }

@@ -1,0 +1,74 @@
+"""The U-Net as JAX itself lowers it: to StableHLO, and from there to TensorFlow Lite."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import export
+
+from unseg_jax.segmentation.unet import Unet
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+
+
+def stablehlo_bytes(variables: Mapping[str, Any], features: tuple[int, ...]) -> bytes:
+  """Returns the program of a U-Net with its weights and its normalisation.
+
+  `jax.export.deserialize(bytes).call` maps images `[N, H, W, 3]` uint8 to the probability of
+  foreground `[N, H, W]` float32, for any H and W from 2 ** (levels - 1) on. It needs JAX and
+  nothing of this package.
+
+  Args:
+    variables: `params` and `batch_stats` of a `unet.Unet`.
+    features: its channels, as `unet.Unet` takes them.
+
+  Raises:
+    ImportError: `flatbuffers` is not installed, which JAX writes the program with.
+  """
+  least = 2 ** (len(features) - 1)
+  size = export.symbolic_shape("N, H, W", constraints=[f"H >= {least}", f"W >= {least}"])
+  images = jax.ShapeDtypeStruct((*size, 3), jnp.uint8)
+  function = jax.jit(_probability(variables, features))
+  return bytes(export.export(function, platforms=PLATFORMS)(images).serialize())
+
+
+def tflite_bytes(variables: Mapping[str, Any], features: tuple[int, ...], image_size: int) -> bytes:
+  """Returns the TensorFlow Lite file of a U-Net with its normalisation.
+
+  It maps one image `[1, S, S, 3]` uint8 to the probability of foreground `[1, S, S]` float32, S
+  being the image size: the converter of TensorFlow 2.21 takes this network at fixed sizes alone,
+  the batch's included.
+
+  Args:
+    variables: `params` and `batch_stats` of a `unet.Unet`.
+    features: its channels, as `unet.Unet` takes them.
+    image_size: the training's.
+  """
+  # TensorFlow takes seconds to import, and nothing else here needs it.
+  import tensorflow as tf
+  from jax.experimental import jax2tf
+
+  module = tf.Module()  # The converter wants somebody to own the function.
+  module.probability = tf.function(
+    jax2tf.convert(
+      _probability(variables, features), with_gradient=False, native_serialization_platforms=["cpu"]
+    ),
+    input_signature=[tf.TensorSpec([1, image_size, image_size, 3], tf.uint8, "images")],
+    autograph=False,
+  )
+  function = module.probability.get_concrete_function()
+  return tf.lite.TFLiteConverter.from_concrete_functions([function], module).convert()
+
+
+def _probability(
+  variables: Mapping[str, Any], features: tuple[int, ...]
+) -> Callable[[jax.Array], jax.Array]:
+  """The function that is exported."""
+
+  def probability(images):
+    images = images.astype(jnp.float32) / 127.5 - 1.0
+    logits = Unet(features).apply(variables, images)
+    return jax.nn.sigmoid(logits[..., 1] - logits[..., 0])
+
+  return probability

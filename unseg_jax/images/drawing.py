@@ -1,0 +1,196 @@
+"""A segmenter's answers as pictures for people: overlays, cut-outs, composites, fading backgrounds.
+
+Everything here is NumPy on the host. Pictures are uint8 [H, W, 3] in RGB.
+"""
+
+import numpy as np
+from PIL import Image, ImageOps
+from scipy import ndimage
+
+from unseg_jax.images.writing import describe
+
+OUTLINE = (255, 200, 40)
+BACKGROUND_TINT = (14, 20, 44)
+BACKGROUND_BRIGHTNESS = 0.3
+LUMA = (0.2989, 0.5870, 0.1140)  # The grey of the method itself (arXiv 2105.08127).
+LONGEST_SIDE = 512  # Of animations, and of what a page shows: photographs would make it very large.
+FADING_STEPS = 16
+
+Views = dict[str, np.ndarray]  # Pictures by what they show.
+
+
+def overlay(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+  """Keeps the foreground in colour, turns the background dark and blue, and outlines the mask.
+
+  Args:
+    image: uint8 [H, W, 3].
+    probability: [H, W] in [0, 1], how likely a pixel is foreground; a boolean mask will do. It
+      blends the two sides smoothly; the outline runs along probability > 0.5, just inside.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  image, probability = _check_pair(image, probability)
+  blend = _blend(image, _darkened(image), probability)
+  mask = probability > 0.5
+  # About as thin to the eye whatever the size; the picture's border is no outline.
+  thickness = max(1, round(min(mask.shape) / 180))
+  inside = ndimage.binary_erosion(mask, iterations=thickness, border_value=1)
+  blend[mask & ~inside] = OUTLINE
+  return blend
+
+
+def cutout(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+  """Cuts the foreground out: the probability becomes the opacity, so that edges stay smooth.
+
+  Args:
+    image: uint8 [H, W, 3].
+    probability: [H, W] in [0, 1]; a boolean mask will do.
+
+  Returns:
+    uint8 [H, W, 4], RGB and opacity.
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  image, probability = _check_pair(image, probability)
+  alpha = np.rint(probability * 255).astype(np.uint8)
+  return np.concatenate([image, alpha[..., None]], axis=-1)
+
+
+def composite(
+  image: np.ndarray, probability: np.ndarray, background: tuple[int, int, int] | np.ndarray
+) -> np.ndarray:
+  """Puts the foreground on another background: the probability blends the two.
+
+  Args:
+    image: uint8 [H, W, 3].
+    probability: [H, W] in [0, 1]; a boolean mask will do.
+    background: a colour, (red, green, blue) in [0, 255]; or a picture, uint8 [h, w, 3], which is
+      resized to cover `image`, its proportions kept, and cropped to its centre.
+
+  Returns:
+    uint8 [H, W, 3].
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  image, probability = _check_pair(image, probability)
+  behind = np.asarray(background)
+  is_colour = behind.shape == (3,) and behind.dtype.kind in "iu"
+  if is_colour and behind.min() >= 0 and behind.max() <= 255:
+    return _blend(image, behind.astype(np.float32), probability)
+  if behind.dtype != np.uint8 or behind.ndim != 3 or behind.shape[-1] != 3 or not behind.size:
+    raise ValueError(
+      f"the background is {describe(behind)}, but a colour of three integers in [0, 255], such as "
+      "(255, 255, 255), or a picture, uint8 [H, W, 3], is expected; convert pictures in [-1, 1] "
+      "with to_uint8."
+    )
+  height, width = image.shape[:2]
+  return _blend(
+    image, np.asarray(ImageOps.fit(Image.fromarray(behind), (width, height))), probability
+  )
+
+
+def fading_frames(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+  """Draws the background of a picture fading into `overlay`'s dark tint, the mask beside it.
+
+  The light follows the foreground, as along the direction that the method finds (arXiv
+  2105.08127). It changes slowly at both ends, so that the frames may be shown `there_and_back`.
+
+  Args:
+    image: uint8 [H, W, 3]; shrunk so that its longer side has at most 512 pixels.
+    probability: [H, W] in [0, 1]; a boolean mask will do. It blends as in `overlay`; the mask is
+      probability > 0.5.
+
+  Returns:
+    uint8 [16, h, w, 3], the first as bright as the picture; w is twice the width of the picture,
+    as shrunk, and a gap.
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  image, probability = _check_pair(image, probability)
+  mask = shrink((probability > 0.5).astype(np.float32))
+  image, probability = shrink(image), shrink(probability)
+  height, width = mask.shape
+  gap = max(1, round(max(mask.shape) / 64))
+  frames = np.full((FADING_STEPS, height, 2 * width + gap, 3), 255, np.uint8)
+  frames[:, :, -width:] = np.rint(mask * 255).astype(np.uint8)[..., None]
+  dark = _darkened(image)
+  for frame, share in zip(frames, np.linspace(0, 1, FADING_STEPS), strict=True):
+    darkness = (1 - np.cos(np.pi * share)) / 2
+    frame[:, :width] = _blend(image, dark, 1 - np.float32(darkness) * (1 - probability))
+  return frames
+
+
+def views(image: np.ndarray, probability: np.ndarray) -> Views:
+  """Draws what a page shows of a picture: itself, its probability, cut-out and overlay, by name.
+
+  Args:
+    image: uint8 [H, W, 3].
+    probability: [H, W] in [0, 1]. Where it is not finite, there is only the picture.
+
+  Returns:
+    uint8 pictures, shrunk so that their longer side has at most 512 pixels.
+
+  Raises:
+    ValueError: a shape, a type or a value is not as described.
+  """
+  if not np.isfinite(probability).all():
+    return {"Picture": shrink(image)}
+  # Checked at full size, as shrinking would hide a wrong shape.
+  image, probability = map(shrink, _check_pair(image, probability))
+  return {
+    "Picture": image,
+    "Probability": np.rint(probability * 255).astype(np.uint8),
+    "Cut-out": cutout(image, probability),
+    "Overlay": overlay(image, probability),
+  }
+
+
+def _darkened(image: np.ndarray) -> np.ndarray:
+  """Returns a picture [H, W, 3] as its background looks: dark and blue, float32 [H, W, 3]."""
+  grey = image @ np.array(LUMA, np.float32)
+  return BACKGROUND_BRIGHTNESS * grey[..., None] + np.array(BACKGROUND_TINT, np.float32)
+
+
+def _blend(image: np.ndarray, background: np.ndarray, probability: np.ndarray) -> np.ndarray:
+  """Returns the picture where the float32 probability is 1, the background where it is 0."""
+  alpha = probability[..., None]
+  return np.rint(alpha * image + (1 - alpha) * background).clip(0, 255).astype(np.uint8)
+
+
+def shrink(array: np.ndarray, side: int = LONGEST_SIDE) -> np.ndarray:
+  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `side` pixels a side; never enlarges."""
+  scale = min(1, side / max(array.shape[:2]))
+  height, width = (max(1, round(scale * side)) for side in array.shape[:2])
+  # Bilinear weights are positive: what is in [0, 1] stays there, but for rounding.
+  resized = Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR)
+  return np.asarray(resized).clip(0, 1 if array.dtype == np.float32 else 255)
+
+
+def _check_pair(image: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the picture and its probability as float32, or says what is wrong with them."""
+  image, probability = np.asarray(image), np.asarray(probability)
+  if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3 or not image.size:
+    raise ValueError(
+      f"the picture is {describe(image)}, but uint8 [H, W, 3] is expected; "
+      "convert pictures in [-1, 1] with to_uint8, and grey ones by repeating the channel."
+    )
+  if probability.shape != image.shape[:2]:
+    raise ValueError(
+      f"the probability is {describe(probability)}, but the picture needs "
+      f"{list(image.shape[:2])}; resize one to the other, and drop a channel axis."
+    )
+  probability = probability.astype(np.float32)
+  # NaN fails both comparisons, so it is caught as well.
+  if not ((probability >= 0) & (probability <= 1)).all():
+    raise ValueError(
+      f"the probability spans {probability.min():g} to {probability.max():g}, but [0, 1] is "
+      "expected; divide a mask of bytes by 255, and pass logits through a softmax first."
+    )
+  return image, probability

@@ -1,0 +1,57 @@
+"""Segmenters on disk: of a run, in a file of their own, and those that ship with the package."""
+
+from importlib import resources
+from pathlib import Path
+
+from unseg_jax.artifacts import checkpoints, generator_files, renamed_settings, stage_records
+from unseg_jax.generators import PRETRAINED
+from unseg_jax.inference import onnx_files
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.storage import places, whole_files
+
+
+def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
+  """Restores a segmenter; see `Segmenter.restore`."""
+  if str(folder).startswith(PRETRAINED):
+    folder = _pretrained(str(folder).removeprefix(PRETRAINED))
+  folder = places.local(folder)
+  if folder.is_file() and folder.suffix.lower() == ".onnx":
+    return Segmenter({}, *onnx_files.read(folder))
+  if folder.is_file():
+    file = generator_files.read_generator(folder)
+    if file.architecture != "unet":
+      raise ValueError(f"{folder} holds a {file.architecture} generator, expected a segmenter")
+    return Segmenter.create(file.variables, file.config["widths"], file.config["image_size"])
+  if not (folder / "config.json").exists():
+    raise FileNotFoundError(
+      f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
+      "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors or "
+      f"*.onnx, or {PRETRAINED}NAME."
+    )
+  config = whole_files.read_json(folder / "config.json")
+  settings = renamed_settings.in_section("train", config["train"])
+  trained = folder / "train"
+  if adapted and stage_records.has_complete_stage(folder / "adapt"):
+    trained = folder / "adapt" / f"round-{config['adapt']['rounds']}"
+  variables = checkpoints.restore_best(trained / "checkpoints")
+  return Segmenter.create(variables, settings["features"], settings["image_size"])
+
+
+def save(segmenter: Segmenter, path: str | Path) -> None:
+  """Writes a segmenter to one file; see `Segmenter.save`."""
+  settings = {"widths": segmenter.features, "image_size": segmenter.image_size}
+  generator_files.save_generator(
+    path, generator_files.GeneratorFile("unet", settings, segmenter.variables, "")
+  )
+
+
+def _pretrained(name: str) -> Path:
+  """The file of a segmenter that the package ships."""
+  files = sorted((Path(str(resources.files("unseg_jax"))) / "pretrained" / "segmenters").iterdir())
+  found = {path.stem: path for path in files}
+  if name not in found:
+    raise FileNotFoundError(
+      f"no segmenter {PRETRAINED}{name} ships with the package; expected one of "
+      + ", ".join(PRETRAINED + known for known in found)
+    )
+  return found[name]

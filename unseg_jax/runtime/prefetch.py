@@ -1,0 +1,31 @@
+"""Work on other threads, so far ahead and no further: memory stays flat whatever is slowest."""
+
+import collections
+import concurrent.futures
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def prefetch(
+  executor: concurrent.futures.Executor,
+  function: Callable[[Item], Result],
+  items: Iterable[Item],
+  depth: int,
+) -> Iterator[Result]:
+  """Yields `function(item)` of each item, in order, while up to `depth` more are under way.
+
+  The items are taken on the thread that asks for results, and none before it is needed.
+  """
+  items = iter(items)
+  pending = collections.deque(
+    executor.submit(function, item) for item in itertools.islice(items, depth)
+  )
+  while pending:
+    result = pending.popleft().result()
+    for item in itertools.islice(items, 1):
+      pending.append(executor.submit(function, item))
+    yield result

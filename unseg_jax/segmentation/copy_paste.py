@@ -1,0 +1,194 @@
+"""Composition: the foregrounds of training pairs before other backgrounds, on the device.
+
+A generator shows its objects before its own backgrounds, of which a segmenter learns more than of
+the objects. The pairs carry masks, so that foregrounds can stand before anything (cut and paste:
+Dwibedi, Misra, Hebert, ICCV 2017).
+"""
+
+import functools
+from collections.abc import Sequence
+
+import dm_pix
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from unseg_jax.runtime import parallel
+
+KINDS = ("plain", "gradient", "noise", "generated", "blurred")
+OF_OTHERS = ("generated", "blurred")  # Kinds that take another pair of the batch.
+BLURRED = 3.0  # Standard deviation of the blur of the kind `blurred`, in pixels.
+EDGE = 0.7  # Standard deviation of the mask's soft edge, in pixels.
+NOISE_SIDES = (2, 4, 8, 16, 32)  # Of the grids that smooth noise is the sum of.
+
+
+def check_config(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError for settings of `config.train.copy_paste` that make no sense."""
+  if not 0 <= config.share <= 1:
+    raise ValueError(
+      f"config.train.copy_paste.share={config.share}: expected a share of the pairs within [0, 1]"
+    )
+  if not config.kinds or set(config.kinds) - set(KINDS):
+    raise ValueError(
+      f"config.train.copy_paste.kinds={tuple(config.kinds)}: expected some of {', '.join(KINDS)}"
+    )
+
+
+def replace_all(
+  key: jax.Array,
+  images: jax.Array,
+  masks: jax.Array,
+  positions: jax.Array,
+  config: ml_collections.ConfigDict,
+) -> jax.Array:
+  """Treats this device's part of a batch, under `pmap`; the result is that of the whole batch.
+
+  Args:
+    key: the step's typed PRNG key.
+    images: `[n, H, W, 3]` float32 in [-1, 1].
+    masks: `[n, H, W]` bool.
+    positions: `[n]`, where the pairs stand in the batch.
+    config: `config.train` of an experiment.
+
+  Returns:
+    Images like `images`.
+  """
+  size, settings = config.batch_size, config.copy_paste
+  # Beyond the positions, which other draws of the step are folded from.
+  keys = jax.vmap(lambda i: jax.random.fold_in(key, size + i))(positions)
+  others = images, masks
+  if set(OF_OTHERS) & set(settings.kinds):
+    every = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
+    distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2))
+    others = jax.tree.map(lambda x: x[(positions + distance) % size], every)
+  composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
+  draw = functools.partial(jax.random.bernoulli, p=settings.share)
+  replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
+  return jnp.where(replaced[:, None, None, None], composed, images)
+
+
+def replace(
+  key: jax.Array,
+  image: jax.Array,
+  mask: jax.Array,
+  other: tuple[jax.Array, jax.Array],
+  kinds: Sequence[str],
+) -> jax.Array:
+  """Puts a pair's foreground before another background.
+
+  Args:
+    key: a typed PRNG key.
+    image: `[H, W, 3]` float32 in [-1, 1].
+    mask: `[H, W]` bool.
+    other: another pair: `generated` takes its background, and `blurred` the whole picture, which
+      teaches that an object out of focus is background as well.
+    kinds: which backgrounds there are, of `KINDS`, each as likely as it is often listed.
+
+  Returns:
+    An image like `image`.
+  """
+  kind_key, background_key = jax.random.split(key)
+  makers = {
+    "plain": lambda: plain(background_key, mask.shape),
+    "gradient": lambda: gradient(background_key, mask.shape),
+    "noise": lambda: noise(background_key, mask.shape),
+    "generated": lambda: elsewhere(background_key, *other),
+    "blurred": lambda: out_of_focus(background_key, other[0]),
+  }
+  made = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
+  chosen = jax.random.randint(kind_key, (), 0, len(kinds))
+  background = jnp.stack([made[kind] for kind in kinds])[chosen]
+  alpha = soft(mask, EDGE)[..., None]
+  return alpha * image + (1.0 - alpha) * background
+
+
+def plain(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+  """One colour, `[H, W, 3]` in [-1, 1]."""
+  return jnp.broadcast_to(_colour(key), (*shape, 3))
+
+
+def gradient(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+  """From one colour to another along any direction, `[H, W, 3]` in [-1, 1]."""
+  angle_key, *colour_keys = jax.random.split(key, 3)
+  angle = jax.random.uniform(angle_key, maxval=2.0 * jnp.pi)
+  rows, columns = jnp.meshgrid(*(jnp.linspace(-1.0, 1.0, side) for side in shape), indexing="ij")
+  position = (jnp.sin(angle) * rows + jnp.cos(angle) * columns) / jnp.sqrt(2.0) / 2.0 + 0.5
+  start, end = map(_colour, colour_keys)
+  return start + position[..., None] * (end - start)
+
+
+def noise(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+  """Smooth noise of several scales around a colour, `[H, W, 3]` in [-1, 1]."""
+  colour_key, strength_key, *grid_keys = jax.random.split(key, 2 + len(NOISE_SIDES))
+  strengths = jax.random.uniform(strength_key, (len(NOISE_SIDES),), maxval=0.5)
+  total = jnp.broadcast_to(_colour(colour_key), (*shape, 3))
+  for side, strength, grid_key in zip(NOISE_SIDES, strengths, grid_keys, strict=True):
+    grid = jax.random.normal(grid_key, (side, side, 3))
+    total += strength * jax.image.resize(grid, (*shape, 3), "linear")
+  return jnp.clip(total, -1.0, 1.0)
+
+
+def elsewhere(key: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
+  """Another pair's background: its foreground filled from around it, moved, flipped and blurred."""
+  shift_key, flip_key, blur_key = jax.random.split(key, 3)
+  known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
+  filled = _moved(shift_key, fill(image, known))
+  filled = jnp.where(jax.random.bernoulli(flip_key), filled[:, ::-1], filled)
+  width = jax.random.uniform(blur_key, minval=0.1, maxval=3.0)
+  return blur(filled, width, 6)
+
+
+def out_of_focus(key: jax.Array, image: jax.Array) -> jax.Array:
+  """Another pair's whole picture, its foreground included, moved and blurred."""
+  return blur(_moved(key, image), BLURRED, int(3 * BLURRED))
+
+
+def _moved(key: jax.Array, image: jax.Array) -> jax.Array:
+  """Rolls a picture by any number of rows and columns."""
+  rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
+  return jnp.roll(image, (rows, columns), (0, 1))
+
+
+def fill(image: jax.Array, known: jax.Array) -> jax.Array:
+  """Fills what is not known of a picture from around it, from coarse to fine.
+
+  Args:
+    image: `[H, W, C]`.
+    known: `[H, W]`, 1 where the picture counts and 0 where it is to be filled.
+
+  Returns:
+    `[H, W, C]`: the picture where it is known, elsewhere an average that widens with the distance.
+  """
+  height, width, channels = image.shape
+  weight = known[..., None]
+  if min(height, width) == 1:
+    return jnp.broadcast_to(
+      (image * weight).sum((0, 1)) / jnp.maximum(weight.sum((0, 1)), 1e-6), image.shape
+    )
+  padding = ((0, height % 2), (0, width % 2), (0, 0))
+  half = ((height + 1) // 2, (width + 1) // 2)
+
+  def pool(values):
+    values = jnp.pad(values, padding)
+    return values.reshape(half[0], 2, half[1], 2, -1).sum((1, 3))
+
+  total = pool(weight)
+  small = pool(image * weight) / jnp.maximum(total, 1e-6)
+  coarse = fill(small, jnp.minimum(total[..., 0], 1.0))
+  coarse = jax.image.resize(coarse, (2 * half[0], 2 * half[1], channels), "linear")
+  return weight * image + (1.0 - weight) * coarse[:height, :width]
+
+
+def soft(mask: jax.Array, width: float) -> jax.Array:
+  """Blurs a mask `[H, W]` by a Gaussian of this standard deviation in pixels; float32 in [0, 1]."""
+  return blur(mask.astype(jnp.float32)[..., None], width, int(3 * width + 0.5))[..., 0]
+
+
+def blur(image: jax.Array, width: jax.Array | float, reach: int) -> jax.Array:
+  """Blurs `[H, W, C]` by a Gaussian of this standard deviation in pixels, borders replicated."""
+  padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+  return dm_pix.gaussian_blur(padded, width, kernel_size=2 * reach + 1, padding="VALID")
+
+
+def _colour(key: jax.Array) -> jax.Array:
+  return jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)

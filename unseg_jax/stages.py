@@ -1,0 +1,280 @@
+"""The stages: which there are, what each runs, what it builds on and what it remembers.
+
+A config leaves stages out: those that make a data set where it trains on those of other runs, and
+the adaptation unless it names pictures.
+"""
+
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from unseg_jax.adaptation import adapt
+from unseg_jax.direction import previews, restarts, results, search
+from unseg_jax.evaluation import baselines, evaluate
+from unseg_jax.experiment import Run
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.reporting import contents, report, tables
+from unseg_jax.runtime import parallel, progress
+from unseg_jax.segmentation import batches, data_sets, train
+from unseg_jax.storage import places, whole_files
+from unseg_jax.synthesis import candidates, generate, on_the_fly, shards
+
+Scores = dict[str, dict[str, float]]
+
+# Quick to make from the others' results: made anew when settings change, instead of refusing.
+DERIVED = ("evaluate", "report")
+_OTHER_RUNS = "config.train.data_sets lists the data sets of other runs"
+WHY_LEFT_OUT = {
+  "search": _OTHER_RUNS,
+  "generate": _OTHER_RUNS,
+  "adapt": "config.adapt.images names no pictures",
+}
+
+log = logging.getLogger(__name__)
+
+
+def stages_of(config: ml_collections.ConfigDict) -> list[str]:
+  """The names of the stages that a config does not leave out, in order."""
+  left_out = [] if config.adapt.images else ["adapt"]
+  if config.train.data_sets:
+    left_out += ["search", "generate"]
+  return [stage for stage in STAGES if stage not in left_out]
+
+
+def select(stages: Sequence[str], config: ml_collections.ConfigDict) -> list[str]:
+  """Returns the stages to run; raises a ValueError where one of them is not there to run."""
+  there = stages_of(config)
+  if unknown := set(stages) - set(STAGES):
+    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(there)}")
+  if not stages:
+    raise ValueError(f"no stages to run; expected some of {','.join(there)}")
+  if set(stages) == set(STAGES):
+    if config.train.data_sets:
+      log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
+    return there
+  for stage in stages:
+    if stage not in there:
+      raise ValueError(
+        f"there is no stage {stage} to run, as {WHY_LEFT_OUT[stage]}; expected some of "
+        f"{','.join(there)}"
+      )
+  return list(stages)
+
+
+def needed(stage: str, config: ml_collections.ConfigDict) -> list[str]:
+  """The stages whose results a stage reads; it runs without those derived."""
+  names = stages_of(config)
+  return [name for name in names[: names.index(stage)] if name not in DERIVED]
+
+
+def stream_key(this: Run, stage: str) -> jax.Array:
+  """The PRNG key of a stage's named stream."""
+  return jax.random.fold_in(jax.random.key(this.config.seed), list(STAGES).index(stage))
+
+
+def settings_of(this: Run, stage: str) -> dict[str, Any]:
+  """Everything that determines a stage's result: its own settings and those it builds on."""
+  names = stages_of(this.config)
+  before = names[: names.index(stage) + 1]
+  config = this.config.to_dict()
+  # How much is computed at once changes nothing, but where a rule looks at the whole chunk.
+  del config["search"]["microbatch"]
+  if config["generate"]["rule"] != "std":
+    del config["generate"]["chunk"]
+  # What is off is not remembered: workdirs from before there was such a setting are continued.
+  if not config["train"]["copy_paste"]["share"]:
+    del config["train"]["copy_paste"]
+  del config["train"]["data_sets"]
+  if this.data_sets:
+    config["train"]["data_sets"] = data_sets.settings(this.data_sets)
+  if this.pictures:
+    config["adapt"]["images"] = this.pictures.identity
+  settings = {"seed": config["seed"]} | {name: config[name] for name in before}
+  if this.generator:
+    settings["generator"] = this.generator.identity
+  if stage == "search" and this.config.search.restarts > 1:
+    # The restarts are ranked by the candidates that they make.
+    settings["generate"] = {
+      name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
+    }
+  return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
+
+
+def _search(this: Run, folder: Path) -> None:
+  settings, key = this.config.generate, stream_key(this, "search")
+  found = search.search(this.generator, this.config.search, key, folder)
+  if not parallel.is_primary():
+    return
+  # Latents that the search has not seen.
+  picture_key, ranking_key = (jax.random.fold_in(key, number) for number in (1, 2))
+  make_masks = functools.partial(candidates.make_masks, config=settings)
+  drawing = previews.prepare(this.generator, picture_key, make_masks, settings.shift)
+  kept = 0
+  if len(found.directions) > 1:
+    judge = candidates.first_masks(this.generator, settings, ranking_key, restarts.CANDIDATES)
+    scores = restarts.scores(found, judge)
+    kept = restarts.best(scores)
+    print(tables.restarts_table(results.write_restarts(found, scores, kept, drawing, folder)))
+  picture = results.write(found, kept, drawing, folder)
+  this.events.curves("search", found.history(kept))
+  this.events.picture("search/direction", picture)
+
+
+def _directions(this: Run) -> np.ndarray:
+  return results.read(this.workdir / "search")
+
+
+def _generate(this: Run, folder: Path) -> None:
+  acceptance = generate.generate(
+    this.generator, this.config.generate, _directions(this), stream_key(this, "generate"), folder
+  )
+  if not parallel.is_primary():
+    return
+  rates = acceptance.rates()
+  whole_files.write_json(
+    folder / "filters.json", {"candidates": acceptance.candidates, "rates": rates}
+  )
+  this.events.scalars({f"generate/accepted_{name}": rate for name, rate in rates.items()})
+
+
+def _train(this: Run, folder: Path) -> None:
+  config, key = this.config, stream_key(this, "train")
+  if this.generator and generate.on_the_fly(config.generate):
+    stream = generate.split_key(stream_key(this, "generate"), "train")
+    pairs = functools.partial(on_the_fly.batches, this.generator, _directions(this), config, stream)
+  else:
+    sources = list(this.sources("train").values())
+    pairs = functools.partial(batches.from_disk, sources, this.weights(), config.train, key)
+  train.train(config.train, pairs, _validation(this), key, folder)
+  _log_curves(this, "train", folder)
+
+
+def _validation(this: Run) -> Callable[[Mapping[str, Any]], dict[str, float]]:
+  """Scores a U-Net's variables on the validation splits of all data sets together."""
+  sources, settings = this.sources("validation").values(), this.config.train
+
+  def validate(variables):
+    segmenter = Segmenter.create(variables, settings.features, settings.image_size)
+    pairs = itertools.chain.from_iterable(map(_own_pairs, sources))
+    return evaluate.evaluate(segmenter, pairs)
+
+  return validate
+
+
+def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
+  """This process's share of a split."""
+  return shards.pairs(source, parallel.own_numbers(len(source)))
+
+
+def _log_curves(this: Run, name: str, folder: Path) -> None:
+  if parallel.is_primary():
+    for curve, history in whole_files.read_json(folder / "history.json").items():
+      this.events.curves(f"{name}/{curve.lower()}", history)
+
+
+def _adapt(this: Run, folder: Path) -> None:
+  sources = list(this.sources("train").values())
+  before = Segmenter.restore(this.workdir, adapted=False)
+  adapt.adapt(
+    this.config,
+    before,
+    (this.pictures.count, this.pictures.read),
+    sources,
+    this.weights(),
+    _validation(this),
+    stream_key(this, "adapt"),
+    folder,
+  )
+  for made in sorted(folder.glob("round-*")):
+    _log_curves(this, f"adapt/{made.name}", made)
+
+
+def _evaluate(this: Run, folder: Path) -> None:
+  segmenters = {"": Segmenter.restore(this.workdir)}
+  if this.pictures:
+    segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
+  held_out = this.sources("test")
+  scores = {
+    name + suffix: evaluate.evaluate(segmenter, _own_pairs(pairs), **_evaluation(this.config))
+    for name, pairs in held_out.items()
+    for suffix, segmenter in segmenters.items()
+  }
+  real, beside = evaluate_real(this.config, segmenters, evaluate.data_sets(this.config))
+  scores |= real
+  write_scores(scores, beside, this.config, this.workdir)
+  if parallel.is_primary():
+    this.events.scalars(
+      {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
+    )
+
+
+def evaluate_real(
+  config: ml_collections.ConfigDict,
+  segmenters: dict[str, Segmenter],
+  data_sets: dict[str, Collection[evaluate.Pair]],
+) -> tuple[Scores, dict[str, Scores]]:
+  """Returns the scores, and for each data set those of the answers that look at no picture."""
+  scores, beside = {}, {}
+  for name, pairs in data_sets.items():
+    for suffix, segmenter in segmenters.items():
+      counted = progress.counted(f"evaluate {name}{suffix}", pairs)
+      # What looks at no picture says the same whichever segmenter stands beside it.
+      others = {} if name in beside else baselines.BASELINES
+      found = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
+      scores[name + suffix] = found.pop(evaluate.SEGMENTER)
+      beside.setdefault(name, found)
+  return scores, beside
+
+
+def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  settings = config.evaluate
+  return {
+    "batch_size": settings.batch_size,
+    "refine": settings.refine,
+    "with_saliency": settings.saliency,
+    "average": settings.average,
+  }
+
+
+def write_scores(
+  scores: Scores,
+  beside: dict[str, Scores],
+  config: ml_collections.ConfigDict,
+  directory: Path,
+) -> None:
+  """Prints the table of all data sets and saves it as JSON, Markdown and text, on one process."""
+  if not parallel.is_primary():
+    return
+  reference = config.evaluate.reference.to_dict()
+  whole_files.write_json(directory / "metrics.json", scores)
+  whole_files.write_json(directory / "baselines.json", beside)
+  for style, suffix in (("markdown", "md"), ("text", "txt")):
+    table = tables.metrics_table(scores, reference, style, beside)
+    whole_files.write_bytes(directory / f"metrics.{suffix}", (table + "\n").encode())
+  print(table)
+
+
+def _report(this: Run, folder: Path) -> None:
+  settings = this.config.report
+  listed = contents.find_pictures(settings.pictures)
+  found = contents.collect(this.workdir, listed, settings.samples)
+  report.write(found, this.workdir / "report.html")
+  print(f"report: {places.in_urls(str(this.workdir / 'report.html'))}")
+
+
+# In the order in which they run; their random streams are numbered by it.
+STAGES: dict[str, Callable[[Run, Path], None]] = {
+  "search": _search,
+  "generate": _generate,
+  "train": _train,
+  "adapt": _adapt,
+  "evaluate": _evaluate,
+  "report": _report,
+}

@@ -1,0 +1,299 @@
+"""Object stores, such as buckets, whose short faults are waited out.
+
+Objects appear whole or not at all. What fsspec opens is a store: Amazon's by obstore, Google's by
+gcsfs, both asked once and tried again here, so that every new attempt is said.
+"""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from unseg_jax.storage.cache import cache_folder
+
+if TYPE_CHECKING:
+  import fsspec
+  import tenacity
+
+# A store that fails for longer than this ends the run.
+PATIENCE_SECONDS = 300
+LONGEST_PAUSE_SECONDS = 20
+EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
+
+log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+  """What a listing says of an object: its size in bytes, and a tag that changes with it."""
+
+  size: int
+  tag: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Store:
+  """A place's objects, by their names below it. Short faults of the store are waited out.
+
+  Attributes:
+    url: the place, without a slash at its end.
+    files: fsspec's file system.
+    root: how that calls the place.
+  """
+
+  url: str
+  files: "fsspec.AbstractFileSystem"
+  root: str
+
+  def list(self, prefix: str = "") -> dict[str, Entry]:
+    """Lists the objects below the place, or those of them whose folder `prefix` is."""
+    start = f"{self.root}/{prefix}".rstrip("/")
+    try:
+      found = self.patiently("list", prefix, lambda: self.files.find(start, detail=True))
+    except FileNotFoundError:
+      return {}
+    return {
+      name.removeprefix(f"{self.root}/"): Entry(info["size"], _tag(info))
+      for name, info in found.items()
+      if name.startswith(f"{start}/") and info["type"] == "file"
+    }
+
+  def entry(self, name: str = "") -> Entry | None:
+    """Looks up one object; `""` is the place itself. None: there is no such object."""
+    path = f"{self.root}/{name}".rstrip("/")
+    if "/" not in path:
+      return None  # A bucket, which obstore takes for an object without a name.
+    try:
+      info = self.patiently("look up", name, lambda: self.files.info(path))
+    except FileNotFoundError:
+      return None
+    return Entry(info["size"], _tag(info)) if info["type"] == "file" else None
+
+  def upload(self, path: Path, name: str) -> Entry:
+    """Puts a file there, whole or not at all."""
+    target = f"{self.root}/{name}"
+    size = path.stat().st_size
+
+    def put() -> Entry:
+      self.files.put_file(str(path), target)
+      entry = self.entry(name)
+      if entry is None or entry.size != size:
+        raise ConnectionError(f"{entry.size if entry else 0} of {size} bytes arrived")
+      return entry
+
+    return self.patiently("write", name, put)
+
+  def download(self, name: str, path: Path, size: int) -> None:
+    """Gets an object as a file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".incomplete")
+    source = f"{self.root}/{name}".rstrip("/")
+
+    def get():
+      self.files.get_file(source, str(temporary))
+      if temporary.stat().st_size != size:
+        raise ConnectionError(f"got {temporary.stat().st_size} of {size} bytes")
+
+    try:
+      self.patiently("read", name, get)
+      os.replace(temporary, path)
+    finally:
+      temporary.unlink(missing_ok=True)
+
+  def read(self, name: str) -> bytes:
+    """Returns an object's contents."""
+    return self.patiently("read", name, lambda: self.files.cat_file(f"{self.root}/{name}"))
+
+  def remove(self, name: str) -> None:
+    """Removes an object, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+      self.patiently("remove", name, lambda: self.files.rm_file(f"{self.root}/{name}"))
+
+  def patiently(self, what: str, name: str, call: Callable[[], Any]) -> Any:
+    """Calls, again and with growing pauses while the store has a fault that may pass.
+
+    Args:
+      what: what the call does, for messages: "read".
+      name: the object that it does that to, `""` for the place itself.
+      call: may be called several times.
+
+    Raises:
+      FileNotFoundError, PermissionError: there is no such object or bucket, or no right to it.
+      OSError: the store did not answer for `PATIENCE_SECONDS`.
+    """
+    import tenacity  # Here, as in all of this file: local files need none of these libraries.
+
+    where = f"{self.url}/{name}".rstrip("/")
+
+    def say(state: "tenacity.RetryCallState") -> None:
+      reason = _first_line(state.outcome.exception())
+      pause = state.next_action.sleep
+      log.warning("%s: could not %s (%s); again in %.1f s", where, what, reason, pause)
+
+    retrying = tenacity.Retrying(
+      retry=tenacity.retry_if_exception(_may_pass),
+      stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
+      wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_SECONDS),
+      before_sleep=say,
+      reraise=True,
+    )
+    try:
+      return retrying(call)
+    except FileNotFoundError:
+      raise
+    except Exception as error:
+      if _may_pass(error):
+        raise OSError(
+          f"{where}: could not {what} for {PATIENCE_SECONDS} s ({_first_line(error)}). What was "
+          f"done is saved in {cache_folder() / 'places'} on this machine. Once the store answers, "
+          "run the same command again: it sends that and goes on from there."
+        ) from error
+      raise _explained(error, where, what) from error
+
+
+def _tag(info: Mapping[str, Any]) -> str:
+  keys = ("etag", "e_tag", "ETag", "generation", "mtime", "created", "last_modified")
+  return next((str(info[key]) for key in keys if info.get(key)), "")
+
+
+def _first_line(error: BaseException) -> str:
+  return next(iter(f"{type(error).__name__}: {error}".strip().splitlines()))[:200]
+
+
+def _status(error: BaseException) -> int | None:
+  """The HTTP status that an error carries, whichever client raised it."""
+  for name in ("code", "status"):
+    value = getattr(error, name, None)
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+      return int(value)
+  found = re.search(r"status code: (\d{3})", str(error))
+  return int(found.group(1)) if found else None
+
+
+def _may_pass(error: BaseException) -> bool:
+  """Whether an error is a short fault: a reset, a time-out, 429, 503 and the like."""
+  if (status := _status(error)) is not None:
+    return status in (408, 429) or status >= 500
+  package = type(error).__module__.partition(".")[0]
+  if package == "obstore":  # Which has one type for all that is not 404 or a refusal.
+    return "Error performing" in str(error) and "credential" not in str(error)
+  short = (ConnectionError, TimeoutError)
+  return isinstance(error, short) or package in ("aiohttp", "requests", "urllib3")
+
+
+def _explained(error: Exception, where: str, what: str) -> Exception:
+  status = _status(error)
+  refused = status in (401, 403) or re.search("Forbidden|[Cc]redential", str(error))
+  if refused or isinstance(error, PermissionError) or "Refresh" in type(error).__name__:
+    return PermissionError(
+      f"{where}: not allowed to {what} ({_first_line(error)}). Check the credentials: for gs:// "
+      "`gcloud auth application-default login`, or GOOGLE_APPLICATION_CREDENTIALS, or the "
+      "machine's service account; for s3:// AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+      "`aws configure`."
+    )
+  if status == 404:
+    return FileNotFoundError(f"{where}: there is no such bucket ({_first_line(error)})")
+  known = isinstance(error, OSError | ValueError)
+  return error if known else OSError(f"{where}: could not {what} ({_first_line(error)})")
+
+
+def open_store(url: str) -> Store:
+  """Opens a place; nothing of it need be there yet, but its bucket must.
+
+  Raises:
+    ValueError: the scheme is not known.
+    ImportError: what opens it is not installed.
+    FileNotFoundError, PermissionError: there is no such bucket, or no right to list it.
+  """
+  scheme = url.partition("://")[0].lower()
+  url = url.rstrip("/")
+  try:
+    files = _file_system(scheme)
+  except ImportError as error:
+    extra = EXTRAS.get(scheme)
+    command = f'pip install "unseg-jax[{extra}]"' if extra else "what the message names"
+    raise ImportError(f"{url} cannot be opened ({error}); install it: {command}") from error
+  except ValueError as error:
+    raise ValueError(
+      f"{url}: the scheme {scheme!r} is not known; expected a local path, or a URL such as "
+      "gs://BUCKET/RUN or s3://BUCKET/RUN"
+    ) from error
+  root = url.partition("://")[2] if scheme in EXTRAS else files._strip_protocol(url)
+  store = Store(url, files, root)
+  if scheme in EXTRAS:
+    bucket = root.partition("/")[0]
+    try:  # A listing of nothing: that of a bucket may be long.
+      store.patiently("list", "", lambda: files.find(f"{bucket}/.unseg_jax/nothing"))
+    except FileNotFoundError as error:
+      raise FileNotFoundError(
+        f"{url}: there is no bucket {bucket!r}; make it, or correct the name"
+      ) from error
+  return store
+
+
+def _file_system(scheme: str) -> "fsspec.AbstractFileSystem":
+  if scheme in EXTRAS:
+    return _s3() if EXTRAS[scheme] == "s3" else _gcs()
+  import fsspec
+
+  return fsspec.filesystem(scheme, use_listings_cache=False)
+
+
+def _gcs() -> "fsspec.AbstractFileSystem":
+  """By gcsfs, without its own attempts: they are silent, and as many whatever the patience."""
+  # Its file system for buckets of another kind asks for each bucket's kind first.
+  os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+  try:
+    from gcsfs.core import GCSFileSystem
+  except ImportError as error:
+    raise ImportError(f"gs:// needs gcsfs: {error}") from error
+  once = {
+    name: getattr(GCSFileSystem, name).__wrapped__
+    for name in ("_request", "_get_file_request", "_get_file_concurrent")
+    if hasattr(getattr(GCSFileSystem, name, None), "__wrapped__")
+  }
+  return type("GCSFileSystemOnce", (GCSFileSystem,), once)(
+    use_listings_cache=False, skip_instance_cache=True
+  )
+
+
+def _s3() -> "fsspec.AbstractFileSystem":
+  """By obstore: s3fs holds botocore to a version that others rarely agree with."""
+  try:
+    from obstore.auth.boto3 import Boto3CredentialProvider
+    from obstore.fsspec import FsspecStore
+  except ImportError as error:
+    raise ImportError(f"s3:// needs obstore and boto3: {error}") from error
+  endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+  options: dict[str, Any] = {"timeout": "600s", "connect_timeout": "10s"}
+  if endpoint.startswith("http://"):
+    options["allow_http"] = True
+  try:
+    credentials = Boto3CredentialProvider()
+  except ValueError as error:
+    raise PermissionError(
+      f"s3:// has no credentials ({error}): set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+      "run `aws configure`"
+    ) from error
+
+  class FlatStore(FsspecStore):
+    """Lists all that is below a folder at once, not each folder in it by a request of its own."""
+
+    def find(self, path, **options):
+      bucket, _, prefix = path.partition("/")
+      return {
+        f"{bucket}/{found['path']}": {**found, "type": "file"}
+        for batch in self._construct_store(bucket).list(prefix)
+        for found in batch
+      }
+
+  return FlatStore(
+    "s3",
+    config={"endpoint": endpoint} if endpoint else None,
+    client_options=options,
+    retry_config={"max_retries": 0},  # Tried again here, and said.
+    credential_provider=credentials,
+  )

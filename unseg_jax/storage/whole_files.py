@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, in a folder or in the copy of a place."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unseg_jax.storage import places
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+  """Yields a temporary path beside `path`; on success it becomes `path`, on failure it goes."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(path.name + ".incomplete")
+  try:
+    yield temporary
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+    places.publish(path)
+  finally:
+    temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, contents: bytes) -> None:
+  """Writes a file that is there whole or not at all."""
+  with whole_file(path) as temporary:
+    temporary.write_bytes(contents)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+  """Writes a `.npy` file that is there whole or not at all."""
+  with whole_file(path) as temporary, open(temporary, "wb") as file:
+    np.save(file, array)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+  """Writes a `.npz` file, of arrays by name, that is there whole or not at all."""
+  with whole_file(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes JSON that is there whole or not at all."""
+  write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+  """Reads JSON; raises a ValueError that names the file if it is damaged."""
+  try:
+    return json.loads(path.read_text())
+  except json.JSONDecodeError as error:
+    raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+
+
+def sha256(path: str | os.PathLike) -> str:
+  """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
