@@ -19,9 +19,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import cases
-import command_line
-import experiments
+from common import cases, command_line, experiments
 from unseg_jax import default_config, generators
 from unseg_jax.direction import search
 from unseg_jax.inference.segmenter import Segmenter

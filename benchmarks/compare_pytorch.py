@@ -20,10 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-import cases
-import command_line
-import published
-import timing
+from common import cases, command_line, published, timing
 from twins import candidates as torch_candidates
 from twins import dcgan as torch_dcgan
 from twins import unet as torch_unet

@@ -24,7 +24,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-import command_line
+from common import command_line
 from unseg_jax.evaluation import benchmarks, evaluate
 from unseg_jax.evaluation.source import Source
 from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side

@@ -20,8 +20,7 @@ import jax
 import numpy as np
 import onnxruntime
 
-import command_line
-import timing
+from common import command_line, timing
 from unseg_jax import Segmenter, export
 from unseg_jax.inference.segmenter import foreground
 

@@ -31,16 +31,14 @@ import jax
 import ml_collections
 import numpy as np
 
-import cases
-import command_line
-import data_set_time
-import timing
+from common import cases, command_line, data_set_time, timing
 from unseg_jax import generators
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import batches
 from unseg_jax.segmentation import step as training
-from unseg_jax.segmentation import train
 from unseg_jax.synthesis import candidates, generate, shards
+from unseg_jax.synthesis import on_the_fly as fly
 
 PARTS = ("disk", "on_the_fly", "restarts")
 
@@ -94,24 +92,24 @@ def on_the_fly(rounds: int, config: ml_collections.ConfigDict, generator: Genera
   pairs, direction = config.generate.num_images.train, cases.faces_direction()
   steps = config.train.steps = pairs // config.train.batch_size
   key, keys = jax.random.key(0), map(jax.random.key, itertools.count())
-  update = training.make_step(config.train, key)
+  step = parallel.pmap(training.make_step(config.train, key), donate_argnums=(0,))
   start = training.initial_state(config.train, key)
 
-  def train_once(begin):
+  def train_once(pairs):
     state, losses = parallel.replicate(start), []
-    advance = begin(start, update)
-    for _ in range(steps):
-      state, loss, _ = advance(state)
+    for batch in itertools.islice(pairs, steps):
+      state, loss = step(state, batch)
       losses.append(loss)
     jax.block_until_ready(losses)
 
   def through_disk():
     with temporary_folder() as folder:
       generate.generate(generator, config.generate, direction, next(keys), folder)
-      train_once(train.from_disk(config.train, shards.read(folder, "train"), key))
+      source = shards.read(folder, "train")
+      train_once(batches.from_disk([source], [1.0], config.train, key, start))
 
   def at_once():
-    train_once(train.from_generator(config, generator, direction, key))
+    train_once(fly.batches(generator, direction, config, key, start))
 
   with compiled_once():
     seconds = timing.in_turns(rounds, {"disk": through_disk, "fly": at_once})

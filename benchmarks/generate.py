@@ -21,12 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import cases
-import command_line
-import experiments
-import published
-import timing
-import work
+from common import cases, command_line, experiments, published, timing, work
 from twins import device
 from unseg_jax.generators import DTYPES, Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel

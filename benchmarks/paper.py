@@ -46,12 +46,9 @@ import ml_collections
 import numpy as np
 
 import bfloat16
-import command_line
-import experiments
-import paper_stages
-import projection
-import published
-import rate_table
+from common import command_line, experiments, published, rate_table
+from paper_run import projection
+from paper_run import stages as paper_stages
 from twins import device
 from unseg_jax.generators import DTYPES, Generator, sample_at
 from unseg_jax.runtime import parallel

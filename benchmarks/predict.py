@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-import command_line
+from common import command_line
 from unseg_jax.images import reading
 
 ROOT = Path(__file__).resolve().parents[1]

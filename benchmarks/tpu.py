@@ -39,11 +39,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import command_line
-import experiments
-import projection
-import published
-from rate_table import significant
+from common import command_line, experiments, published
+from common.rate_table import significant
+from paper_run import projection
 from unseg_jax.generators import DTYPES
 
 RATE = 197e12  # Dense bfloat16 FLOP/s of a v5e, from Google's data sheet.

@@ -99,12 +99,11 @@ def train_on_the_fly():
   from unseg_jax.synthesis import on_the_fly
 
   config, generator, direction = case()
-  update = step.make_step(config.train, jax.random.key(0))
-  move = parallel.pmap(on_the_fly.make_step(update, generator, config, jax.random.key(1)))
+  move = parallel.pmap(step.make_step(config.train, jax.random.key(0)))
   state = step.initial_state(config.train, jax.random.key(2))
-  given = (state, on_the_fly.empty_pool(config, 0), generator.variables, direction)
-  state, _, loss, pairs = move(*parallel.replicate(given))
-  assert np.isfinite(loss).all() and int(pairs[0]) == config.train.batch_size
+  batch = next(on_the_fly.batches(generator, direction, config, jax.random.key(1), state))
+  state, loss = move(parallel.replicate(state), batch)
+  assert np.isfinite(loss).all() and int(batch["pairs"][0]) == config.train.batch_size
 
 
 def segment():

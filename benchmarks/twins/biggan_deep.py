@@ -4,7 +4,7 @@ import torch
 from pytorch_pretrained_biggan import BigGAN, BigGANConfig
 
 from checkpoints_convert import biggan_deep as biggan_deep_format
-from published import DEEP_ATTENTION, DEEP_LATENT
+from common.published import DEEP_ATTENTION, DEEP_LATENT
 from unseg_jax.generators import Generator, biggan_deep
 
 TRUNCATION = 0.4

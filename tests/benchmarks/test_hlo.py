@@ -9,7 +9,7 @@ from whole_runs import ROOT
 @pytest.fixture
 def hlo(monkeypatch):
   monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-  return importlib.import_module("hlo")
+  return importlib.import_module("tpu_estimates.hlo")
 
 
 def estimate(cycles):

@@ -126,7 +126,9 @@ def test_the_papers_run_is_projected_for_each_number_of_chips(load, capsys):
   assert list(units) == ["1 x v5e", "16 x v5e"]
 
   paper = importlib.import_module("unseg_jax.configs.bigbigan").get_config()
-  one, sixteen = (load("projection").project(found, paper, 0.3) for found in units.values())
+  one, sixteen = (
+    load("paper_run.projection").project(found, paper, 0.3) for found in units.values()
+  )
   assert one["search"] == pytest.approx(300 * 1.6)
   assert one["train"] == pytest.approx(18_000 * 1.6)
   assert one["generate"] == pytest.approx(1e6 / 0.3 * 1.6 / 64)
@@ -134,7 +136,7 @@ def test_the_papers_run_is_projected_for_each_number_of_chips(load, capsys):
   assert sixteen["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / (16 * 64))
   assert sixteen["train"] == pytest.approx(18_000 * 0.1)
 
-  load("projection").print_table(units, paper, 0.3, "by the estimates")
+  load("paper_run.projection").print_table(units, paper, 0.3, "by the estimates")
   assert "The paper's run by the estimates, if the filters keep 30%" in capsys.readouterr().out
 
 
@@ -146,7 +148,7 @@ def test_training_is_compiled_once_and_the_rest_for_each_generator(load):
 def test_the_labelling_of_real_masks_takes_a_few_turns(load):
   config = load("unseg_jax.configs.dcgan_faces").get_config().generate
   config.chunk = 4
-  turns = load("tpu_programs").labelling_turns(config, 64)
+  turns = load("tpu_estimates.programs").labelling_turns(config, 64)
   assert turns and all(1 <= number <= 64 for number in turns)
 
 
@@ -156,7 +158,7 @@ def test_products_within_a_loop_count_as_often_as_it_turns(load):
     return x @ x
 
   traced = jax.make_jaxpr(products)(jnp.zeros((8, 8)))
-  count = load("work").product_flops
+  count = load("common.work").product_flops
   assert count(traced) == 2 * 2 * 8**3
   assert count(traced, 2.5) == 3.5 * 2 * 8**3
 
@@ -171,7 +173,7 @@ def test_products_with_the_zeros_between_pixels_do_not_count(load):
 
   traced = jax.make_jaxpr(dilated)(jnp.zeros((1, 8, 8, 3)), jnp.zeros((4, 4, 3, 5)))
   # Of the 4 x 4 pixels that the kernel sees, 2 x 2 are there.
-  assert load("work").product_flops(traced) == 2 * 16**2 * (2 * 2 * 3) * 5
+  assert load("common.work").product_flops(traced) == 2 * 16**2 * (2 * 2 * 3) * 5
 
 
 def test_without_the_compiler_the_extra_is_named(run, monkeypatch, capsys):

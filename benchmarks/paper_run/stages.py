@@ -1,6 +1,8 @@
 """The stages that `paper.py` times. Each prints its rows, and adds what it found."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -8,19 +10,16 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-import cases
-import data_set_time
-import timing
-import work
-from projection import Measured
-from rate_table import print_row
+from common import cases, data_set_time, timing, work
+from common.rate_table import print_row
+from paper_run.projection import Measured
 from twins import device
 from unseg_jax.direction import directions
 from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import batches
 from unseg_jax.segmentation import step as training
-from unseg_jax.segmentation import train
-from unseg_jax.synthesis import candidates, shards
+from unseg_jax.synthesis import candidates, on_the_fly, shards
 
 # The data set takes so many times as long as a timing, within these numbers of calls.
 GENERATE_TIMES, GENERATE_CALLS = 10, (4, 256)
@@ -201,8 +200,9 @@ def measure_train(settings: Settings, measured: Measured) -> None:
   if not (settings.data_set / "dataset_info.json").exists():
     print("training step from the disk: skipped, for the stage generate did not run", flush=True)
     return
-  begin = train.from_disk(config, shards.read(settings.data_set, "train"), jax.random.key(7))
-  measured.disk_step = _measure_begin(settings, begin)
+  source = shards.read(settings.data_set, "train")
+  pairs = functools.partial(batches.from_disk, [source], [1.0], config, jax.random.key(7))
+  measured.disk_step = _measure_steps(settings, pairs)
   print_row(
     "training step, pairs from the disk",
     settings.dtype,
@@ -216,8 +216,10 @@ def measure_train(settings: Settings, measured: Measured) -> None:
 def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
   """The step that makes its own pairs, and what it saves against the disk."""
   config, generator = settings.config, settings.generator
-  begin = train.from_generator(config, generator, unit_direction(generator), jax.random.key(3))
-  seconds = measured.on_the_fly_step = _measure_begin(settings, begin)
+  pairs = functools.partial(
+    on_the_fly.batches, generator, unit_direction(generator), config, jax.random.key(3)
+  )
+  seconds = measured.on_the_fly_step = _measure_steps(settings, pairs)
   batch_size = config.train.batch_size
   note = f"batch {batch_size}, all candidates kept"
   if measured.pair and measured.disk_step:
@@ -233,11 +235,15 @@ def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
   )
 
 
-def _measure_begin(settings: Settings, begin: train.Begin) -> float:
-  """Seconds of a training step with the pairs of `begin`."""
+def _measure_steps(
+  settings: Settings, pairs: Callable[[training.TrainState], Iterator[training.Batch]]
+) -> float:
+  """Seconds of a training step with these pairs."""
   state = training.initial_state(settings.config.train, jax.random.key(5))
-  advance = begin(state, training.make_step(settings.config.train, jax.random.key(6)))
-  call = timing.stepping(advance, parallel.replicate(state))
+  upcoming = pairs(state)
+  step = training.make_step(settings.config.train, jax.random.key(6))
+  step = parallel.pmap(step, donate_argnums=(0,))
+  call = timing.stepping(lambda state: step(state, next(upcoming)), parallel.replicate(state))
   jax.block_until_ready(call())  # Compiles.
   return timing.per_call(settings.rounds, DISK_TIMES * settings.seconds, call)[0]
 

@@ -20,12 +20,9 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-import cases
-import experiments
-import hlo
-import published
-import work
-from paper_stages import unit_direction
+from common import cases, experiments, published, work
+from paper_run.stages import unit_direction
+from tpu_estimates import hlo
 from unseg_jax import generators
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import copy_paste
@@ -143,11 +140,17 @@ def on_the_fly_step(generator: generators.Generator, config: Any, request: Reque
   generator = generators.with_dtype(generator, settings.dtype)
   state = jax.eval_shape(functools.partial(training.initial_state, config.train), jax.random.key(5))
   update = training.make_step(config.train, jax.random.key(6))
+  make = on_the_fly.make_batch(generator, config, jax.random.key(3))
   pool = jax.eval_shape(lambda: on_the_fly.empty_pool(config, 0))
   # What one step finds too many, the next one uses: on average there is a part of a round.
   rounds = config.train.batch_size / (settings.chunk * request.chips)
+
+  def make_and_train(state, pool, variables, directions):
+    pool, batch = make(pool, variables, directions)
+    return *update(state, batch), pool
+
   return Step(
-    on_the_fly.make_step(update, generator, config, jax.random.key(3)),
+    make_and_train,
     (state, pool, generator.variables, unit_direction(generator)),
     (WHOLE,) * 4,
     WHOLE,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import ml_collections
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(config_file: str) -> ml_collections.ConfigDict:

@@ -8,13 +8,13 @@ import jax
 import ml_collections
 import numpy as np
 
-import experiments
+from common import experiments
 from unseg_jax import default_config
 from unseg_jax.direction import directions, step
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 
 
 def faces_config() -> ml_collections.ConfigDict:

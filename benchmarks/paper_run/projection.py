@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import ml_collections
 
-import experiments
+from common import experiments
 
 
 @dataclasses.dataclass

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-import work
+from common import work
 from unseg_jax.runtime import parallel
 
 HEADINGS = ("measurement", "type", "rate", "unit", "TFLOP/s", "all", "share", "XLA", "PyTorch")

@@ -1,0 +1,1 @@
+"""How long does each stage take at the paper's size, and the whole run? `../paper.py` asks."""
