@@ -5,11 +5,16 @@ import pathlib
 import shutil
 
 import jax
+import jaxtyping
 import pytest
-from whole_runs import ROOT, make_config
 
-from checkpoints_convert.convert import convert_file
-from unseg_jax import pipeline
+# Before anything imports the package: its signatures, shapes included, are checked at every call.
+jaxtyping.install_import_hook(("unseg_jax", "checkpoints_convert"), "beartype.beartype")
+
+from whole_runs import ROOT, make_config  # noqa: E402
+
+from checkpoints_convert.convert import convert_file  # noqa: E402
+from unseg_jax import pipeline  # noqa: E402
 
 
 @pytest.fixture(scope="session")
