@@ -9,7 +9,7 @@ import pytest
 from tiny_generator import tiny_generator
 
 from unseg_jax import default_config, generators
-from unseg_jax.direction import directions, search
+from unseg_jax.direction import directions, losses, search
 from unseg_jax.direction import step as search_step
 from unseg_jax.runtime import parallel
 
@@ -143,7 +143,7 @@ def circle(generator, direction):
   """The loss that is low for a light middle, at latents that no search has seen."""
   latents = np.random.default_rng(9).normal(size=(64, 6)).astype(np.float32) + 2 * direction
   images = generator.generate(generator.variables, latents, None)
-  return float(search.losses.outside_circle(images))
+  return float(losses.outside_circle(images))
 
 
 def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
