@@ -1,18 +1,30 @@
 """TensorBoard events of a run, by clu."""
 
+import importlib.util
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unseg_jax.storage import places
 
+log = logging.getLogger(__name__)
+
 
 class EventWriter:
-  """Writes curves and pictures to `folder` as TensorBoard events."""
+  """Writes curves and pictures to `folder` as TensorBoard events; says so where it cannot.
+
+  clu writes them through TensorFlow, which not every machine with an accelerator has.
+  """
 
   def __init__(self, folder: Path):
+    self._folder, self._writer = folder, None
+    if importlib.util.find_spec("tensorflow") is None:
+      log.warning("no TensorBoard events are written: TensorFlow is not installed")
+      return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Imported late: TensorFlow takes seconds, and prediction does not need it.
     import tensorflow as tf
@@ -22,7 +34,6 @@ class EventWriter:
       tf.config.set_visible_devices([], kind)
     from clu import metric_writers
 
-    self._folder = folder
     self._writer = metric_writers.SummaryWriter(str(folder))
 
   def curves(self, stage: str, history: Mapping[str, Sequence[float]]) -> None:
@@ -30,19 +41,24 @@ class EventWriter:
     for name, values in history.items():
       if name != "step":
         for step, value in zip(history["step"], values, strict=True):
-          self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
+          self._write("write_scalars", int(step), {f"{stage}/{name}": value})
     self._flush()
 
   def picture(self, name: str, image: np.ndarray) -> None:
     """Writes one `[H, W, 3]` uint8 picture."""
-    self._writer.write_images(0, {name: image[None]})
+    self._write("write_images", 0, {name: image[None]})
     self._flush()
 
   def scalars(self, scalars: Mapping[str, float]) -> None:
     """Writes the final values."""
-    self._writer.write_scalars(0, dict(scalars))
+    self._write("write_scalars", 0, dict(scalars))
     self._flush()
 
+  def _write(self, method: str, step: int, values: Mapping[str, Any]) -> None:
+    if self._writer is not None:
+      getattr(self._writer, method)(step, values)
+
   def _flush(self) -> None:
-    self._writer.flush()
-    places.publish_folder(self._folder)
+    if self._writer is not None:
+      self._writer.flush()
+      places.publish_folder(self._folder)

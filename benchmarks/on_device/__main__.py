@@ -1,0 +1,48 @@
+"""Runs one part: `python -m on_device PART FILE UNTIL [--smoke]`; `accelerator.py` does so.
+
+The rows are appended to the file; no measurement begins when `time.time()` is beyond UNTIL. The
+exit status is 1, and the last line on stderr the reason, if the part as a whole failed.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+
+from on_device import rows
+
+# What starts no device itself, so that the command it runs has all of its memory.
+WITHOUT_DEVICES = ("main_job",)
+
+
+def main() -> int:
+  """Runs the part that the arguments name; returns the exit status."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("part")
+  parser.add_argument("file", type=Path)
+  parser.add_argument("until", type=float)
+  parser.add_argument("--smoke", action="store_true")
+  arguments = parser.parse_args()
+  report = rows.Report(arguments.part, arguments.file, arguments.until)
+  try:
+    if arguments.part not in WITHOUT_DEVICES:
+      import jax
+
+      jax.devices()
+    importlib.import_module(f"on_device.{arguments.part}").run(report, arguments.smoke)
+  except Exception as error:
+    if needed := rows.missing_package(error):
+      report.add("the whole part", None, note=f"{rows.MISSING}needs {needed}")
+      return 0
+    traceback.print_exc()
+    print(rows.describe(error), file=sys.stderr, flush=True)
+    return 1
+  return 0
+
+
+if __name__ == "__main__":
+  status = main()
+  sys.stdout.flush()
+  os._exit(status)  # Not waiting for threads that still compile what nobody waits for.
