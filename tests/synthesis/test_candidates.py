@@ -251,10 +251,10 @@ class TestOnTheFly:
     assert found == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    waiting = curves.Curves({}, [(np.zeros(1, np.float32), np.full(1, 3))])
+    history = curves.Curves(on_devices=[(np.zeros(1, np.float32), np.full(1, 3))])
     with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
       with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
-        waiting.fetch(8, make_config().train, manager)
+        history.fetch(8, make_config().train, manager)
 
   def test_pairs_are_resized_to_the_trainings_size(self):
     images = jnp.arange(2 * 8 * 8 * 3, dtype=jnp.uint8).reshape(2, 8, 8, 3)
