@@ -29,11 +29,11 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
       f"*.onnx, or {PRETRAINED}NAME."
     )
   config = whole_files.read_json(folder / "config.json")
-  settings = renamed_settings.in_section("train", config["train"])
   trained = folder / "train"
   if adapted and stage_records.has_complete_stage(folder / "adapt"):
     trained = folder / "adapt" / f"round-{config['adapt']['rounds']}"
   variables = checkpoints.restore_best(trained / "checkpoints")
+  settings = renamed_settings.in_section("train", config["train"])
   return Segmenter.create(variables, settings["features"], settings["image_size"])
 
 
