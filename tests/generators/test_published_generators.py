@@ -67,9 +67,10 @@ def test_gradients_reach_every_latent_and_are_finite(converted):
   def gradient(variables, latents):
     return jax.grad(lambda x: jnp.square(generator.generate(variables, x, labels)).sum())(latents)
 
-  found = np.asarray(gradient(generator.variables, latents))
-  assert found.shape == latents.shape
-  assert np.isfinite(found).all() and (np.abs(found).reshape(2, -1).max(axis=1) > 0).all()
+  gradients = np.asarray(gradient(generator.variables, latents))
+  assert gradients.shape == latents.shape
+  assert np.isfinite(gradients).all()
+  assert (np.abs(gradients).reshape(2, -1).max(axis=1) > 0).all()
 
 
 def test_the_readmes_own_generator_plugs_in(tmp_path, monkeypatch):
