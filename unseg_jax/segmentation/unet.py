@@ -153,7 +153,11 @@ def upsample_by_products(
   return product(f"{each}qw,npwc->npqc", columns, x)
 
 
-def _doubling_matrix(size: int, filled: AnyArray) -> Array:
+# A size is an int, or an expression of JAX's where a program of open sizes is exported.
+Size = Any
+
+
+def _doubling_matrix(size: Size, filled: AnyArray) -> Array:
   """The matrices `[N, 2 size, size]` of `_double`: its linear map, row by row of the result."""
   identity = jnp.broadcast_to(jnp.eye(size)[:, None], (len(filled), size, 1, size))
   return _double(identity, 1, filled)[:, :, 0]
