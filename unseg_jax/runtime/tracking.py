@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.storage import places
 
 
 class EventWriter:
   """Writes curves and pictures to `folder` as TensorBoard events."""
 
-  def __init__(self, folder: Path):
+  def __init__(self, folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Imported late: TensorFlow takes seconds, and prediction does not need it.
     import tensorflow as tf
@@ -33,8 +34,8 @@ class EventWriter:
           self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
     self._flush()
 
-  def picture(self, name: str, image: np.ndarray) -> None:
-    """Writes one `[H, W, 3]` uint8 picture."""
+  def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes one picture."""
     self._writer.write_images(0, {name: image[None]})
     self._flush()
 
