@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -103,7 +103,7 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluate.Pair]]:
+def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, evaluate.Pairs]:
   """Raises for settings of the evaluation that would fail late; returns the data sets."""
   settings = config.evaluate
   if settings.batch_size < 1:

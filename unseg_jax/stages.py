@@ -229,7 +229,7 @@ def _evaluate(this: Run, folder: Path) -> None:
 def evaluate_real(
   config: ml_collections.ConfigDict,
   segmenters: dict[str, Segmenter],
-  data_sets: dict[str, Collection[evaluate.Pair]],
+  data_sets: dict[str, evaluate.Pairs],
 ) -> tuple[Scores, dict[str, Scores]]:
   """Returns the scores, and for each data set those of the answers that look at no picture."""
   scores: Scores = {}
