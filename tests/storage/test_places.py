@@ -34,13 +34,13 @@ def store(address, tmp_path, monkeypatch):
 def test_what_is_written_is_there_on_another_machine(store, tmp_path, monkeypatch):
   _, url = store
   here = places.local(url)
-  whole_files.write_json(here / "stage" / "a.json", {"found": 1})
+  whole_files.write_json(here / "stage" / "a.json", {"one": 1})
   whole_files.write_bytes(here / "shard.array_record-00000", b"x" * 1000)
   bucket_servers.move_to(tmp_path / "other", monkeypatch)
-  there = places.local(url)
-  assert there != here
-  assert whole_files.read_json(there / "stage" / "a.json") == {"found": 1}
-  shard = there / "shard.array_record-00000"
+  elsewhere = places.local(url)
+  assert elsewhere != here
+  assert whole_files.read_json(elsewhere / "stage" / "a.json") == {"one": 1}
+  shard = elsewhere / "shard.array_record-00000"
   assert not shard.exists() and places.size(shard) == 1000
   places.fetch([shard])
   assert shard.read_bytes() == b"x" * 1000
@@ -52,14 +52,14 @@ def test_what_others_changed_or_removed_is_so_here_too(store, tmp_path, monkeypa
   for name in ("kept", "changed", "removed"):
     whole_files.write_bytes(here / name, b"before")
   bucket_servers.move_to(tmp_path / "other", monkeypatch)
-  there = places.local(url)
-  whole_files.write_bytes(there / "changed", b"after")
-  (there / "removed").unlink()
-  places.remove(there / "removed")
+  elsewhere = places.local(url)
+  whole_files.write_bytes(elsewhere / "changed", b"after")
+  (elsewhere / "removed").unlink()
+  places.remove(elsewhere / "removed")
   bucket_servers.move_to(tmp_path / "cache", monkeypatch)
   assert places.local(url) == here
-  found = {path.name: path.read_bytes() for path in here.iterdir()}
-  assert found == {"kept": b"before", "changed": b"after"}
+  files = {path.name: path.read_bytes() for path in here.iterdir()}
+  assert files == {"kept": b"before", "changed": b"after"}
 
 
 def test_large_files_of_several_places_come_at_once(store, tmp_path, monkeypatch):
