@@ -82,7 +82,7 @@ def still(
 
 def moving(
   drawing: Drawing, directions: Float[np.ndarray, " k *latent_shape"]
-) -> UInt8[np.ndarray, "{FRAMES} h w 3"]:
+) -> UInt8[np.ndarray, "frames h w 3"]:
   """Draws the latents as the shift grows from 0 to its length, the masks below the images.
 
   Args:
