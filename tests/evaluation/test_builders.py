@@ -221,8 +221,8 @@ def test_flower_of_any_colour_survives_jpeg(tmp_path, quality):
   for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0), (130, 60, 200), (40, 120, 30)):
     picture = np.where(disc[..., None], np.uint8(colour), np.uint8((0, 0, 254)))
     Image.fromarray(picture).save(tmp_path / "a.jpg", quality=quality)
-    found = flowers.read_segmentation(tmp_path / "a.jpg")[..., 0] == 255
-    assert (found & disc).sum() / (found | disc).sum() > 0.95, colour
+    mask_of_flower = flowers.read_segmentation(tmp_path / "a.jpg")[..., 0] == 255
+    assert (mask_of_flower & disc).sum() / (mask_of_flower | disc).sum() > 0.95, colour
 
 
 def test_broken_files_in_archives_are_named(root):

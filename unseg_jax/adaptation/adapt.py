@@ -25,7 +25,7 @@ from unseg_jax.segmentation import batches, train
 from unseg_jax.segmentation.batches import Records
 from unseg_jax.synthesis import shards
 
-SHARD_PICTURES = 256  # What was labelled is on disk whenever this number of pictures is.
+SHARD_PICTURES = 256  # Pictures of a shard, after which what was labelled is on disk.
 SPLIT = "train"
 
 log = logging.getLogger(__name__)

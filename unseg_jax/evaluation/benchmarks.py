@@ -52,8 +52,8 @@ BENCHMARKS = {
     ),
     Benchmark(
       "flowers",
-      # These masks are white on black. The original release shows flowers before blue, which the
-      # TFDS builder converts.
+      # These masks are white on black. The original release shows flowers in front of blue,
+      # which the TFDS builder converts.
       images="Flowers/test_images",
       masks="Flowers/test_segmentations",
       crop=True,

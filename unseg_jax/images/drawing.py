@@ -137,7 +137,7 @@ def views(image: np.ndarray, probability: np.ndarray) -> Views:
 
   Args:
     image: uint8 [H, W, 3].
-    probability: [H, W] in [0, 1]. Where it is not finite, there is only the picture.
+    probability: [H, W] in [0, 1]. Where it is not finite, only the picture is returned.
 
   Returns:
     uint8 pictures, shrunk so that their longer side has at most 512 pixels.

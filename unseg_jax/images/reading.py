@@ -57,7 +57,7 @@ def read_picture(path: str | Path, contents: bytes | None = None) -> UInt8[np.nd
 
   It stands upright (its EXIF orientation is applied), transparent parts show white, 16 bits per
   channel are scaled to 8, floats are taken to be in [0, 1], colours are converted without their
-  ICC profile, and of an animation the first frame counts.
+  ICC profile, and of an animation the first frame is read.
 
   Args:
     path: a file that Pillow can decode.
@@ -75,8 +75,8 @@ def read_picture(path: str | Path, contents: bytes | None = None) -> UInt8[np.nd
 def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
   """Reads a mask at its own resolution: True where the first channel exceeds half of full scale.
 
-  Full scale is 255 for 8 bits and 65535 for 16. In a palette the colour counts, not its index;
-  opacity does not count. A mask that holds 0 and 1 out of 255 is therefore all background.
+  Full scale is 255 for 8 bits and 65535 for 16. In a palette the colour decides, not its index;
+  opacity is ignored. A mask that holds 0 and 1 out of 255 is therefore all background.
 
   Args:
     path: a file that Pillow can decode.

@@ -10,7 +10,7 @@ from unseg_jax.array_types import Float, UInt8
 from unseg_jax.inference.segmenter import Segmenter, padded_size
 
 Tag = TypeVar("Tag")
-# At most so many batches are collected at a time; then the fullest runs although it is not full.
+# The number of batches that are filled at the same time; beyond it the fullest runs as it is.
 OPEN_BATCHES = 4
 
 
@@ -27,7 +27,7 @@ def logits(
   Args:
     segmenter: the segmenter.
     pictures: each with a tag of the caller's and its `Segmenter.views`.
-    batch_size: how many views of one padded size each device takes at a time.
+    batch_size: the number of views of one padded size that each device takes at a time.
 
   Yields:
     Each tag, when all its views are computed, with their logits in float32.

@@ -1,4 +1,4 @@
-"""Leaving in good order when asked to by SIGTERM, as clusters ask before they take a machine."""
+"""Leaving in good order on SIGTERM, which clusters send before they take a machine away."""
 
 import contextlib
 import signal

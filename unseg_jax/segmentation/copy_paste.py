@@ -162,7 +162,7 @@ def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Floa
 
   Args:
     image: values in any range.
-    known: 1 where the picture counts, and 0 where it is to be filled.
+    known: 1 where the picture is known, and 0 where it is to be filled.
 
   Returns:
     The picture where it is known; elsewhere an average that widens with the distance.

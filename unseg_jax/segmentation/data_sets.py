@@ -82,7 +82,7 @@ def _check_complete(directory: Path) -> None:
 
 
 def settings(data_sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
-  """What a stage remembers of the data sets: their content and order, not where they lie."""
+  """What a stage remembers of the data sets: their content and order, not their place."""
   return {
     data_set.name: {
       "number": number,

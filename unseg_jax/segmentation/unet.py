@@ -173,7 +173,7 @@ def _double(x: AnyArray, axis: int, filled: AnyArray) -> Array:
   Args:
     x: `[N, H, W, C]`.
     axis: 1 or 2.
-    filled: `[N]` or `[1]`, each image's n; what lies beyond counts for nothing.
+    filled: `[N]` or `[1]`, each image's n; what lies beyond is ignored.
   """
   size = x.shape[axis]
   n = filled.reshape(-1, 1, 1, 1)

@@ -17,7 +17,7 @@ _IMAGES = f"{_HOMEPAGE}102flowers.tgz"
 _MASKS = f"{_HOMEPAGE}102segmentations.tgz"
 _SPLITS = f"{_HOMEPAGE}setid.mat"
 
-# The segmentations are JPEG pictures of the flower before this blue.
+# The segmentations are JPEG pictures of the flower in front of this blue.
 _BACKGROUND = (0, 0, 254)
 # JPEG keeps flat areas within a few levels of it and blurs the outline over a pixel or two.
 _TOLERANCE = 64
