@@ -23,6 +23,14 @@ setup(
   long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
+  url="https://github.com/unseg-jax/unseg-jax",
+  project_urls={
+    "Source": "https://github.com/unseg-jax/unseg-jax",
+    "Issues": "https://github.com/unseg-jax/unseg-jax/issues",
+    "Changelog": "https://github.com/unseg-jax/unseg-jax/blob/main/CHANGELOG.md",
+    "Paper": "https://arxiv.org/abs/2105.08127",
+  },
+  keywords=["image segmentation", "unsupervised", "GAN", "JAX", "Flax", "TPU"],
   # .ci/versions runs the oldest and the newest of these, and of JAX and flax below.
   python_requires=">=3.11,<3.14",
   classifiers=[
@@ -102,6 +110,7 @@ setup(
       *EXPORT,
       *GCS,
       *S3,
+      "beartype",  # Checks every signature, by jaxtyping's import hook.
       "dill",  # The builder tests of TFDS import it.
       # The buckets that the tests use.
       "flask",
@@ -113,6 +122,8 @@ setup(
       # The notebooks, which are executed.
       "ipykernel",
       "ipywidgets",
+      "jaxtyping",
+      "mypy",
       "nbclient",
       "nbformat",
       "playwright",  # Drives a Chromium that is there; it brings none.
@@ -123,6 +134,9 @@ setup(
       "scikit-image",
       "setuptools>=70.1",  # Builds the wheel that a test installs from.
       "torch==2.13.0",
+      "types-requests",
+      "types-setuptools",
+      "types-tqdm",
     ],
   },
 )

@@ -61,7 +61,7 @@ class Layout:
   statistics: tuple[str, str]
   attention_layers: Mapping[str, str]
   attention_weight: tuple[str, tuple[int, ...]]
-  norm: tuple[str, str, str, str]
+  norm: tuple[str, ...]
   out: str
 
 
@@ -155,9 +155,9 @@ def spectral_norm(
 
 def find_blocks(state: state_dict.StateDict) -> list[str]:
   """Returns the prefixes `blocks.0`, `blocks.1`, ... that the keys of a network hold."""
-  found = {".".join(key.split(".")[:2]) for key in state.keys()}
+  prefixes = {".".join(key.split(".")[:2]) for key in state.keys()}
   numbered = (f"blocks.{i}" for i in itertools.count())
-  return list(itertools.takewhile(found.__contains__, numbered))
+  return list(itertools.takewhile(prefixes.__contains__, numbered))
 
 
 def convert_network(
@@ -179,8 +179,9 @@ def convert_network(
   """
   latent_size = state.size(f"{layout.project}.{layout.weight}", 1)
   # At least 1, so that the shapes of a wrong file make sense until its error is raised.
-  widths = [max(1, state.size(f"{layout.project}.bias") // _SIDE**2)]
-  widths += [state.size(f"{block}.{layout.convolutions['conv_1']}.bias") for block in layout.blocks]
+  features = [max(1, state.size(f"{layout.project}.bias") // _SIDE**2)]
+  convolution = layout.convolutions["conv_1"]
+  features += [state.size(f"{block}.{convolution}.bias") for block in layout.blocks]
   condition_key = f"blocks.0.0.bn1.{layout.condition[0]}.{layout.weight}"
   if layout.is_shared:
     num_classes, shared_size = (state.size("shared.weight", axis) for axis in (0, 1))
@@ -208,9 +209,11 @@ def convert_network(
     weight = layout.take_weight(state, prefix, *shape)
     return state_dict.convolution(weight, state.take(f"{prefix}.bias", shape[0]))
 
-  params = {"project": _take_project(state, layout, widths[0], latent_size)}
+  params: dict[str, dict[str, Any]] = {
+    "project": _take_project(state, layout, features[0], latent_size)
+  }
   for i, (prefix, (size_in, size_out)) in enumerate(
-    zip(layout.blocks, itertools.pairwise(widths), strict=True)
+    zip(layout.blocks, itertools.pairwise(features), strict=True)
   ):
     names = {ours: f"{prefix}.{name}" for ours, name in layout.convolutions.items()}
     shortcut = take_convolution(names["shortcut"], size_out, size_in, 1, 1)
@@ -223,9 +226,9 @@ def convert_network(
     }
     if i in layout.attention:
       params[f"attention_{i}"] = _take_attention(state, layout, layout.attention[i], size_out)
-  norm = (state.take(key, widths[-1]) for key in layout.norm)
-  params["norm"] = state_dict.affine(*norm, layout.epsilons[1])
-  params["out"] = take_convolution(layout.out, _CHANNELS, widths[-1], 3, 3)
+  scale, offset, mean, variance = (state.take(key, features[-1]) for key in layout.norm)
+  params["norm"] = state_dict.affine(scale, offset, mean, variance, layout.epsilons[1])
+  params["out"] = take_convolution(layout.out, _CHANNELS, features[-1], 3, 3)
   if layout.is_shared and not unconditional:
     params["shared"] = {"embedding": shared}
   state.finish()
@@ -236,8 +239,8 @@ def convert_network(
     )
 
   config = {
-    "latent_size": latent_size * (len(widths) if hierarchical else 1),
-    "widths": widths,
+    "latent_size": latent_size * (len(features) if hierarchical else 1),
+    "widths": features,
     "num_classes": None if unconditional else num_classes,
     "shared_size": None if unconditional else shared_size,
     "hierarchical": hierarchical,
@@ -247,13 +250,13 @@ def convert_network(
 
 
 def _take_project(
-  state: state_dict.StateDict, layout: Layout, width: int, latent_size: int
+  state: state_dict.StateDict, layout: Layout, channels: int, latent_size: int
 ) -> dict[str, np.ndarray]:
-  """Takes the first layer, its outputs `[width, 4, 4]` put into the order `[4, 4, width]`."""
-  size = width * _SIDE**2
+  """Takes the first layer, its outputs put from the order `[C, 4, 4]` into `[4, 4, C]`."""
+  size = channels * _SIDE**2
   weight = layout.take_weight(state, layout.project, size, latent_size)
   bias = state.take(f"{layout.project}.bias", size)
-  order = np.arange(size).reshape(width, _SIDE**2).T.ravel()
+  order = np.arange(size).reshape(channels, _SIDE**2).T.ravel()
   return state_dict.dense(weight[order], bias[order])
 
 
@@ -272,8 +275,9 @@ def _take_attention(
   for ours, shape in shapes.items():
     name = f"{prefix}.{layout.attention_layers[ours]}"
     taken[ours] = state_dict.dense(layout.take_weight(state, name, *shape, 1, 1)[:, :, 0, 0])
-  name, shape = layout.attention_weight
-  taken["out"]["kernel"] = taken["out"]["kernel"] * state.take(f"{prefix}.{name}", *shape)
+  name, weight_shape = layout.attention_weight
+  weight = state.take(f"{prefix}.{name}", *weight_shape)
+  taken["out"]["kernel"] = taken["out"]["kernel"] * weight
   return taken
 
 

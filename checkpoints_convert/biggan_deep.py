@@ -19,7 +19,8 @@ from checkpoints_convert.variants import Variant
 _TRUNCATION = 0.4  # unless another one is chosen when the generator is loaded
 _NUM_STATISTICS = 51  # at the truncations 0, 0.02, ... 1
 _STUDIOGAN_EPSILON = 1e-4  # of all batch norms of StudioGAN
-# Blocks at each resolution. Upstream's table of widths fits no other depth, but at 32 x 32 pixels.
+# Blocks at each resolution. Upstream's table of channels fits no other depth, except at 32 x 32
+# pixels.
 _STUDIOGAN_DEPTH = 2
 _NUM_PIXELS = 4 * 4  # of the first picture
 _CHANNELS = 3  # pictures are RGB
@@ -65,11 +66,11 @@ _SETTINGS = (
 SIGNATURE = ("embeddings.weight", "generator.gen_z.weight_orig", "generator.bn.running_means")
 
 
-def _published(size: int, *widths: int) -> Variant:
-  """A published network: two blocks at each resolution, the second goes up to the next width."""
+def _published(size: int, *multiples: int) -> Variant:
+  """A published network: two blocks at each resolution, of such multiples of `channel_width`."""
   layers = []
-  for width, next_width in itertools.pairwise(widths):
-    layers += [[False, width, width], [True, width, next_width]]
+  for before, after in itertools.pairwise(multiples):
+    layers += [[False, before, before], [True, before, after]]
   folder = "https://s3.amazonaws.com/models.huggingface.co/biggan"
   return Variant(
     url=f"{folder}/biggan-deep-{size}-pytorch_model.bin",
@@ -113,7 +114,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   latent_size, num_classes = (state.size("embeddings.weight", axis) for axis in (0, 1))
   condition_size = 2 * latent_size  # the latent, then the class, of the same size
   bottom = state.size("generator.gen_z.bias") // _NUM_PIXELS
-  kinds, widths = _find_layers(state, _HUGGING_FACE, bottom)
+  kinds, features = _find_layers(state, _HUGGING_FACE, bottom)
   take_weight = functools.partial(state_dict.torch_spectral_norm, state)
 
   def take_statistics(prefix, channels):
@@ -130,27 +131,27 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     norm = state_dict.conditional_affine(scale, offset, np.zeros(channels), np.ones(channels), 0)
     return norm | take_statistics(prefix, channels)
 
-  params = _take_layers(state, _HUGGING_FACE, kinds, widths, take_weight, take_norm)
+  params = _take_layers(state, _HUGGING_FACE, kinds, features, take_weight, take_norm)
   params["embed"] = {"embedding": state.take("embeddings.weight", latent_size, num_classes).T}
   params["project"] = state_dict.dense(
     take_weight("generator.gen_z", _NUM_PIXELS * bottom, condition_size),
     state.take("generator.gen_z.bias", _NUM_PIXELS * bottom),
   )
-  width = widths[-1]
+  channels = features[-1]
   params["norm"] = {
-    "scale": state.take("generator.bn.weight", width),
-    "bias": state.take("generator.bn.bias", width),
-    **take_statistics("generator.bn", width),
+    "scale": state.take("generator.bn.weight", channels),
+    "bias": state.take("generator.bn.bias", channels),
+    **take_statistics("generator.bn", channels),
   }
   # As many channels come out as go in, but upstream drops all but the first three.
   params["to_rgb"] = state_dict.convolution(
-    take_weight("generator.conv_to_rgb", width, width, 3, 3)[:_CHANNELS],
-    state.take("generator.conv_to_rgb.bias", width)[:_CHANNELS],
+    take_weight("generator.conv_to_rgb", channels, channels, 3, 3)[:_CHANNELS],
+    state.take("generator.conv_to_rgb.bias", channels)[:_CHANNELS],
   )
   state.finish()
 
   ups = [up for up, _, _ in settings["layers"]]
-  ends = [[before // width, after // width] for before, after in _block_ends(kinds, widths)]
+  ends = [[before // channels, after // channels] for before, after in _block_ends(kinds, features)]
   if [[before, after] for _, before, after in settings["layers"]] != ends:
     raise ValueError(
       f"setting layers is of a network with {len(ups)} blocks or other channels, expected "
@@ -158,7 +159,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     )
   expected = {
     "attention_layer_position": kinds.index("attention") if "attention" in kinds else None,
-    "channel_width": width,
+    "channel_width": channels,
     "class_embed_dim": latent_size,
     "n_stats": _NUM_STATISTICS,
     "num_classes": num_classes,
@@ -167,7 +168,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   }
   _check_agreement(settings, expected, _GIVE_SETTINGS)
   config = {
-    **_config(latent_size, num_classes, latent_size, kinds, widths, ups),
+    **_config(latent_size, num_classes, latent_size, kinds, features, ups),
     "truncation": _TRUNCATION,
     "epsilon": settings["eps"],
   }
@@ -195,7 +196,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   num_classes, class_size = (state.size("shared.weight", axis) for axis in (0, 1))
   condition_size = state.size(f"linear0.weight{'_orig' * has_spectral_norm}", 1)
   bottom = state.size("linear0.bias") // _NUM_PIXELS
-  kinds, widths = _find_layers(state, _STUDIOGAN, bottom)
+  kinds, features = _find_layers(state, _STUDIOGAN, bottom)
 
   def take_weight(prefix, *shape):
     if has_spectral_norm:
@@ -213,7 +214,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
     )
     return state_dict.conditional_affine(scale, offset, mean, variance, _STUDIOGAN_EPSILON)
 
-  params = _take_layers(state, _STUDIOGAN, kinds, widths, take_weight, take_norm)
+  params = _take_layers(state, _STUDIOGAN, kinds, features, take_weight, take_norm)
   params["embed"] = {"embedding": state.take("shared.weight", num_classes, class_size)}
   # The first picture is [C, 4, 4] upstream.
   order = np.arange(_NUM_PIXELS * bottom).reshape(bottom, _NUM_PIXELS).T.ravel()
@@ -221,9 +222,9 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
     take_of_condition("linear0", _NUM_PIXELS * bottom)[order],
     state.take("linear0.bias", _NUM_PIXELS * bottom)[order],
   )
-  params["norm"] = state_dict.take_affine(state, "bn4", widths[-1], _STUDIOGAN_EPSILON)
+  params["norm"] = state_dict.take_affine(state, "bn4", features[-1], _STUDIOGAN_EPSILON)
   params["to_rgb"] = state_dict.convolution(
-    take_weight("conv2d5", _CHANNELS, widths[-1], 3, 3), state.take("conv2d5.bias", _CHANNELS)
+    take_weight("conv2d5", _CHANNELS, features[-1], 3, 3), state.take("conv2d5.bias", _CHANNELS)
   )
   state.finish()
 
@@ -244,7 +245,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   _check_agreement(settings, expected, _GIVE_STUDIOGAN_SETTINGS)
   ups = [i % depth == depth - 1 for i in range(num_blocks)]
   config = {
-    **_config(latent_size, num_classes, class_size, kinds, widths, ups),
+    **_config(latent_size, num_classes, class_size, kinds, features, ups),
     "truncation": None,
   }
   return config, {"params": state_dict.as_float32(params)}
@@ -280,23 +281,25 @@ def _find_layers(
   state: StateDict, names: Mapping[str, Any], bottom: int
 ) -> tuple[list[str], list[int]]:
   """The kind of each layer, "block" or "attention"; and the channels before, between and after."""
-  kinds, widths = [], [bottom]
-  for i in itertools.count():
-    prefix = names["layer"].format(i)
-    keys = [key for key in state.keys() if key.startswith(f"{prefix}.")]
-    if not keys:
-      return kinds, widths
-    if any(key.startswith(f"{prefix}.{names['query']}.") for key in keys):
+
+  def holds(prefix):
+    return any(key.startswith(f"{prefix}.") for key in state.keys())
+
+  kinds: list[str] = []
+  features = [bottom]
+  while holds(prefix := names["layer"].format(len(kinds))):
+    if holds(f"{prefix}.{names['query']}"):
       kinds.append("attention")
-      widths.append(widths[-1])
+      features.append(features[-1])
     else:
       kinds.append("block")
-      widths.append(state.size(f"{prefix}.{names['convolutions'][-1]}.bias"))
+      features.append(state.size(f"{prefix}.{names['convolutions'][-1]}.bias"))
+  return kinds, features
 
 
-def _block_ends(kinds: Sequence[str], widths: Sequence[int]) -> list[tuple[int, int]]:
+def _block_ends(kinds: Sequence[str], features: Sequence[int]) -> list[tuple[int, int]]:
   """Channels into and out of each block."""
-  ends = zip(kinds, itertools.pairwise(widths), strict=True)
+  ends = zip(kinds, itertools.pairwise(features), strict=True)
   return [pair for kind, pair in ends if kind == "block"]
 
 
@@ -304,7 +307,7 @@ def _take_layers(
   state: StateDict,
   names: Mapping[str, Any],
   kinds: Sequence[str],
-  widths: Sequence[int],
+  features: Sequence[int],
   take_weight: Callable[..., np.ndarray],
   take_norm: Callable[[str, int], dict],
 ) -> dict[str, dict]:
@@ -342,7 +345,7 @@ def _take_layers(
   take = {"block": take_block, "attention": take_attention}
   return {
     f"layer_{i}": take[kind](names["layer"].format(i), *ends)
-    for i, (kind, ends) in enumerate(zip(kinds, itertools.pairwise(widths), strict=True))
+    for i, (kind, ends) in enumerate(zip(kinds, itertools.pairwise(features), strict=True))
   }
 
 
@@ -351,7 +354,7 @@ def _config(
   num_classes: int,
   class_size: int,
   kinds: Sequence[str],
-  widths: Sequence[int],
+  features: Sequence[int],
   ups: Sequence[bool],
 ) -> dict[str, Any]:
   """The attributes of `BigGanDeep`, and `latent_size`."""
@@ -360,9 +363,9 @@ def _config(
     "latent_size": latent_size,
     "num_classes": num_classes,
     "class_size": class_size,
-    "bottom_features": widths[0],
+    "bottom_features": features[0],
     "layers": [
-      [kind if kind == "attention" else next(block_kinds), features]
-      for kind, features in zip(kinds, widths[1:], strict=True)
+      [kind if kind == "attention" else next(block_kinds), channels]
+      for kind, channels in zip(kinds, features[1:], strict=True)
     ],
   }

@@ -24,8 +24,8 @@ def sheet_path(generator_file: str | os.PathLike) -> pathlib.Path:
 def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   """Restores a generator from its file and lays out its first samples as a PNG file beside it.
 
-  The same generator always gives the same samples. The sheet appears whole or not at all; one that
-  is there already is replaced.
+  The same generator always gives the same samples. The sheet appears whole or not at all, and
+  replaces an earlier one.
 
   Args:
     generator_file: what `convert_file` wrote.
@@ -37,7 +37,7 @@ def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   Raises:
     FileNotFoundError, ValueError: as `generators.load`; or the samples hold NaN.
   """
-  generator = generators.load(generator_file)
+  generator = generators.load(pathlib.Path(generator_file))
   generate, key = jax.jit(generator.generate), jax.random.key(0)
   batch = min(num_samples, _BATCH)
   batches = []

@@ -92,13 +92,16 @@ def convert_file(
   """
   format_name, published = _choose(format_name, variant)
   _check_absent(output, overwrite)
-  if source is None and published is None:
+  if source is not None:
+    source = os.fspath(source)
+  elif published is not None:
+    source = published.url
+  else:
     raise ValueError("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
-  source = published.url if source is None else os.fspath(source)
   is_url = "://" in source
   if is_url:
-    is_published = published is not None and source == published.url
-    path = download.fetch(source, sha256=published.sha256 if is_published else None)
+    sha256 = published.sha256 if published and source == published.url else None
+    path = download.fetch(source, sha256=sha256)
   else:
     path = pathlib.Path(source)
   settings = {**(published.settings if published else {}), **(settings or {})}
@@ -170,10 +173,10 @@ def _is_plain_pickle(path: pathlib.Path) -> bool:
 def _unwrap(checkpoint: Mapping, signature: tuple[str, ...]) -> Mapping:
   """Takes a network out of a training checkpoint, such as PyTorch Lightning's `*.ckpt`.
 
-  There, `state_dict` holds it with the name of its attribute before every key, such as `net.`,
-  perhaps beside other networks.
+  Its `state_dict` holds the network with the name of its attribute before every key, such as
+  `net.`, perhaps beside other networks.
   """
-  arrays = checkpoint.get("state_dict")
+  arrays = checkpoint.get("state_dict", {})
   prefixes = _find_prefixes(arrays, signature)
   if len(prefixes) > 1:
     raise ValueError(
@@ -201,8 +204,8 @@ def _find_formats(checkpoint: Any) -> set[str]:
   """The formats whose signatures a checkpoint holds, at any depth."""
   if not isinstance(checkpoint, Mapping):
     return set()
-  found = {name for name in FORMATS if _find_prefixes(checkpoint, FORMATS[name].SIGNATURE)}
-  return found.union(*(_find_formats(value) for value in checkpoint.values()))
+  formats = {name for name in FORMATS if _find_prefixes(checkpoint, FORMATS[name].SIGNATURE)}
+  return formats.union(*(_find_formats(value) for value in checkpoint.values()))
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
@@ -234,8 +237,8 @@ def _define_flags() -> None:
   flags.DEFINE_string(
     "variant",
     None,
-    "A published checkpoint, in place of --format and its settings, and of --source unless it is "
-    f"there already: {', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
+    "A published checkpoint, in place of --format and its settings, and of --source unless it was "
+    f"downloaded before: {', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
   )
   flags.DEFINE_string("config", None, "A JSON file of settings that the checkpoint does not tell.")
   flags.DEFINE_integer("samples", 16, "Pictures on the contact sheet; 0: no sheet.", lower_bound=0)
@@ -246,7 +249,7 @@ def _define_flags() -> None:
 def main(argv: list[str]) -> None:
   """Runs the command: converts, and says what was written or, in one line, why nothing was."""
   if len(argv) > 1:
-    raise app.UsageError(f"expected only flags, found {argv[1:]}: write --source=FILE")
+    raise app.UsageError(f"expected only flags, got {argv[1:]}: write --source=FILE")
   values = flags.FLAGS
   try:
     if values.samples:

@@ -47,7 +47,8 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
       f"no checkpoint file at {path}: expected a .pkl that NVIDIA published; check the path"
     )
   torch = torch_reader.import_torch()
-  arrays, attributes = {}, {}
+  arrays: dict[str, np.ndarray] = {}
+  attributes: dict[str, Any] = {}
   try:
     with open(path, "rb") as file:
       content = _Unpickler(file, torch).load()
@@ -95,7 +96,7 @@ class _Inert:
 
   __slots__ = ()
 
-  def __setstate__(self, state: Any) -> NoReturn:
+  def __setstate__(self, state: Any) -> None:
     # The pickle opcode BUILD calls this, and would set any attributes if it were missing.
     raise _Refused(f"sets attributes of a {type(self).__name__[1:].lower()}: do not trust it")
 
@@ -197,20 +198,20 @@ def _load_storage(data: bytes, torch: Any) -> _Storage:
       _refuse(blocked[1])
     raise ValueError(f"a tensor inside it is damaged ({type(error).__name__})") from None
   if not isinstance(storage, torch.storage.TypedStorage):
-    raise ValueError(f"expected a storage inside it, found a {type(storage).__name__}")
+    raise ValueError(f"expected a storage inside it, not a {type(storage).__name__}")
   tensor = torch.empty(0, dtype=storage.dtype).set_(storage)
   # numpy has no bfloat16; float32 holds every value of it.
   return _Storage((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
-def _make_tensor(storage: _Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> _Tensor:
+def _make_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
   """Cuts a tensor out of a storage; offset and strides count elements."""
   if not isinstance(storage, _Storage):
-    raise ValueError(f"expected a tensor's storage, found a {type(storage).__name__}")
+    raise ValueError(f"expected a tensor's storage, not a {type(storage).__name__}")
   flat = storage.array
   offset, shape, strides = operator.index(offset), _integers(shape), _integers(strides)
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-  # numpy would read whatever memory lies there. An expanded tensor has more elements than storage.
+  # Numpy would read memory outside of it. An expanded tensor has more elements than its storage.
   if min((offset, *shape, *strides)) < 0 or math.prod(shape) > flat.size:
     raise ValueError(f"a tensor of shape {shape} does not fit its storage of {flat.size}")
   if math.prod(shape) == 0:
@@ -225,20 +226,20 @@ def _integers(values: Any) -> tuple[int, ...]:
   return tuple(operator.index(value) for value in values)
 
 
-def _make_parameter(tensor: _Tensor, *_: Any) -> _Tensor:
+def _make_parameter(tensor: Any, *_: Any) -> _Tensor:
   if not isinstance(tensor, _Tensor):
-    raise ValueError(f"expected a parameter's tensor, found a {type(tensor).__name__}")
+    raise ValueError(f"expected a parameter's tensor, not a {type(tensor).__name__}")
   return tensor
 
 
-def _make_module(meta: Mapping[str, Any]) -> _Module:
+def _make_module(meta: Any) -> _Module:
   """Keeps a module's attributes; its class and the source of that are not looked at."""
   if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
     raise ValueError("a module inside it has no state")
   return _Module(meta["state"])
 
 
-def _make_scalar(dtype: _Dtype, data: bytes) -> Any:
+def _make_scalar(dtype: Any, data: Any) -> Any:
   if not isinstance(dtype, _Dtype) or not re.fullmatch("[fiub][0-9]{1,2}", dtype.name):
     raise ValueError("expected a number of a plain type")
   return np.frombuffer(data, dtype.byte_order + dtype.name, count=1)[0].item()

@@ -13,7 +13,7 @@ import numpy as np
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 
-_WIDTHS = (16, 16, 8, 4, 2, 1)  # channels of each stage, in multiples of the last one's
+_MULTIPLES = (16, 16, 8, 4, 2, 1)  # channels of each stage, in multiples of the last one's
 _RESIDUAL_SCALE = 0.1  # of every residual branch, in gan_training/models/blocks.py
 _EMBEDDING = "get_latent.embedding.weight"
 _WEIGHTS = "http://selfcondgan.csail.mit.edu/weights"
@@ -69,50 +69,53 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     params["embedding"] = {"embedding": embedding / np.where(length > 0, length, 1)}
 
   unit = state.size("conv_img.weight", 1)
-  widths = [multiple * unit for multiple in _WIDTHS]
-  size = max(1, math.isqrt(state.size("fc.weight") // widths[0]))
+  features = [multiple * unit for multiple in _MULTIPLES]
+  size = max(1, math.isqrt(state.size("fc.weight") // features[0]))
   latent_size = z_dim or state.size("fc.weight", 1) - (embedding_size or 0)
-  params["project"] = _project(state, latent_size + (embedding_size or 0), size, widths[0])
-  channels = widths[0]
-  for i, width in enumerate(widths):
+  params["project"] = _project(state, latent_size + (embedding_size or 0), size, features[0])
+  channels = features[0]
+  for i, channels_out in enumerate(features):
     for j in range(2):
-      params[f"block_{i}_{j}"] = _residual_block(state, f"resnet_{i}_{j}", channels, width)
-      channels = width
+      name = f"resnet_{i}_{j}"
+      params[f"block_{i}_{j}"] = _residual_block(state, name, channels, channels_out)
+      channels = channels_out
   params["image"] = _convolution(state, "conv_img", 3, channels)
   state.finish()
   config = {
     "latent_size": latent_size,
     "size": size,
-    "widths": widths,
+    "widths": features,
     "num_classes": num_classes,
     "embedding_size": embedding_size,
   }
   return "selfcond", config, {"params": state_dict.as_float32(params)}
 
 
-def _project(state: state_dict.StateDict, inputs: int, size: int, width: int) -> dict:
+def _project(state: state_dict.StateDict, inputs: int, size: int, channels: int) -> dict:
   """The dense layer, whose outputs upstream orders as `[C, H, W]`, in the order `[H, W, C]`."""
-  weight = state.take("fc.weight", width * size**2, inputs)
-  bias = state.take("fc.bias", width * size**2)
-  weight = weight.reshape(width, size, size, inputs).transpose(1, 2, 0, 3).reshape(-1, inputs)
-  bias = bias.reshape(width, size, size).transpose(1, 2, 0).reshape(-1)
+  weight = state.take("fc.weight", channels * size**2, inputs)
+  bias = state.take("fc.bias", channels * size**2)
+  weight = weight.reshape(channels, size, size, inputs).transpose(1, 2, 0, 3).reshape(-1, inputs)
+  bias = bias.reshape(channels, size, size).transpose(1, 2, 0).reshape(-1)
   return state_dict.dense(weight, bias)
 
 
-def _residual_block(state: state_dict.StateDict, name: str, channels: int, width: int) -> dict:
-  hidden = min(channels, width)
+def _residual_block(
+  state: state_dict.StateDict, name: str, channels_in: int, channels_out: int
+) -> dict[str, Any]:
+  hidden = min(channels_in, channels_out)
   block = {
-    "conv_0": _convolution(state, f"{name}.conv_0", hidden, channels),
-    "conv_1": _convolution(state, f"{name}.conv_1", width, hidden, _RESIDUAL_SCALE),
+    "conv_0": _convolution(state, f"{name}.conv_0", hidden, channels_in),
+    "conv_1": _convolution(state, f"{name}.conv_1", channels_out, hidden, _RESIDUAL_SCALE),
   }
-  if channels != width:
-    shortcut = state.take(f"{name}.conv_s.weight", width, channels, 1, 1)
+  if channels_in != channels_out:
+    shortcut = state.take(f"{name}.conv_s.weight", channels_out, channels_in, 1, 1)
     block["shortcut"] = state_dict.dense(shortcut[:, :, 0, 0])
   return block
 
 
 def _convolution(
-  state: state_dict.StateDict, name: str, width: int, channels: int, scale: float = 1.0
+  state: state_dict.StateDict, name: str, channels_out: int, channels_in: int, scale: float = 1.0
 ) -> dict:
-  weight = state.take(f"{name}.weight", width, channels, 3, 3)
-  return state_dict.convolution(scale * weight, scale * state.take(f"{name}.bias", width))
+  weight = state.take(f"{name}.weight", channels_out, channels_in, 3, 3)
+  return state_dict.convolution(scale * weight, scale * state.take(f"{name}.bias", channels_out))

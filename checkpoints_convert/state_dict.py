@@ -22,14 +22,14 @@ class StateDict:
   Take every array that the network needs, then call `finish`: all problems come in one error.
   """
 
-  def __init__(self, arrays: Mapping[str, Any]):
+  def __init__(self, arrays: Any):
     """Wraps arrays by upstream's key.
 
     Raises:
       Mismatch: `arrays` is no dict.
     """
     if not isinstance(arrays, Mapping):
-      raise Mismatch(f"expected a dict of arrays by name, found a {type(arrays).__name__}")
+      raise Mismatch(f"expected a dict of arrays by name, got a {type(arrays).__name__}")
     self._arrays = {str(key): array for key, array in arrays.items()}
     self._taken: set[str] = set()
     self._missing: list[str] = []
@@ -72,8 +72,8 @@ class StateDict:
   def finish(self) -> None:
     """Raises a Mismatch that names the first offenders, if there are any.
 
-    `*.num_batches_tracked` may be there or not: batch norms count training steps in it and compute
-    nothing from it in evaluation mode.
+    `*.num_batches_tracked` is optional: batch norms count training steps in it and compute nothing
+    from it in evaluation mode.
     """
     self.ignore(".num_batches_tracked")
     problems = []

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from checkpoints_convert import biggan, biggan_deep, state_dict
+from checkpoints_convert.variants import Variant
 
 _EPSILON = 1e-4  # of all batch norms upstream
 
 # Its checkpoints are to be fetched by hand, from the links in its README.
-VARIANTS = {}
+VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
 
@@ -58,7 +59,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Returns the entries of nested dicts in one, without those that upstream marks as unused."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for name, value in settings.items():
     if isinstance(value, Mapping):
       flat |= flatten(value)
@@ -77,7 +78,8 @@ def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
 
 def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
   # Self-attention is numbered like a block.
-  blocks, attention = [], {}
+  blocks: list[str] = []
+  attention: dict[int, str] = {}
   for prefix in (f"{block}.0" for block in biggan.find_blocks(state)):
     if any(key.startswith(f"{prefix}.conv1x1_") for key in state.keys()):
       attention[len(blocks) - 1] = prefix

@@ -55,7 +55,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
     sizes.append(2 * sizes[-1])
   channels = [state.size(f"synthesis.b{size}.conv1.weight") for size in sizes]
-  synthesis = {"constant": state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)}
+  constant = state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)
+  synthesis: dict[str, Any] = {"constant": constant}
   filters = {}
   for i, size in enumerate(sizes):
     prefix = f"synthesis.b{size}"
@@ -76,8 +77,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       f"mapping.fc0.weight takes {z_dim + class_shape[1]} features, expected more than the "
       f"{class_shape[1]} of mapping.embed.weight"
     )
-  for key, found in filters.items():
-    if not np.allclose(found, _FILTER, atol=1e-6):
+  for key, taps in filters.items():
+    if not np.allclose(taps, _FILTER, atol=1e-6):
       raise ValueError(f"{key} is not the filter [1, 3, 3, 1], the only one that is supported")
   config = {
     "z_dim": z_dim,
@@ -94,7 +95,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   return "stylegan2", config, {"params": state_dict.as_float32(params)}
 
 
-def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
+def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
   clamps = {value for name, value in attributes.items() if name.endswith(".conv_clamp")}
   if len(clamps) > 1:
     raise ValueError(f"the layers have different conv_clamp {clamps}, expected the same for all")
@@ -108,7 +109,7 @@ def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> f
   return clamp
 
 
-def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float:
+def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   """The mapping network's; checks the activation functions on the way."""
   for name, value in attributes.items():
     activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
@@ -119,10 +120,11 @@ def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float:
 
 
 def _take_mapping(
-  state: state_dict.StateDict, w_dim: int, lr_multiplier: float
+  state: state_dict.StateDict, w_dim: int, lr_multiplier: float | int
 ) -> tuple[dict, int, tuple[int, int]]:
   """Returns the parameters, the noise's length, and (number of classes, embedding's length)."""
-  params, class_shape = {"average": state.take("mapping.w_avg", w_dim)}, (0, 0)
+  params: dict[str, Any] = {"average": state.take("mapping.w_avg", w_dim)}
+  class_shape = (0, 0)
   if "mapping.embed.weight" in state:
     features, num_classes = (state.size("mapping.embed.weight", axis) for axis in (0, 1))
     weight = state.take("mapping.embed.weight", features, num_classes) / np.sqrt(num_classes)
@@ -144,7 +146,7 @@ def _take_mapping(
 
 
 def _take_dense(
-  state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float = 1.0
+  state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float | int = 1.0
 ) -> dict[str, np.ndarray]:
   """Takes a `FullyConnectedLayer`; `gain` is its learning rate's multiplier."""
   weight = state.take(f"{prefix}.weight", size_out, size_in) / np.sqrt(size_in)

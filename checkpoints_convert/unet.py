@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from checkpoints_convert import state_dict
+from checkpoints_convert.variants import Variant
 
 # Upstream's name of each block of two convolutions, and ours, from the input to the output.
 _BLOCKS = {
@@ -18,7 +19,7 @@ _BLOCKS = {
 _IMAGE_SIZE = 128  # of the published U-Nets
 _LEAST_SIZE = 16  # which four times halved leave one pixel
 
-VARIANTS = {}
+VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("inc.double_conv.0.weight", "outc.conv.weight")
 
@@ -46,12 +47,12 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     )
   variables = variables_from_state_dict(checkpoint)
   levels = ["inc", *(f"down_{i}" for i in (1, 2, 3, 4))]
-  widths = [variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels]
-  config = {"widths": widths, "image_size": image_size}
+  features = [variables["params"][level]["conv_1"]["kernel"].shape[-1] for level in levels]
+  config = {"widths": features, "image_size": image_size}
   return "unet", config, variables
 
 
-def variables_from_state_dict(arrays: Mapping[str, np.ndarray]) -> dict:
+def variables_from_state_dict(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Maps upstream's state dict to the variables of the Flax U-Net.
 
   Args:
@@ -66,7 +67,8 @@ def variables_from_state_dict(arrays: Mapping[str, np.ndarray]) -> dict:
     ValueError: a key is missing or unexpected, or an array is not what upstream stores.
   """
   state = state_dict.StateDict(arrays)
-  params, batch_stats = {}, {}
+  params: dict[str, dict[str, Any]] = {}
+  batch_stats: dict[str, dict[str, Any]] = {}
   channels, skips = 3, []
   for source, target in _BLOCKS.items():
     if source.startswith("down"):
@@ -76,13 +78,13 @@ def variables_from_state_dict(arrays: Mapping[str, np.ndarray]) -> dict:
     params[target], batch_stats[target] = {}, {}
     for i in (1, 2):
       conv, norm = (f"{source}.double_conv.{3 * i - n}" for n in (3, 2))
-      width = state.size(f"{conv}.weight")
-      params[target][f"conv_{i}"] = _convolution(state, conv, width, channels, 3, 3)
+      features = state.size(f"{conv}.weight")
+      params[target][f"conv_{i}"] = _convolution(state, conv, features, channels, 3, 3)
       names = ("weight", "bias", "running_mean", "running_var")
-      scale, bias, mean, variance = (state.take(f"{norm}.{name}", width) for name in names)
+      scale, bias, mean, variance = (state.take(f"{norm}.{name}", features) for name in names)
       params[target][f"norm_{i}"] = {"scale": scale, "bias": bias}
       batch_stats[target][f"norm_{i}"] = {"mean": mean, "var": variance}
-      channels = width
+      channels = features
   params["out"] = _convolution(state, "outc.conv", 2, channels, 1, 1)
   state.finish()
   return state_dict.as_float32({"params": params, "batch_stats": batch_stats})

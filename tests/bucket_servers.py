@@ -14,7 +14,7 @@ from ports import free_port
 
 from unseg_jax.storage import places
 
-# Keeps what is put there when the server dies, as a real store does.
+# Keeps its objects when the server dies, as a real store does.
 S3 = """
 import sys
 from moto.server import main

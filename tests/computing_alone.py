@@ -69,7 +69,7 @@ def candidates():
 
 
 def train():
-  """A step of the training, with other backgrounds."""
+  """A step of the training, with copy-paste."""
   import jax
   import numpy as np
 
@@ -121,8 +121,8 @@ def segment():
   segmenter = Segmenter.create(variables, config.train.features, 64)
   picture = np.zeros((40, 50, 3), np.uint8)
   assert segmenter(picture).shape == (40, 50)
-  found = dict(batched.logits(segmenter, [(1, segmenter.views(picture, False))], 2))
-  assert found[1][0].shape == (64, 80)
+  answers = dict(batched.logits(segmenter, [(1, segmenter.views(picture, False))], 2))
+  assert answers[1][0].shape == (64, 80)
 
 
 PROGRAMS = {function.__name__: function for function in (search, candidates, train)}
@@ -141,8 +141,8 @@ def main():
   for name in arguments.names or PROGRAMS:
     PROGRAMS[name]()
     print(f"{name}: computes", flush=True)
-  if arguments.hide and (found := sys.modules.keys() & set(FILE_LIBRARIES)):
-    raise SystemExit(f"imported all the same: {', '.join(found)}")
+  if arguments.hide and (imported := sys.modules.keys() & set(FILE_LIBRARIES)):
+    raise SystemExit(f"imported all the same: {', '.join(imported)}")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jaxtyping
 import pytest
 
 # Before anything imports the package: its signatures, shapes included, are checked at every call.
-jaxtyping.install_import_hook(("unseg_jax", "checkpoints_convert"), "beartype.beartype")
+jaxtyping.install_import_hook(("unseg_jax", "checkpoints_convert"), "signatures.check")
 
 from whole_runs import ROOT, make_config  # noqa: E402
 

@@ -1,10 +1,10 @@
-"""What the tests of the documents share: which there are, and their prose."""
+"""What the tests of the documents share: their list, and their prose."""
 
 import re
 
 from whole_runs import ROOT
 
-WRITTEN = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
+WRITTEN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def document_name(path):

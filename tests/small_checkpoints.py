@@ -7,7 +7,7 @@ from checkpoints_convert import torch_reader
 
 
 def small_checkpoint(**changes):
-  """A DCGAN's state dict as numpy arrays, its keys replaced or (None) removed as told."""
+  """A DCGAN's state dict as numpy arrays, its keys replaced or (None) removed as asked."""
   state_dict = torch_reader.read(GOLDEN / "dcgan.pth")["netG_state_dict"]
   state_dict |= changes
   return {key: array for key, array in state_dict.items() if array is not None}

@@ -195,11 +195,11 @@ def test_killed_while_it_labels_and_while_it_trains_it_comes_to_the_same(
   pipeline.run(config, copied, STAGES)
   assert times == {first.stat().st_mtime_ns}, "the first shard was made again"
   for number in (1, 2):
-    found, expected = (run / "adapt" / f"round-{number}" for run in (copied, adapted))
+    continued, expected = (run / "adapt" / f"round-{number}" for run in (copied, adapted))
     for path in sorted(expected.glob("synthetic-*")):
-      assert (found / path.name).read_bytes() == path.read_bytes()
+      assert (continued / path.name).read_bytes() == path.read_bytes()
     (step, state), (expected_step, expected_state) = map(
-      last_state, (found.parent, expected.parent), [f"round-{number}"] * 2
+      last_state, (continued.parent, expected.parent), [f"round-{number}"] * 2
     )
     assert step == expected_step == 4
     assert_same_weights(state, expected_state)

@@ -39,18 +39,18 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     assert proxy.refused > 0
 
     bucket_servers.move_to(tmp_path / "three", monkeypatch)
-    there = fetched(url, finished)
-    assert_same_result(there, finished)
-    assert whole_files.read_json(there / "metrics.json").keys() == {"synthetic"}
-    assert (there / "report.html").read_text()
+    local = fetched(url, finished)
+    assert_same_result(local, finished)
+    assert whole_files.read_json(local / "metrics.json").keys() == {"synthetic"}
+    assert (local / "report.html").read_text()
 
     example = "unseg_jax/pretrained/example/astronaut_head.png"
     stores.open_store(f"{kind}://bucket").upload(ROOT / example, "photos/a/head.png")
-    predict.predict(url, f"{kind}://bucket/photos", f"{kind}://bucket/found", False)
+    predict.predict(url, f"{kind}://bucket/photos", f"{kind}://bucket/segmented", False)
     names = set(stores.open_store(f"{kind}://bucket").list())
-    assert {"found/a/head_mask.png", "found/predictions.jsonl"} <= names
-    arguments = (url, f"{kind}://bucket/photos", f"{kind}://bucket/found", False)
-    assert predict.predict(*arguments) == 1  # Which refuses what is there already.
+    assert {"segmented/a/head_mask.png", "segmented/predictions.jsonl"} <= names
+    arguments = (url, f"{kind}://bucket/photos", f"{kind}://bucket/segmented", False)
+    assert predict.predict(*arguments) == 1  # Which refuses to replace what exists.
     assert predict.predict(*arguments, resume=True) == 0
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     proxy.close()
@@ -70,8 +70,8 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
       (example / "astronaut_head_mask.png", "data/ECSSD/ground_truth_mask/head.png"),
     ):
       bucket.upload(path, name)
-    there = generators.resolve("s3://bucket/generator.safetensors")
-    assert there.latent_shape == generators.resolve(str(generator)).latent_shape
+    loaded = generators.resolve("s3://bucket/generator.safetensors")
+    assert loaded.latent_shape == generators.resolve(str(generator)).latent_shape
     assert latents.read("s3://bucket/latents.npy", (8,)).shape == (3, 8)
 
     config = evaluate_config.get_config()
@@ -79,10 +79,10 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
     config.data_root = "s3://bucket/data"
     config.evaluate.benchmarks = ("ecssd",)
     masks = "s3://bucket/data/ECSSD/ground_truth_mask"
-    config.evaluate.folders = (("mine", "s3://bucket/data/ECSSD/images", masks, False),)
+    config.evaluate.folders = (("portraits", "s3://bucket/data/ECSSD/images", masks, False),)
     pipeline.run(config, "s3://bucket/scores", pipeline.STAGES)
     scores = whole_files.read_json(places.local("s3://bucket/scores") / "metrics.json")
-    assert scores["mine"] == scores["ecssd"] and scores["mine"]["iou"] > 0.9
+    assert scores["portraits"] == scores["ecssd"] and scores["portraits"]["iou"] > 0.9
     with pytest.raises(FileNotFoundError, match="s3://bucket/photos"):
       predict.predict("pretrained:faces", "s3://bucket/photos/*.png", str(tmp_path / "out"), False)
 
@@ -93,7 +93,7 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
     assert made.read_text() and bucket.entry("pages/run.html").size == made.stat().st_size
 
 
-# Process 1 may be told to die in the middle of the training.
+# Process 1 may be asked to die in the middle of the training.
 TOGETHER = """
 import sys
 import jax
@@ -146,22 +146,22 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
       assert process.returncode == 0, process.stderr
 
     bucket_servers.use("s3", address, tmp_path / "four", monkeypatch)
-    there = fetched(url, finished)
+    local = fetched(url, finished)
     for split in SIZES:
-      assert records(there, split) == records(finished, split)
-    found, expected = (
-      whole_files.read_json(run / "train" / "history.json")["Training"] for run in (there, finished)
+      assert records(local, split) == records(finished, split)
+    history, expected = (
+      whole_files.read_json(run / "train" / "history.json")["Training"] for run in (local, finished)
     )
-    assert found["step"] == expected["step"]
-    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
-    assert (there / "report.html").exists() and (there / "metrics.json").exists()
+    assert history["step"] == expected["step"]
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-3)
+    assert (local / "report.html").exists() and (local / "metrics.json").exists()
 
 
 def fetched(url, finished):
   """A run's local copy, its shards included."""
-  there = places.local(url)
-  places.fetch(there / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
-  return there
+  local = places.local(url)
+  places.fetch(local / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
+  return local
 
 
 @pytest.mark.slow

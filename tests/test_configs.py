@@ -80,20 +80,20 @@ def test_the_machine_decides_what_shipped_configs_compute_in(accelerator, expect
   for name, argument in [*EVERY, ("dcgan_faces", None)]:
     config = get_config(name, argument)
     config.lock()
-    found = default_config.with_types(config)
-    assert (found.generate.dtype, found.train.dtype) == (expected, expected), name
-    assert found.search.dtype == "float32", "everything else hangs on the direction"
+    resolved = default_config.with_types(config)
+    assert (resolved.generate.dtype, resolved.train.dtype) == (expected, expected), name
+    assert resolved.search.dtype == "float32", "everything else hangs on the direction"
 
 
 def test_what_is_chosen_by_hand_stays(monkeypatch):
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
   config = get_config("bigbigan")
   config.generate.dtype, config.search.dtype = "float32", "auto"
-  found = default_config.with_types(config)
-  assert (found.search.dtype, found.generate.dtype) == ("bfloat16", "float32")
+  resolved = default_config.with_types(config)
+  assert (resolved.search.dtype, resolved.generate.dtype) == ("bfloat16", "float32")
 
 
 def test_settings_of_a_generator_of_ones_own_compute_in_float32_everywhere(monkeypatch):
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
-  found = default_config.with_types(default_config.get_config())
-  assert {found.search.dtype, found.generate.dtype, found.train.dtype} == {"float32"}
+  resolved = default_config.with_types(default_config.get_config())
+  assert {resolved.search.dtype, resolved.generate.dtype, resolved.train.dtype} == {"float32"}

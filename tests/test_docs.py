@@ -1,4 +1,4 @@
-"""The documents: their commands run, and what they name is there."""
+"""The documents: their commands run, and what they name exists."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ class Block:
   """A fenced block.
 
   Attributes:
-    file_name: what the reader is told to save it as.
+    file_name: the name under which the reader saves it.
     reason: the comment right before it, if it is not to run.
   """
 

@@ -1,4 +1,4 @@
-"""What the documents name is there: links, files, settings, names and messages."""
+"""What the documents name exists: links, files, settings, names and messages."""
 
 import ast
 import importlib.util
@@ -20,7 +20,7 @@ FROM_JAX = {"RESOURCE_EXHAUSTED"}
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=document_name)
-def test_every_link_and_picture_is_there(document):
+def test_every_link_and_picture_exists(document):
   for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
     file_name, _, heading = target.partition("#")
     if target.startswith(REPOSITORY):
@@ -41,14 +41,14 @@ def anchors(path):
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=document_name)
-def test_every_file_of_the_package_that_is_named_is_there(document):
+def test_every_file_of_the_package_that_is_named_exists(document):
   pattern = r"\b(?:unseg_jax|configs|benchmarks|checkpoints_convert|tests|colab)/[\w/.]+\.\w+"
   for name in set(re.findall(pattern, document.read_text())):
     if "NAME" not in name:
       assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
-def test_the_drawing_names_files_that_are_there_and_says_what_it_shows():
+def test_the_drawing_names_files_that_exist_and_says_what_it_shows():
   drawing = (ROOT / "docs" / "architecture.svg").read_text()
   names = re.findall(r">(\w+/\w+\.py)<", drawing)
   assert len(names) == 7

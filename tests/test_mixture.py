@@ -93,7 +93,7 @@ class TestMixture:
     self, finished, other, config
   ):
     sources = [shards.read(run / "generate", "train") for run in (finished, other)]
-    found = batches.order(sources, [3.0, 1.0], config.train, 7)
+    mixed = batches.order(sources, [3.0, 1.0], config.train, 7)
     again = batches.order(sources, [3.0, 1.0], config.train, 7)
     images = {
       batches._fit(source[i], 64)["image"].tobytes(): number
@@ -101,7 +101,7 @@ class TestMixture:
       for i in range(len(source))
     }
     for t in (0, 3, 50):
-      batch = found[t]
+      batch = mixed[t]
       assert batch["image"].shape == (8, 64, 64, 3) and batch["mask"].shape == (8, 64, 64, 1)
       assert [images[image.tobytes()] for image in batch["image"]].count(1) == 2
       np.testing.assert_array_equal(batch["image"], again[t]["image"])
@@ -160,5 +160,5 @@ class TestRefusal:
 
 
 def test_runs_of_one_name_are_told_apart_by_their_numbers(finished, copied):
-  found = data_sets.find(((str(finished), 1), (str(copied), 2)))
-  assert [data_set.name for data_set in found] == ["tiny 1", "tiny 2"]
+  listed = data_sets.find(((str(finished), 1), (str(copied), 2)))
+  assert [data_set.name for data_set in listed] == ["tiny 1", "tiny 2"]

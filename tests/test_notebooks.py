@@ -106,10 +106,12 @@ def outputs(notebook, name):
 
 def displayed_pictures(notebook, name):
   """The pictures that a cell displayed; each shows something."""
-  found = [decode(data["image/png"]) for data in outputs(notebook, name)[0] if "image/png" in data]
-  assert found, f"the cell {name} displayed no picture"
-  assert all(picture.convert("L").getextrema() != (255, 255) for picture in found)
-  return found
+  pictures = [
+    decode(data["image/png"]) for data in outputs(notebook, name)[0] if "image/png" in data
+  ]
+  assert pictures, f"the cell {name} displayed no picture"
+  assert all(picture.convert("L").getextrema() != (255, 255) for picture in pictures)
+  return pictures
 
 
 def decode(text):
@@ -117,37 +119,37 @@ def decode(text):
 
 
 def assert_taken_along(notebook):
-  """The exported file found, by onnxruntime, the mask that it shows."""
+  """The exported file gives, by onnxruntime, the mask that it shows."""
   displayed_pictures(notebook, "export")
   size, same = re.search(r"onnx, (\d+) kB: ([\d.]+)%", outputs(notebook, "export")[1]).groups()
   assert float(size) > 0 and float(same) > 99
 
 
 def test_the_quickstart_runs_on_any_machine(execute):
-  found = execute(
+  notebook = execute(
     "quickstart.ipynb",
     parameters(
-      REPOSITORY="nowhere",  # The package is there already.
+      REPOSITORY="nowhere",  # The package is installed already.
       WORKDIR="run",
       OVERRIDES=tiny_settings(),
       PICTURE="example:astronaut_head.png",
     ),
     then=MOVE_THE_SLIDER,
   )
-  (direction,) = displayed_pictures(found, "search")
+  (direction,) = displayed_pictures(notebook, "search")
   assert direction.size == (5 * 64, 6 * 64)  # Four shifts and the mask, of six latents.
-  (markup,) = outputs(found, "animation")[0]
+  (markup,) = outputs(notebook, "animation")[0]
   animation = decode(markup["text/html"].partition("base64,")[2].partition('"')[0])
   assert animation.format == "WEBP" and animation.n_frames > 1
-  widgets = found.metadata.widgets[WIDGETS].state.values()
+  widgets = notebook.metadata.widgets[WIDGETS].state.values()
   (view,) = [widget for widget in widgets if widget.model_name == "ImageModel"]
   assert decode(view["buffers"][0]["data"]).size == (6 * 64, 3 * 64)
-  (pairs,) = displayed_pictures(found, "generate")
+  (pairs,) = displayed_pictures(notebook, "generate")
   assert pairs.width == 12 * 66
-  displayed_pictures(found, "curves")
-  displayed_pictures(found, "segment")
-  assert_taken_along(found)
-  (metrics,) = outputs(found, "metrics")[0]
+  displayed_pictures(notebook, "curves")
+  displayed_pictures(notebook, "segment")
+  assert_taken_along(notebook)
+  (metrics,) = outputs(notebook, "metrics")[0]
   assert "IoU" in metrics["text/markdown"] and "synthetic" in metrics["text/markdown"]
 
 
@@ -163,7 +165,7 @@ from checkpoints_convert.variants import Variant
 dcgan.VARIANTS["golden"] = Variant({published!r}, {{}})
 convert.VARIANT_FORMATS["golden"] = "dcgan"
 """
-  found = execute(
+  notebook = execute(
     "unseg_tpu.ipynb",
     register
     + parameters(
@@ -179,13 +181,13 @@ convert.VARIANT_FORMATS["golden"] = "dcgan"
     then=MOVE_THE_SLIDER,
   )
   for name in ("convert", "search", "generate", "curves", "segment"):
-    displayed_pictures(found, name)
-  assert_taken_along(found)
-  assert "golden on 2 x cpu" in outputs(found, "config")[1]
-  assert outputs(found, "search")[1].count("chosen") == 1
+    displayed_pictures(notebook, name)
+  assert_taken_along(notebook)
+  assert "golden on 2 x cpu" in outputs(notebook, "config")[1]
+  assert outputs(notebook, "search")[1].count("chosen") == 1
   for stage in ("search", "generate", "train", "evaluate"):
-    assert "complete, skipped" in outputs(found, f"{stage}-again")[1]
-  ((metrics,),) = [outputs(found, "evaluate-again")[0]]
+    assert "complete, skipped" in outputs(notebook, f"{stage}-again")[1]
+  ((metrics,),) = [outputs(notebook, "evaluate-again")[0]]
   assert "synthetic" in metrics["text/markdown"] and "ecssd" in metrics["text/markdown"]
 
 

@@ -28,10 +28,10 @@ from unseg_jax.segmentation import train
 from unseg_jax.synthesis import shards
 
 bar = progress.bar
-def told(description, total, done=0, **options):
+def announced(description, total, done=0, **options):
   print("bar", description, done, flush=True)
   return bar(description, total, done, **options)
-progress.bar = told
+progress.bar = announced
 
 def kill():
   os.kill(os.getpid(), signal.SIGKILL)
@@ -91,11 +91,11 @@ class TestKilled:
     with pytest.MonkeyPatch.context() as patch:
       bar, started = progress.bar, []
 
-      def told(description, total, done=0, **options):
+      def noted(description, total, done=0, **options):
         started.append((description, done))
         return bar(description, total, done, **options)
 
-      patch.setattr(progress, "bar", told)
+      patch.setattr(progress, "bar", noted)
       pipeline.run(make_config(generator), folder, STAGES)
     bars.append(started)
     assert first_shard.stat().st_mtime_ns == shard_time, "the first shard was made again"

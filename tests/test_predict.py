@@ -13,6 +13,7 @@ from PIL import Image
 from unseg_jax import predict
 from unseg_jax.images import drawing, writing
 from unseg_jax.inference import refinement
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import manifest
 
 FLAGS = flags.FLAGS
@@ -20,18 +21,17 @@ ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to s
 KINDS = ("mask", "cutout", "overlay")
 
 
-class Brightness:
+class Brightness(Segmenter):
   """Stands in for the segmenter: bright is foreground."""
 
   calls = 0
+  device_count = 1
 
   @classmethod
   def restore(cls, folder):
     if not (Path(folder) / "config.json").exists():
       raise FileNotFoundError(f"{folder} is not the workdir of a run")
-    return cls()
-
-  device_count = 1
+    return cls({}, 1, lambda *_: None)
 
   def views(self, image, average):
     type(self).calls += 1

@@ -57,20 +57,20 @@ def masks(folder):
 
 def assert_same(folder, expected):
   assert rows(folder) == rows(expected)
-  found, wanted = masks(folder), masks(expected)
-  assert found.keys() == wanted.keys()
-  for name, mask in found.items():
+  written, wanted = masks(folder), masks(expected)
+  assert written.keys() == wanted.keys()
+  for name, mask in written.items():
     np.testing.assert_array_equal(mask, wanted[name], err_msg=name)
   assert not (folder / manifest.PARTS).exists()
 
 
 def test_the_manifest_has_a_row_for_each_picture_in_order(photos, expected):
-  found = rows(expected)
-  assert [row["input"] for row in found] == sorted(map(str, photos.rglob("*.*")))
-  skipped = [row for row in found if "skipped" in row]
+  manifest_rows = rows(expected)
+  assert [row["input"] for row in manifest_rows] == sorted(map(str, photos.rglob("*.*")))
+  skipped = [row for row in manifest_rows if "skipped" in row]
   assert [row["input"] for row in skipped] == [str(photos / "broken.jpg")]
   assert "its format is not known" in skipped[0]["skipped"]
-  row = next(row for row in found if row["input"].endswith("inner/01.png"))
+  row = next(row for row in manifest_rows if row["input"].endswith("inner/01.png"))
   mask = masks(expected)["inner/01_mask.png"]
   assert row["outputs"] == ["inner/01_mask.png"]
   assert (row["height"], row["width"]) == mask.shape == (64, 64)

@@ -52,7 +52,7 @@ if __name__ == "__main__":
   run_both(*sys.argv[1:3], ["search", "generate", "train"])
 """
 )
-# Started by the environment; the second process may be told to die in the middle of the training.
+# Started by the environment; the second process may be asked to die in the middle of the training.
 TOGETHER = (
   BOTH
   + """
@@ -138,8 +138,8 @@ class TestDevicesAndProcesses:
     assert not whole_files.read_json(folder / "disk" / "train" / "stage.json")["complete"]
 
   def test_find_the_same_direction(self, others, alone):
-    found, expected = (np.load(run / "own/search/direction.npy") for run in (others, alone))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    direction, expected = (np.load(run / "own/search/direction.npy") for run in (others, alone))
+    np.testing.assert_allclose(direction, expected, atol=1e-4)
 
   @pytest.mark.parametrize("split", SPLITS)
   def test_accept_the_same_candidates_with_the_same_pixels(self, others, alone, split):
@@ -158,12 +158,12 @@ class TestDevicesAndProcesses:
 
   @pytest.mark.parametrize("source", ["disk", "fly"])
   def test_train_along_the_same_losses(self, others, alone, source):
-    found, expected = (
+    history, expected = (
       whole_files.read_json(run / source / "train" / "history.json")["Training"]
       for run in (others, alone)
     )
-    assert found["step"] == expected["step"] == list(range(1, STEPS + 1))
-    np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-3)
+    assert history["step"] == expected["step"] == list(range(1, STEPS + 1))
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-3)
 
   def test_finish(self, others, request):
     whole = "2 processes" in request.node.name  # The devices do without evaluation and report.
@@ -180,7 +180,7 @@ import os, signal
 from unseg_jax.runtime import progress
 
 bar = progress.bar
-def told(description, *arguments, **options):
+def watched(description, *arguments, **options):
   made = bar(description, *arguments, **options)
   update, moves = made.update, []
   def counted(n=1):
@@ -190,7 +190,7 @@ def told(description, *arguments, **options):
     return update(n)
   made.update = counted
   return made
-progress.bar = told
+progress.bar = watched
 """
 
 

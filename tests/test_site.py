@@ -52,8 +52,8 @@ class Page(html.parser.HTMLParser):
 
 def loaded_by_style(text):
   """The addresses that a style sheet loads."""
-  found = re.findall(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", text)
-  return [url or imported for url, imported in found]
+  addresses = re.findall(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", text)
+  return [url or imported for url, imported in addresses]
 
 
 def test_the_site_asks_no_other_host(site):
@@ -84,7 +84,7 @@ def test_the_api_pages_have_every_module_and_their_functions_with_arguments(site
   direction = " ".join(" ".join(Page(site / "api" / "direction.html").texts).split())
   assert "unseg_jax.direction.search.search" in ids
   assert "receives state.msgpack as the search goes." in direction
-  for argument in ("generator : Generator", "key : Array", "folder : Path"):
+  for argument in ("generator : Generator", "key : Key [ Array", "folder : Path"):
     assert argument in direction
 
 

@@ -41,12 +41,12 @@ def contents(folder):
 
 def records(folder, split):
   """The serialised records of a split, in order."""
-  found = []
+  serialised = []
   for path in sorted((folder / "generate").glob(f"synthetic-{split}.array_record-*")):
     reader = array_record_module.ArrayRecordReader(str(path))
-    found += reader.read_all()
+    serialised += reader.read_all()
     reader.close()
-  return found
+  return serialised
 
 
 def last_state(folder, stage="train"):

@@ -1,6 +1,8 @@
 """What all experiments share: every setting, with the paper's values (arXiv 2105.08127)."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import ml_collections
 
@@ -10,17 +12,29 @@ from unseg_jax.artifacts.renamed_settings import announce
 AUTO = "auto"
 
 
+_renamed = functools.partial(announce, "train")
+
+
 class TrainConfig(ml_collections.ConfigDict):
   """`config.train`, whose settings can also be read and set by their former names."""
 
-  def __getitem__(self, key):
-    return super().__getitem__(announce("train", key))
+  def __getitem__(self, key: str) -> Any:
+    return super().__getitem__(_renamed(key))
 
-  def __setitem__(self, key, value):
-    super().__setitem__(announce("train", key), value)
+  def __setitem__(self, key: str, value: Any) -> None:
+    super().__setitem__(_renamed(key), value)
 
-  def __contains__(self, key):
-    return super().__contains__(announce("train", key))
+  def __contains__(self, key: object) -> bool:
+    return super().__contains__(_renamed(key))
+
+  def get_type(self, key: str) -> type:
+    """The type of a setting; command lines ask for it before they set one."""
+    return super().get_type(_renamed(key))
+
+  def update(self, *settings: Mapping[str, Any], **more: Any) -> None:
+    """Sets several settings."""
+    for each in (*settings, more):
+      super().update({_renamed(key): value for key, value in each.items()})
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -31,7 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator = ""
   # What the generator leaves to choose when it is loaded, such as a truncation.
   config.generator_options = ml_collections.ConfigDict()
-  config.convert_command = ""  # Makes the generator's file; told to whoever lacks it.
+  config.convert_command = ""  # Makes the generator's file; an error names it if that is missing.
   config.seed = 0
   # A run's workdir, or a converted U-Net, to evaluate in place of training one.
   config.segmenter = ""
@@ -69,7 +83,7 @@ def get_config() -> ml_collections.ConfigDict:
   generate.chunk = 64  # Candidates that a device computes at a time.
   generate.shard_candidates = 16_384
 
-  config.train = train = ml_collections.ConfigDict()
+  config.train = train = TrainConfig()
   train.features = (64, 128, 256, 512, 512)
   train.image_size = 128
   train.steps = 18_000
@@ -162,7 +176,7 @@ def choose(variant: str, known: Sequence[str]) -> str:
   """Returns the variant that a config was asked for, as in `--config=configs/FILE.py:VARIANT`.
 
   Raises:
-    ValueError: there is no such variant.
+    ValueError: the variant is unknown.
   """
   if variant not in known:
     raise ValueError(f"config variant {variant!r}: expected one of {', '.join(known)}")

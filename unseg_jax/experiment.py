@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import ml_collections
@@ -49,13 +49,13 @@ class Run:
     if not self.data_sets:
       return {evaluate.SYNTHETIC: shards.read(self.workdir / "generate", split)}
     return {
-      f"{evaluate.SYNTHETIC} {found.name}": shards.read(found.folder, split)
-      for found in self.data_sets
+      f"{evaluate.SYNTHETIC} {data_set.name}": shards.read(data_set.folder, split)
+      for data_set in self.data_sets
     }
 
   def weights(self) -> list[float]:
     """The weights of these data sets, in their order."""
-    return [found.weight for found in self.data_sets] or [1.0]
+    return [data_set.weight for data_set in self.data_sets] or [1.0]
 
 
 def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
@@ -67,17 +67,17 @@ def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
 
   Raises:
     ValueError, FileNotFoundError, ImportError: a setting makes no sense, or a file, a folder or a
-      package is not there.
+      package is missing.
   """
-  found, generator, pictures = data_sets.find(config.train.data_sets), None, None
-  if not found:
+  others, generator, pictures = data_sets.find(config.train.data_sets), None, None
+  if not others:
     _check_generator(config)
     search.check_config(config.search)
     generate.check_config(config.generate, config.search.directions)
   step.check_config(config.train)
   if config.adapt.images:
     adapt.check_config(config.adapt)
-    if not found and generate.on_the_fly(config.generate):
+    if not others and generate.on_the_fly(config.generate):
       raise ValueError(
         f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "
         "set config.generate.num_images.train to how many"
@@ -85,9 +85,9 @@ def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
     pictures = unlabelled.open_pictures(config.adapt.images, config.data_root)
   check_evaluation(config)
   contents.find_pictures(config.report.pictures)
-  if not found:
+  if not others:
     generator = generators.resolve(config.generator, config.generator_options.to_dict())
-  return Run(config, directory, generator, found, pictures)
+  return Run(config, directory, generator, others, pictures)
 
 
 def _check_generator(config: ml_collections.ConfigDict) -> None:
@@ -103,7 +103,7 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
     )
 
 
-def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, Collection[evaluate.Pair]]:
+def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, evaluate.Pairs]:
   """Raises for settings of the evaluation that would fail late; returns the data sets."""
   settings = config.evaluate
   if settings.batch_size < 1:

@@ -1,6 +1,6 @@
 """Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`.
 
-A config is found where its path leads; without a checkout, `configs/NAME.py` is the package's own.
+A config is a file; without a checkout, `configs/NAME.py` is the package's own.
 """
 
 import importlib.util
@@ -26,7 +26,9 @@ def find_config(path: str) -> str:
   """
   name, colon, variant = path.partition(":")
   package = importlib.util.find_spec("unseg_jax.configs")
-  if Path(name).exists() or Path(name).parent != Path("configs") or package is None:
+  if Path(name).exists() or Path(name).parent != Path("configs"):
+    return path
+  if package is None or package.origin is None:
     return path
   return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
 
@@ -59,11 +61,12 @@ def main(argv: list[str]) -> None:
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption
   from unseg_jax.segmentation import curves
+  from unseg_jax.stages import STAGES
   from unseg_jax.synthesis import generate
 
   config = _CONFIG.value
   directory = _WORKDIR.value or Path("runs") / config.name
-  stages = pipeline.STAGES if _STAGES.value is None else _STAGES.value
+  stages = list(STAGES) if _STAGES.value is None else _STAGES.value
   try:
     process_flags.start()
     parallel.keep_compiled()

@@ -1,10 +1,10 @@
-"""The stages in order, each skipped when its result is already there.
+"""The stages in order, each skipped when its result is complete already.
 
 config -> generator -> direction -> (image, mask) records -> segmenter -> metrics, report.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 import ml_collections
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def run(
   config: ml_collections.ConfigDict,
   directory: Path | str,
-  stages: Sequence[str],
+  stages: Collection[str],
   repair: bool = False,
 ) -> None:
   """Runs the stages of an experiment.
@@ -52,7 +52,7 @@ def run(
     stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
       those that they build on.
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
-      All of these are found before any work is done.
+      All of these are raised before any work is done.
   """
   config = default_config.with_types(config)
   stages = select(stages, config)
@@ -105,7 +105,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
     directory: receives `metrics.json`, `metrics.md` and `metrics.txt`.
 
   Raises:
-    ValueError, FileNotFoundError: the segmenter or a data set is not there, or no data set is
+    ValueError, FileNotFoundError: the segmenter or a data set is missing, or no data set is
       listed.
   """
   data_sets = experiment.check_evaluation(config)

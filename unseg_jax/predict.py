@@ -50,7 +50,7 @@ from unseg_jax.prediction.run import Job, segment
 from unseg_jax.runtime import parallel, preemption, process_flags, progress
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.storage import places
-from unseg_jax.storage.file_trees import FileTree
+from unseg_jax.storage.file_trees import open_tree
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
@@ -77,7 +77,7 @@ RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these
 
 
 def command(argv: Sequence[str]) -> int:
-  """Joins the other processes, if there are any, and runs `main`."""
+  """Joins the other processes of the command, if any, and runs `main`."""
   try:
     process_flags.start()
   except ValueError as error:
@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     with preemption.watch():
       return predict(
         SEGMENTER.value,
-        INPUT.value,
+        flags.FLAGS.input,  # Marked as required, which its own value does not know.
         OUTPUT.value,
         OVERWRITE.value,
         refine=REFINE.value,
@@ -137,29 +137,29 @@ def predict(
     output: the folder to write to, or its URL, made if it is missing; gets the folders that are
       inside the one that `pattern` names. If it is inside that one itself, it is not searched for
       pictures.
-    overwrite: whether to replace files that are there already.
+    overwrite: whether to replace files that exist already.
     refine: one of `refinement.METHODS`, for the masks.
     average: whether to average over several views of each picture; see `Segmenter.views`.
     background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
     animate: whether to write an animation, too.
     kinds: which of `outputs.KINDS` to write.
     resume: whether to skip what the manifest says was made with the same settings, and to replace
-      what is there besides.
+      all other files.
 
   Returns:
-    The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs are
-    there already. Each such picture is named on stderr.
+    The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs exist
+    already. Each such picture is named on stderr.
 
   Raises:
-    FileNotFoundError: there are no pictures, or there is no segmenter.
+    FileNotFoundError: no pictures match, or there is no segmenter.
     ImportError: what the refinement or a URL needs is not installed.
     ValueError: two pictures have the same folder and stem, an output would replace a picture or
-      become one of the next run's, there is no such refinement or output, or `background` is
+      become one of the next run's, a refinement or an output is unknown, or `background` is
       neither.
     OSError: a folder cannot be searched, or the outputs cannot be written.
     preemption.Preempted: the command was asked to leave; what was made is in the manifest.
   """
-  tree = FileTree.open(output)
+  tree = open_tree(output)
   refinement.check_method(refine)
   background_read = None if background is None else outputs.read_background(background)
   encoders = outputs.encoders(kinds, background_read, animate)
@@ -174,18 +174,18 @@ def predict(
   if parallel.is_primary():
     manifest.fold(tree)
   barrier("the manifest is in order")
-  own = [pictures[number] for number in parallel.own_numbers(len(pictures))]
+  own = [pictures[index] for index in parallel.own_indices(len(pictures))]
   wanted = {picture: [picture.target + ending for ending in encoders] for picture in own}
-  there = set()
+  existing = set()
   if resume or not overwrite:
-    there = tree.there({name for names in wanted.values() for name in names})
+    existing = tree.existing({name for names in wanted.values() for name in names})
   todo, made, refused = [], 0, []
   for picture, names in wanted.items():
-    found = [name for name in names if name in there]
-    if resume and found == names and known.get(picture.source, {}).get("made by") == settings:
+    kept = [name for name in names if name in existing]
+    if resume and kept == names and known.get(picture.source, {}).get("made by") == settings:
       made += 1
-    elif found and not (overwrite or resume):
-      outputs_there = ", ".join(map(tree.where, found))
+    elif kept and not (overwrite or resume):
+      outputs_there = ", ".join(map(tree.where, kept))
       refused.append(
         f"{picture.source}, as there is already {outputs_there}; --overwrite replaces what is "
         "there, and --resume goes on with a run that was stopped."

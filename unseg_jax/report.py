@@ -5,7 +5,7 @@ r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
 The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
 page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
-theme, and fits a phone. A page that is there already is replaced, whole or not at all.
+theme, and fits a phone. A page that exists already is replaced, whole or not at all.
 
 The exit status is 1 if anything went wrong, and stderr says what.
 """
@@ -42,15 +42,15 @@ def make(runs: Sequence[str], output: str | None) -> Path:
       comparison.html in the current folder for several.
 
   Raises:
-    FileNotFoundError, ValueError: there is no run, one is no workdir, is damaged or given twice,
-      its pictures are not there, or `output` is no name of a page. The page is not touched.
+    FileNotFoundError, ValueError: no run is given, one is no workdir, is damaged or given twice,
+      its pictures are missing, or `output` is no name of a page. The page is not touched.
     OSError: the page cannot be written.
   """
   if not runs:
     raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
   directory, *others = (places.local(os.path.expanduser(run)) for run in runs)
   default = "comparison.html" if others else directory / "report.html"
-  if places.is_url(output or ""):
+  if output and places.is_url(output):
     folder, _, name = output.rpartition("/")
     path = places.local(folder) / name
   else:

@@ -1,4 +1,4 @@
-"""The stages: which there are, what each runs, what it builds on and what it remembers.
+"""The stages: their names and order, what each runs, what it builds on and what it remembers.
 
 A config leaves stages out: those that make a data set where it trains on those of other runs, and
 the adaptation unless it names pictures.
@@ -16,13 +16,16 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.adaptation import adapt
+from unseg_jax.array_types import Float, Key
 from unseg_jax.direction import previews, restarts, results, search
 from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import Run
+from unseg_jax.generators import Generator
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.reporting import contents, report, tables
 from unseg_jax.runtime import parallel, progress
 from unseg_jax.segmentation import batches, data_sets, train
+from unseg_jax.segmentation.step import Batch, TrainState
 from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import candidates, generate, on_the_fly, shards
 
@@ -48,22 +51,22 @@ def stages_of(config: ml_collections.ConfigDict) -> list[str]:
   return [stage for stage in STAGES if stage not in left_out]
 
 
-def select(stages: Sequence[str], config: ml_collections.ConfigDict) -> list[str]:
-  """Returns the stages to run; raises a ValueError where one of them is not there to run."""
-  there = stages_of(config)
+def select(stages: Collection[str], config: ml_collections.ConfigDict) -> list[str]:
+  """Returns the stages to run; raises a ValueError where the config leaves one of them out."""
+  known = stages_of(config)
   if unknown := set(stages) - set(STAGES):
-    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(there)}")
+    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(known)}")
   if not stages:
-    raise ValueError(f"no stages to run; expected some of {','.join(there)}")
+    raise ValueError(f"no stages to run; expected some of {','.join(known)}")
   if set(stages) == set(STAGES):
     if config.train.data_sets:
       log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
-    return there
+    return known
   for stage in stages:
-    if stage not in there:
+    if stage not in known:
       raise ValueError(
         f"there is no stage {stage} to run, as {WHY_LEFT_OUT[stage]}; expected some of "
-        f"{','.join(there)}"
+        f"{','.join(known)}"
       )
   return list(stages)
 
@@ -74,7 +77,7 @@ def needed(stage: str, config: ml_collections.ConfigDict) -> list[str]:
   return [name for name in names[: names.index(stage)] if name not in DERIVED]
 
 
-def stream_key(this: Run, stage: str) -> jax.Array:
+def stream_key(this: Run, stage: str) -> Key[jax.Array, ""]:
   """The PRNG key of a stage's named stream."""
   return jax.random.fold_in(jax.random.key(this.config.seed), list(STAGES).index(stage))
 
@@ -88,7 +91,7 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
   del config["search"]["microbatch"]
   if config["generate"]["rule"] != "std":
     del config["generate"]["chunk"]
-  # What is off is not remembered: workdirs from before there was such a setting are continued.
+  # What is off is not remembered: workdirs of versions without the setting are continued.
   if not config["train"]["copy_paste"]["share"]:
     del config["train"]["copy_paste"]
   del config["train"]["data_sets"]
@@ -109,31 +112,37 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
 
 def _search(this: Run, folder: Path) -> None:
   settings, key = this.config.generate, stream_key(this, "search")
-  found = search.search(this.generator, this.config.search, key, folder)
+  outcome = search.search(_generator(this), this.config.search, key, folder)
   if not parallel.is_primary():
     return
   # Latents that the search has not seen.
   picture_key, ranking_key = (jax.random.fold_in(key, number) for number in (1, 2))
   make_masks = functools.partial(candidates.make_masks, config=settings)
-  drawing = previews.prepare(this.generator, picture_key, make_masks, settings.shift)
+  drawing = previews.prepare(_generator(this), picture_key, make_masks, settings.shift)
   kept = 0
-  if len(found.directions) > 1:
-    judge = candidates.first_masks(this.generator, settings, ranking_key, restarts.CANDIDATES)
-    scores = restarts.scores(found, judge)
+  if len(outcome.directions) > 1:
+    judge = candidates.first_masks(_generator(this), settings, ranking_key, restarts.CANDIDATES)
+    scores = restarts.scores(outcome, judge)
     kept = restarts.best(scores)
-    print(tables.restarts_table(results.write_restarts(found, scores, kept, drawing, folder)))
-  picture = results.write(found, kept, drawing, folder)
-  this.events.curves("search", found.history(kept))
+    print(tables.restarts_table(results.write_restarts(outcome, scores, kept, drawing, folder)))
+  picture = results.write(outcome, kept, drawing, folder)
+  this.events.curves("search", outcome.history(kept))
   this.events.picture("search/direction", picture)
 
 
-def _directions(this: Run) -> np.ndarray:
+def _generator(this: Run) -> Generator:
+  """The generator, which a config lacks only where it leaves out the stages that need it."""
+  assert this.generator
+  return this.generator
+
+
+def _directions(this: Run) -> Float[np.ndarray, "k ..."]:
   return results.read(this.workdir / "search")
 
 
 def _generate(this: Run, folder: Path) -> None:
   acceptance = generate.generate(
-    this.generator, this.config.generate, _directions(this), stream_key(this, "generate"), folder
+    _generator(this), this.config.generate, _directions(this), stream_key(this, "generate"), folder
   )
   if not parallel.is_primary():
     return
@@ -146,6 +155,7 @@ def _generate(this: Run, folder: Path) -> None:
 
 def _train(this: Run, folder: Path) -> None:
   config, key = this.config, stream_key(this, "train")
+  pairs: Callable[[TrainState], Iterator[Batch]]
   if this.generator and generate.on_the_fly(config.generate):
     stream = generate.split_key(stream_key(this, "generate"), "train")
     pairs = functools.partial(on_the_fly.batches, this.generator, _directions(this), config, stream)
@@ -170,7 +180,7 @@ def _validation(this: Run) -> Callable[[Mapping[str, Any]], dict[str, float]]:
 
 def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
   """This process's share of a split."""
-  return shards.pairs(source, parallel.own_numbers(len(source)))
+  return shards.pairs(source, parallel.own_indices(len(source)))
 
 
 def _log_curves(this: Run, name: str, folder: Path) -> None:
@@ -182,6 +192,7 @@ def _log_curves(this: Run, name: str, folder: Path) -> None:
 def _adapt(this: Run, folder: Path) -> None:
   sources = list(this.sources("train").values())
   before = Segmenter.restore(this.workdir, adapted=False)
+  assert this.pictures  # Otherwise the config leaves this stage out.
   adapt.adapt(
     this.config,
     before,
@@ -218,18 +229,19 @@ def _evaluate(this: Run, folder: Path) -> None:
 def evaluate_real(
   config: ml_collections.ConfigDict,
   segmenters: dict[str, Segmenter],
-  data_sets: dict[str, Collection[evaluate.Pair]],
+  data_sets: dict[str, evaluate.Pairs],
 ) -> tuple[Scores, dict[str, Scores]]:
   """Returns the scores, and for each data set those of the answers that look at no picture."""
-  scores, beside = {}, {}
+  scores: Scores = {}
+  beside: dict[str, Scores] = {}
   for name, pairs in data_sets.items():
     for suffix, segmenter in segmenters.items():
       counted = progress.counted(f"evaluate {name}{suffix}", pairs)
       # What looks at no picture says the same whichever segmenter stands beside it.
       others = {} if name in beside else baselines.BASELINES
-      found = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
-      scores[name + suffix] = found.pop(evaluate.SEGMENTER)
-      beside.setdefault(name, found)
+      compared = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
+      scores[name + suffix] = compared.pop(evaluate.SEGMENTER)
+      beside.setdefault(name, compared)
   return scores, beside
 
 
@@ -264,8 +276,8 @@ def write_scores(
 def _report(this: Run, folder: Path) -> None:
   settings = this.config.report
   listed = contents.find_pictures(settings.pictures)
-  found = contents.collect(this.workdir, listed, settings.samples)
-  report.write(found, this.workdir / "report.html")
+  collected = contents.collect(this.workdir, listed, settings.samples)
+  report.write(collected, this.workdir / "report.html")
   print(f"report: {places.in_urls(str(this.workdir / 'report.html'))}")
 
 

@@ -231,7 +231,7 @@ def load(name: str) -> generators.Generator:
 
 def _gathers(settings: ml_collections.ConfigDict) -> bool:
   """Whether training takes backgrounds from the whole batch, wherever its parts are."""
-  return settings.share > 0 and bool(set(copy_paste.OF_OTHERS) & set(settings.kinds))
+  return settings.share > 0 and bool(set(copy_paste.FROM_OTHER_PAIRS) & set(settings.kinds))
 
 
 def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:

@@ -12,18 +12,17 @@ from unseg_jax.inference.segmenter import SCALES, Segmenter
   [((5, 5), [0]), ((5, 6), [0, 1]), ((5, 10), [0, 5]), ((13, 5), [0, 4, 8]), ((1, 3), [0, 1, 2])],
 )
 def test_squares_cover_a_picture_evenly_along_its_longer_side(shape, starts):
-  mask = np.arange(np.prod(shape)).reshape(shape)
-  image = np.repeat(mask[..., None], 3, axis=2)
-  side = min(shape)
-  found = list(adapt.squares(image, mask))
+  numbers = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+  image, mask, side = np.repeat(numbers[..., None], 3, axis=2), numbers % 3 == 0, min(shape)
+  squares = list(adapt.squares(image, mask))
   expected = [
-    mask[start : start + side, :side] if shape[0] > side else mask[:side, start : start + side]
+    numbers[start : start + side, :side] if shape[0] > side else numbers[:side, start:][:, :side]
     for start in starts
   ]
-  np.testing.assert_array_equal([part for _, part in found], expected)
-  for square, part in found:
-    np.testing.assert_array_equal(square, np.repeat(part[..., None], 3, axis=2))
-  assert set(np.concatenate([part.ravel() for _, part in found])) == set(mask.ravel())
+  for (square, part), cut in zip(squares, expected, strict=True):
+    np.testing.assert_array_equal(square, np.repeat(cut[..., None], 3, axis=2))
+    np.testing.assert_array_equal(part, cut % 3 == 0)
+  assert set(np.concatenate([cut.ravel() for cut in expected])) == set(numbers.ravel())
 
 
 def test_confidence_is_1_where_a_segmenter_is_certain_and_0_where_it_guesses():

@@ -30,15 +30,15 @@ def small_generator(**changes):
 def test_a_generator_file_gives_back_what_was_saved(tmp_path):
   saved = small_generator()
   generator_files.save_generator(tmp_path / "new_folder" / "a.safetensors", saved)
-  found = generator_files.read_generator(tmp_path / "new_folder" / "a.safetensors")
-  assert (found.architecture, found.config, found.source_sha256) == (
+  restored = generator_files.read_generator(tmp_path / "new_folder" / "a.safetensors")
+  assert (restored.architecture, restored.config, restored.source_sha256) == (
     saved.architecture,
     saved.config,
     saved.source_sha256,
   )
-  assert jax.tree.structure(found.variables) == jax.tree.structure(saved.variables)
+  assert jax.tree.structure(restored.variables) == jax.tree.structure(saved.variables)
   for got, expected in zip(
-    jax.tree.leaves(found.variables), jax.tree.leaves(saved.variables), strict=True
+    jax.tree.leaves(restored.variables), jax.tree.leaves(saved.variables), strict=True
   ):
     assert (got.dtype, got.shape) == (expected.dtype, expected.shape)
     np.testing.assert_array_equal(got, expected)

@@ -53,7 +53,7 @@ def test_the_command_converts_a_generator_that_makes_the_same_pictures(tmp_path)
   assert file.source_sha256 == hashlib.sha256((GOLDEN / "dcgan.pth").read_bytes()).hexdigest()
   assert Image.open(sheet).size == (2 * 64, 3 * 64)
 
-  # Converting again, in another process, gives the same bytes; but only where told to overwrite.
+  # Converting again, in another process, gives the same bytes; but only with --overwrite.
   with pytest.raises(FileExistsError, match=r"small\.safetensors exists already.*--overwrite"):
     convert.convert_file(GOLDEN / "dcgan.pth", path, "dcgan")
   first, first_sheet = path.read_bytes(), sheet.read_bytes()
@@ -251,9 +251,9 @@ def test_a_lightning_checkpoint_is_converted(tmp_path):
     output = tmp_path / f"{i}.safetensors"
     convert.convert_file(tmp_path / "a.ckpt", output, "dcgan")
     expected = dcgan.convert(small_checkpoint(), {})
-    found = generator_files.read_generator(output)
-    assert found.config == expected[1]
-    jax.tree.map(np.testing.assert_array_equal, found.variables, expected[2])
+    file = generator_files.read_generator(output)
+    assert file.config == expected[1]
+    jax.tree.map(np.testing.assert_array_equal, file.variables, expected[2])
 
 
 def test_a_lightning_checkpoint_without_a_prefix_is_converted(tmp_path):

@@ -95,17 +95,17 @@ def test_a_published_pickle_converts_like_its_state_dict(tmp_path, nvidia, proto
     "training_set_kwargs": nvidia.EasyDict(path="cats.zip", resolution=64),
     "augment_pipe": make_network({"a": np.ones(1, np.float32)}),
   }
-  found = nvidia_reader.read(write(tmp_path / "cats.pkl", content, protocol))
-  assert list(found["G_ema"]) == list(network.state_dict())
-  assert found["G_ema"].keys() == arrays.keys()
+  checkpoint = nvidia_reader.read(write(tmp_path / "cats.pkl", content, protocol))
+  assert list(checkpoint["G_ema"]) == list(network.state_dict())
+  assert checkpoint["G_ema"].keys() == arrays.keys()
   for key, array in arrays.items():
-    assert isinstance(found["G_ema"][key], np.ndarray)
-    np.testing.assert_array_equal(found["G_ema"][key], array)
-  assert found["attributes"]["z_dim"] == 32
-  assert found["attributes"]["mapping.fc3.bias_gain"] == 0.01
-  assert found["attributes"]["synthesis.b8.conv0.act_gain"] == pytest.approx(2**0.5)
+    assert isinstance(checkpoint["G_ema"][key], np.ndarray)
+    np.testing.assert_array_equal(checkpoint["G_ema"][key], array)
+  assert checkpoint["attributes"]["z_dim"] == 32
+  assert checkpoint["attributes"]["mapping.fc3.bias_gain"] == 0.01
+  assert checkpoint["attributes"]["synthesis.b8.conv0.act_gain"] == pytest.approx(2**0.5)
 
-  architecture, config, variables = stylegan2.convert(found, {})
+  architecture, config, variables = stylegan2.convert(checkpoint, {})
   expected = stylegan2.convert(arrays, {})
   assert (architecture, config) == expected[:2]
   found_kernel = variables["params"]["synthesis"]["block_8"]["conv_0"]["kernel"]
@@ -129,12 +129,12 @@ def test_tensors_of_every_layout_are_read(tmp_path, nvidia):
   network.shape, network.device = torch.Size((1, 2)), torch.device("cpu")
   network.array, network.count = np.arange(3), np.int32(-5)
   network.parts = {1, 2}
-  found = nvidia_reader.read(write(tmp_path / "a.pkl", {"G_ema": network}))
-  assert found["G_ema"].keys() == tensors.keys()
+  checkpoint = nvidia_reader.read(write(tmp_path / "a.pkl", {"G_ema": network}))
+  assert checkpoint["G_ema"].keys() == tensors.keys()
   for name, tensor in tensors.items():
-    np.testing.assert_array_equal(found["G_ema"][name], tensor.float(), strict=False)
-    assert found["G_ema"][name].shape == tensor.shape
-  assert found["attributes"]["count"] == -5
+    np.testing.assert_array_equal(checkpoint["G_ema"][name], tensor.float(), strict=False)
+    assert checkpoint["G_ema"][name].shape == tensor.shape
+  assert checkpoint["attributes"]["count"] == -5
 
 
 def test_the_source_in_a_pickle_is_not_run(tmp_path, nvidia):

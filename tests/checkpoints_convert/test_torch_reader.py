@@ -21,11 +21,11 @@ def test_both_of_pytorchs_file_formats_are_read(tmp_path, is_zip):
     "step": 7,
   }
   torch.save(saved, path, _use_new_zipfile_serialization=is_zip)
-  found = torch_reader.read(path)
-  assert found["step"] == 7
-  assert type(found["state_dict"]["half"]) is np.ndarray
-  np.testing.assert_array_equal(found["state_dict"]["half"], [1.5])
-  np.testing.assert_array_equal(found["state_dict"]["view"], [0, 1, 0])
+  checkpoint = torch_reader.read(path)
+  assert checkpoint["step"] == 7
+  assert type(checkpoint["state_dict"]["half"]) is np.ndarray
+  np.testing.assert_array_equal(checkpoint["state_dict"]["half"], [1.5])
+  np.testing.assert_array_equal(checkpoint["state_dict"]["view"], [0, 1, 0])
 
 
 class _Malicious:

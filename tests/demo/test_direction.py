@@ -102,7 +102,7 @@ def test_snapshots_lead_from_a_random_start_to_the_direction(search):
   np.testing.assert_array_equal(passed[-1].drawn.masks, drawn.masks)
   losses = search_history.curves(search.workdir)
   assert len(losses) == 4 and all(len(values) == 6 for _, values in losses.values())
-  text = html.found(search, losses, passed)
+  text = html.search_history(search, losses, passed)
   assert "the random start" in text and "step 6" in text and "light outside_circle" in text
   assert text.count("<img") == 4 and "<svg" in text
 
@@ -111,7 +111,7 @@ def test_a_search_of_an_older_version_says_that_it_kept_no_snapshots(runs, tmp_p
   shutil.copytree(runs / "whole", tmp_path / "run")
   (tmp_path / "run" / "search" / "snapshots.npz").unlink()
   search = direction.open_search(tmp_path / "run")
-  text = html.found(
+  text = html.search_history(
     search, search_history.curves(search.workdir), search_history.snapshots(search, 0)
   )
   assert "kept no pictures of its way" in text and "<svg" in text

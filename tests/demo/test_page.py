@@ -39,7 +39,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, served):
-  """The function that opens the page, at a width; whatever goes wrong there fails the test."""
+  """The function that opens the page, at a width; whatever goes wrong on it fails the test."""
   with contextlib.ExitStack() as stack:
     wrong = []
 
@@ -119,8 +119,8 @@ def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, widt
   with page.expect_download() as download:
     page.locator("#files a[download='astronaut_head_mask.png']").click()
   download.value.save_as(tmp_path / "mask.png")
-  found = reading.read_mask(tmp_path / "mask.png")
-  assert (found == (probability > 0.9)).mean() > 0.999
+  mask = reading.read_mask(tmp_path / "mask.png")
+  assert (mask == (probability > 0.9)).mean() > 0.999
   assert page.locator("#files a[download]").count() == 4
 
 
@@ -129,13 +129,13 @@ def test_the_shift_moves_pixels_and_verdicts_at_once(visit, width):
   page = visit(width)
   page.get_by_role("tab", name="The direction").click()
   page.locator("#latents .latent").first.wait_for()
-  there = picture(page, "Latent 1: light")
+  before = picture(page, "Latent 1: light")
   verdict = page.locator("#latents .verdict").first.inner_text()
   lead = page.locator("#latents .lead").inner_text()
   move_slider(page, "#shift", 0)
   assert "at a shift of 0.0" in text_after(page, "#latents .lead", lead)
   assert (picture(page, "Latent 1: light") == picture(page, "Latent 1: as drawn")).all()
-  assert (picture(page, "Latent 1: light") != there).any()
+  assert (picture(page, "Latent 1: light") != before).any()
   still = page.locator("#latents .verdict").first.inner_text()
   assert "area" in still and "area" not in verdict
   assert not picture(page, "Latent 1: mask").any()
@@ -196,9 +196,9 @@ def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph
   page = visit()
   send(page, photograph)
   assert picture(page, "Mask of your picture").any()
-  (there,) = (each for each in held() if each.name == photograph.stem)
+  (kept,) = (each for each in held() if each.name == photograph.stem)
   page.close()
-  wait_until(lambda: all(each is not there for each in held()), "the picture is still there")
+  wait_until(lambda: all(each is not kept for each in held()), "the picture is still kept")
 
 
 @pytest.mark.slow

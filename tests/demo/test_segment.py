@@ -65,9 +65,9 @@ def test_a_threshold_keeps_the_order_of_probabilities_and_their_ends():
 def test_averaging_and_refinement_are_those_of_the_command(photograph):
   image, restored = reading.read_picture(photograph), Segmenter.restore("pretrained:faces")
   for average, refine in ((True, "none"), (False, "guided"), (True, "grabcut")):
-    found = picture.segment(photograph, runs_lib.SHIPPED, average, refine)
+    segmented = picture.segment(photograph, runs_lib.SHIPPED, average, refine)
     expected = refinement.refine(restored(image, average), image, refine)
-    np.testing.assert_array_equal(found.probability, expected)
+    np.testing.assert_array_equal(segmented.probability, expected)
 
 
 def test_the_composite_is_on_the_chosen_picture(segmented):
@@ -106,10 +106,12 @@ def test_segmenters_are_the_one_that_ships_trained_runs_and_files(runs, generato
   Segmenter.restore("pretrained:faces").save(folder / "converted.safetensors")
   (folder / "exported.onnx").write_bytes(b"")
   names = ["converted.safetensors", "exported.onnx", "whole"]
-  found = runs_lib.segmenters(folder)
-  assert found[0] == "pretrained:faces"
-  assert sorted(found[1:]) == [str(folder / name) for name in names]
-  assert [runs_lib.label(choice) for choice in found[1:]] == [_name(choice) for choice in found[1:]]
+  choices = runs_lib.segmenters(folder)
+  assert choices[0] == "pretrained:faces"
+  assert sorted(choices[1:]) == [str(folder / name) for name in names]
+  assert [runs_lib.label(choice) for choice in choices[1:]] == [
+    _name(choice) for choice in choices[1:]
+  ]
 
 
 def test_a_run_that_was_trained_anew_is_restored_anew(runs, tmp_path):

@@ -187,7 +187,7 @@ def test_when_visitors_have_gone_nothing_of_their_pictures_is_held(served, noise
   for _ in range(3):
     with concurrent.futures.ThreadPoolExecutor(20) as visitors:
       list(visitors.map(lambda _: ask(served.local_url, noise), range(20)))
-    wait_until(lambda: set(served.state_holder.session_data) <= others, "a session is still there")
+    wait_until(lambda: set(served.state_holder.session_data) <= others, "a session is still kept")
     gc.collect()
     if not tracemalloc.is_tracing():
       tracemalloc.start()

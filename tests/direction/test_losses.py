@@ -12,20 +12,20 @@ from unseg_jax.direction import losses
 GOLDEN = np.load(pathlib.Path(__file__).parents[1] / "golden" / "losses.npz")
 
 
-def assert_close(found, expected):
-  assert abs(found - expected) <= max(1e-6, 1e-5 * abs(expected)), (found, expected)
+def assert_close(loss, expected):
+  assert abs(loss - expected) <= max(1e-6, 1e-5 * abs(expected)), (loss, expected)
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_outside_circle_equals_the_original(size):
-  found = jax.jit(losses.outside_circle)(GOLDEN[f"shifted_{size}"])
-  assert_close(float(found), float(GOLDEN[f"outside_circle_{size}"]))
+  loss = jax.jit(losses.outside_circle)(GOLDEN[f"shifted_{size}"])
+  assert_close(float(loss), float(GOLDEN[f"outside_circle_{size}"]))
 
 
 @pytest.mark.parametrize("size", [32, 64])
 def test_sobel_shift_equals_the_original(size):
-  found = jax.jit(losses.sobel_shift)(GOLDEN[f"original_{size}"], GOLDEN[f"shifted_{size}"])
-  assert_close(float(found), float(GOLDEN[f"sobel_shift_{size}"]))
+  loss = jax.jit(losses.sobel_shift)(GOLDEN[f"original_{size}"], GOLDEN[f"shifted_{size}"])
+  assert_close(float(loss), float(GOLDEN[f"sobel_shift_{size}"]))
 
 
 def test_outside_circle_prefers_a_light_middle():

@@ -35,13 +35,15 @@ def test_twenty_steps_on_the_face_generator_equal_the_originals():
     for i, (latents, radii) in enumerate(zip(golden["z"], golden["r"], strict=True)):
       state, parts = step(state, variables, *parallel.shard((latents, labels, radii)))
       parts = parallel.unreplicate(parts)
-      found = np.asarray(parallel.unreplicate(state).directions)
-      assert found.shape == (1, 1, 100)
+      direction = np.asarray(parallel.unreplicate(state).directions)
+      assert direction.shape == (1, 1, 100)
       step_name = f"step {i}"
-      np.testing.assert_allclose(found[0, 0], golden["d"][i], atol=1e-4, rtol=0, err_msg=step_name)
-      found_losses = [parts[name][0, 0] for name in ("outside_circle", "sobel_shift")]
       np.testing.assert_allclose(
-        found_losses, golden["losses"][i], atol=1e-4, rtol=1e-4, err_msg=step_name
+        direction[0, 0], golden["d"][i], atol=1e-4, rtol=0, err_msg=step_name
+      )
+      step_losses = [parts[name][0, 0] for name in ("outside_circle", "sobel_shift")]
+      np.testing.assert_allclose(
+        step_losses, golden["losses"][i], atol=1e-4, rtol=1e-4, err_msg=step_name
       )
 
 
@@ -70,7 +72,7 @@ class Killed(Exception):
 def test_snapshots_show_how_the_direction_moved_whatever_interrupted_it(tmp_path, monkeypatch):
   generator, key = tiny_generator(), jax.random.key(3)
   config = paper_config(steps=12, batch_size=8, save_every=5, directions=2)
-  found = []
+  results = []
   for name, killed in (("whole", False), ("cut", True)):
     folder = tmp_path / name
     folder.mkdir()
@@ -85,8 +87,8 @@ def test_snapshots_show_how_the_direction_moved_whatever_interrupted_it(tmp_path
         patch.setattr(search, "_save", save_and_die)
         with pytest.raises(Killed):
           search.search(generator, config, key, folder)
-    found.append(search.search(generator, config, key, folder))
-  whole, cut = found
+    results.append(search.search(generator, config, key, folder))
+  whole, cut = results
   assert list(whole.snapshots) == list(cut.snapshots) == search.snapshot_steps(12)
   for step, snapshot in whole.snapshots.items():
     np.testing.assert_array_equal(cut.snapshots[step], snapshot)
@@ -104,15 +106,15 @@ def test_at_most_eight_snapshots_lie_closer_at_first(steps, expected):
   assert search.snapshot_steps(steps) == expected
 
 
-def test_light_and_dark_are_found_in_one_call_and_do_the_opposite(tmp_path):
+def test_one_search_gives_light_and_dark_which_do_the_opposite(tmp_path):
   generator = tiny_generator()
   config = paper_config(steps=40, batch_size=16, learning_rate=0.05, directions=2)
-  found = search.search(generator, config, jax.random.key(0), tmp_path)
-  assert found.directions.shape == (1, 2, 6) and found.directions.dtype == np.float32
-  light, dark = found.directions[0]
+  result = search.search(generator, config, jax.random.key(0), tmp_path)
+  assert result.directions.shape == (1, 2, 6) and result.directions.dtype == np.float32
+  light, dark = result.directions[0]
   np.testing.assert_allclose([np.linalg.norm(light), np.linalg.norm(dark)], 1, rtol=1e-5)
   assert circle(generator, light) < circle(generator, np.zeros(6)) < circle(generator, dark)
-  curves = found.history(0)
+  curves = result.history(0)
   assert len(curves["light outside_circle"]) == len(curves["dark sobel_shift"]) == 40
   negative = paper_config(steps=40, batch_size=16, learning_rate=0.05, circle_weight=-2.0)
   (tmp_path / "negative").mkdir()
@@ -122,15 +124,15 @@ def test_light_and_dark_are_found_in_one_call_and_do_the_opposite(tmp_path):
 
 def test_restarts_are_the_searches_that_they_would_be_alone(tmp_path):
   """Restart 0 of three is the only restart of one; the others start, and end, elsewhere."""
-  found = []
+  results = []
   for restarts in (1, 3):
     (tmp_path / str(restarts)).mkdir()
     config = paper_config(steps=8, batch_size=16, restarts=restarts)
     folder = tmp_path / str(restarts)
-    found.append(search.search(tiny_generator(), config, jax.random.key(0), folder))
-  assert found[1].directions.shape == (3, 1, 6)
-  np.testing.assert_allclose(found[1].directions[0], found[0].directions[0], atol=1e-5)
-  assert np.abs(np.diff(found[1].directions, axis=0)).max(axis=(1, 2)).min() > 0.1
+    results.append(search.search(tiny_generator(), config, jax.random.key(0), folder))
+  assert results[1].directions.shape == (3, 1, 6)
+  np.testing.assert_allclose(results[1].directions[0], results[0].directions[0], atol=1e-5)
+  assert np.abs(np.diff(results[1].directions, axis=0)).max(axis=(1, 2)).min() > 0.1
 
 
 @pytest.mark.parametrize(("name", "value"), [("directions", 3), ("restarts", 0)])
@@ -153,14 +155,14 @@ def test_a_loss_that_is_not_finite_stops_the_search(tmp_path):
 
 
 def test_microbatches_change_nothing_but_memory(tmp_path):
-  found = []
+  results = []
   for microbatch in (0, 2):
     (tmp_path / str(microbatch)).mkdir()
     config = paper_config(steps=5, batch_size=16, microbatch=microbatch)
-    found.append(
+    results.append(
       search.search(tiny_generator(), config, jax.random.key(0), tmp_path / str(microbatch))
     )
-  np.testing.assert_allclose(found[0].directions, found[1].directions, atol=1e-5)
+  np.testing.assert_allclose(results[0].directions, results[1].directions, atol=1e-5)
 
 
 def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path):
@@ -171,9 +173,9 @@ def test_a_microbatch_that_does_not_divide_the_batch_is_refused(tmp_path):
 
 
 def test_directions_have_unit_length_along_the_first_axis_of_the_latent():
-  found = directions.initial(jax.random.key(0), 2, (5, 7))
-  assert found.shape == (2, 5, 7)
-  norms = jnp.linalg.norm(directions.normalise(found), axis=1)
+  start = directions.initial(jax.random.key(0), 2, (5, 7))
+  assert start.shape == (2, 5, 7)
+  norms = jnp.linalg.norm(directions.normalise(start), axis=1)
   np.testing.assert_allclose(norms, np.ones((2, 7)), rtol=1e-5)
 
 

@@ -221,8 +221,8 @@ def test_flower_of_any_colour_survives_jpeg(tmp_path, quality):
   for colour in ((0, 0, 0), (255, 255, 255), (255, 0, 0), (130, 60, 200), (40, 120, 30)):
     picture = np.where(disc[..., None], np.uint8(colour), np.uint8((0, 0, 254)))
     Image.fromarray(picture).save(tmp_path / "a.jpg", quality=quality)
-    found = flowers.read_segmentation(tmp_path / "a.jpg")[..., 0] == 255
-    assert (found & disc).sum() / (found | disc).sum() > 0.95, colour
+    mask_of_flower = flowers.read_segmentation(tmp_path / "a.jpg")[..., 0] == 255
+    assert (mask_of_flower & disc).sum() / (mask_of_flower | disc).sum() > 0.95, colour
 
 
 def test_broken_files_in_archives_are_named(root):
@@ -246,7 +246,7 @@ def test_broken_files_in_archives_are_named(root):
 
 
 def test_download_is_tried_only_for_what_was_not_put_there(tmp_path):
-  manager = mock.Mock(manual_dir=tmp_path)
+  manager = mock.Mock(tfds.download.DownloadManager, manual_dir=tmp_path)
   manager.extract.side_effect = lambda path: tmp_path / f"{path.name}_extracted"
   manager.download_and_extract.return_value = "/downloaded"
   url = "http://example.org/data/images.zip"
@@ -258,7 +258,7 @@ def test_download_is_tried_only_for_what_was_not_put_there(tmp_path):
 
 
 def test_failed_download_says_where_to_put_the_file():
-  manager = mock.Mock()
+  manager = mock.Mock(tfds.download.DownloadManager)
   type(manager).manual_dir = mock.PropertyMock(side_effect=AssertionError)
   manager.download_and_extract.side_effect = ConnectionError("no route")
   with pytest.raises(OSError, match=r"a\.org/images\.zip .*no route.*downloads/manual"):

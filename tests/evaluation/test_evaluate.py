@@ -104,8 +104,8 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
   )
   written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json"}
   assert {path.name for path in workdir.iterdir()} == written
-  found = json.loads((workdir / "metrics.json").read_text())
-  assert list(found) == ["ecssd", "cub"] and found["ecssd"].keys() == SCORES
+  results = json.loads((workdir / "metrics.json").read_text())
+  assert list(results) == ["ecssd", "cub"] and results["ecssd"].keys() == SCORES
   table = (workdir / "metrics.txt").read_text()
   assert table in done.stdout
   names = ["Data", "set", "Accuracy", "IoU", "F_beta", "F_max", "Background", "IoU", "mIoU"]
@@ -113,10 +113,10 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
   rows = {line.partition("  ")[0]: line for line in table.splitlines()[2:]}
   answers = [f" ({name})" for name in baselines.BASELINES]
   assert list(rows) == [name + answer for name in ("ecssd", "cub") for answer in ("", *answers)]
-  assert f"{found['cub']['iou']:.4f}" in rows["cub"]
+  assert f"{results['cub']['iou']:.4f}" in rows["cub"]
   assert re.match(r"\| Data set +\| Accuracy \|", (workdir / "metrics.md").read_text())
   # Each number is that of the pictures segmented one by one; those of CUB, as central squares.
-  for name, scores in found.items():
+  for name, averages in results.items():
     benchmark = benchmarks.get(name)
     alone = []
     for image, mask in folders.paired(root / benchmark.images, root / benchmark.masks):
@@ -124,7 +124,7 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
       if name == "cub":
         pair = [evaluate.central_square(array) for array in pair]
       alone.append(metrics.image_scores(segmenter(pair[0]), pair[1]))
-    assert scores == pytest.approx(metrics.aggregate(alone), abs=1e-4)
+    assert averages == pytest.approx(metrics.aggregate(alone), abs=1e-4)
 
 
 def test_the_papers_numbers_stand_below_ours(unet_file, tmp_path, capsys):
@@ -164,11 +164,11 @@ def test_a_folder_of_pictures_of_every_kind_and_size_simply_works(unet_file, tmp
   for number, (height, width, mode, suffix) in enumerate(kinds):
     save_pair(images, masks, f"{number}", height, width, mode, suffix, seed=number)
   for crop in (False, True):
-    config = make_config(unet_file, folders=(("mine", str(images), str(masks), crop),))
+    config = make_config(unet_file, folders=(("photographs", str(images), str(masks), crop),))
     pipeline.evaluate_segmenter(config, tmp_path / "run")
-    found = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    assert found.keys() == {"mine"} and found["mine"].keys() == SCORES
-    assert all(0 <= value <= 1 for value in found["mine"].values())
+    results = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert results.keys() == {"photographs"} and results["photographs"].keys() == SCORES
+    assert np.isfinite(list(results["photographs"].values())).all()
 
 
 @pytest.fixture(scope="session")
@@ -182,8 +182,8 @@ def test_the_size_of_the_batches_changes_nothing(segmenter, pairs):
   alone = metrics.aggregate([metrics.image_scores(segmenter(i), m) for i, m in pairs])
   assert 0.01 < alone["iou"] < 0.99
   for batch_size in (1, 3, 8):
-    found = evaluate.evaluate(segmenter, iter(pairs), batch_size)
-    assert found == pytest.approx(alone, abs=1e-6)
+    results = evaluate.evaluate(segmenter, iter(pairs), batch_size)
+    assert results == pytest.approx(alone, abs=1e-6)
   # Nor does the order of the pictures.
   assert evaluate.evaluate(segmenter, pairs[::-1], 8) == pytest.approx(alone, abs=1e-6)
 
@@ -206,12 +206,12 @@ def test_200_sizes_take_a_few_compilations(unet_file, caplog):
 
 
 def test_what_looks_at_no_picture_is_scored_beside_the_segmenter(segmenter, pairs):
-  found = evaluate.compare(segmenter, pairs)
-  assert found.pop(evaluate.SEGMENTER) == evaluate.evaluate(segmenter, pairs)
-  assert list(found) == ["all foreground", "fixed ellipse"]
+  results = evaluate.compare(segmenter, pairs)
+  assert results.pop(evaluate.SEGMENTER) == evaluate.evaluate(segmenter, pairs)
+  assert list(results) == ["all foreground", "fixed ellipse"]
   for name, answer in baselines.BASELINES.items():
     alone = [metrics.image_scores(answer(mask.shape), mask) for _, mask in pairs]
-    assert found[name] == metrics.aggregate(alone)
+    assert results[name] == metrics.aggregate(alone)
 
 
 def test_the_ellipse_is_the_published_one():
@@ -239,25 +239,25 @@ def test_averaging_is_over_the_mirror_image_and_three_scales(segmenter, pairs):
 
 def test_saliency_adds_the_fields_metrics(segmenter, pairs):
   plain = evaluate.evaluate(segmenter, pairs)
-  found = evaluate.evaluate(segmenter, pairs, with_saliency=True)
-  assert found.keys() == SCORES | set(saliency.NAMES)
-  assert {name: found[name] for name in SCORES} == plain
+  results = evaluate.evaluate(segmenter, pairs, with_saliency=True)
+  assert results.keys() == SCORES | set(saliency.NAMES)
+  assert {name: results[name] for name in SCORES} == plain
   expected = saliency.aggregate([saliency.saliency_scores(segmenter(i), m) for i, m in pairs])
   # Rounded to 8 bits, so that the last bits of a probability may count.
-  assert {name: found[name] for name in saliency.NAMES} == pytest.approx(expected, abs=1e-4)
+  assert {name: results[name] for name in saliency.NAMES} == pytest.approx(expected, abs=1e-4)
 
 
 def test_refinement_is_applied_to_the_masks(segmenter, pairs):
   plain = evaluate.evaluate(segmenter, pairs)
-  found = evaluate.evaluate(segmenter, pairs, refine="guided")
+  results = evaluate.evaluate(segmenter, pairs, refine="guided")
   expected = metrics.aggregate(
     [
       metrics.image_scores(refinement.refine(segmenter(image), image, "guided"), mask)
       for image, mask in pairs
     ]
   )
-  assert found == pytest.approx(expected, abs=1e-4)
-  assert any(abs(found[name] - plain[name]) > 1e-4 for name in SCORES)
+  assert results == pytest.approx(expected, abs=1e-4)
+  assert any(abs(results[name] - plain[name]) > 1e-4 for name in SCORES)
 
 
 @pytest.mark.parametrize(
@@ -309,9 +309,9 @@ def test_central_square_and_resize_equal_pillows(size):
   box = (left, top, left + side, top + side)
   cropped = Image.fromarray(image).crop(box)
   expected = cropped.resize((32, 32), Image.Resampling.BILINEAR)
-  found = evaluate.central_square(image)
-  np.testing.assert_array_equal(found, np.asarray(cropped))
-  np.testing.assert_array_equal(resize_shorter_side(found, 32), np.asarray(expected))
+  square = evaluate.central_square(image)
+  np.testing.assert_array_equal(square, np.asarray(cropped))
+  np.testing.assert_array_equal(resize_shorter_side(square, 32), np.asarray(expected))
   np.testing.assert_array_equal(
     evaluate.central_square(mask), np.asarray(Image.fromarray(mask).crop(box))
   )
@@ -333,11 +333,11 @@ def test_the_network_sees_what_pillow_makes_of_the_cropped_pictures(segmenter, t
     (True, [(0, 12, 50, 62), (10, 0, 50, 40)]),
     (False, [(0, 0, 50, 75), (0, 0, 61, 40)]),
   ):
-    config = make_config("", folders=(("mine", str(images), str(masks), crop),))
+    config = make_config("", folders=(("photographs", str(images), str(masks), crop),))
     seen.clear()
-    evaluate.evaluate(spy, evaluate.data_sets(config)["mine"], batch_size=1)
+    evaluate.evaluate(spy, evaluate.data_sets(config)["photographs"], batch_size=1)
     sizes = [(32, 32), (32, 32)] if crop else [(32, 48), (48, 32)]
-    for stem, box, size, found in zip("ab", boxes, sizes, seen, strict=True):
+    for stem, box, size, view in zip("ab", boxes, sizes, seen, strict=True):
       picture = Image.open(images / f"{stem}.png").crop(box)
       expected = np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
-      np.testing.assert_array_equal(found, expected)
+      np.testing.assert_array_equal(view, expected)

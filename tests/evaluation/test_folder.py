@@ -272,10 +272,10 @@ def test_folder_with_the_folders_inside(tree):
     (tree / name).parent.mkdir(exist_ok=True, parents=True)
     (tree / name).touch()
   (tree / "inner" / "loop").symlink_to(tree)
-  found = reading.find_pictures(tree / "inner", subfolders=True)
-  assert found == [tree / "inner" / "c.png", tree / "inner" / "deep" / "b.png"]
-  assert reading.find_pictures("~/inner", subfolders=True) == found
-  assert reading.find_pictures(tree / "inner") == found[:1]
+  pictures = reading.find_pictures(tree / "inner", subfolders=True)
+  assert pictures == [tree / "inner" / "c.png", tree / "inner" / "deep" / "b.png"]
+  assert reading.find_pictures("~/inner", subfolders=True) == pictures
+  assert reading.find_pictures(tree / "inner") == pictures[:1]
 
 
 def test_folder_without_pictures_in_folders_inside(tree):

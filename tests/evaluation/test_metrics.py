@@ -94,10 +94,10 @@ def test_the_order_of_images_does_not_matter():
 @pytest.mark.parametrize(
   ("predicted", "target", "accuracy", "iou", "f_beta", "background_iou"),
   [
-    (0.0, False, 1.0, 0.0, 1.0, 1.0),  # nothing there, nothing found: both empty, so P = R = 1
+    (0.0, False, 1.0, 0.0, 1.0, 1.0),  # target and prediction are empty, so P = R = 1
     (0.0, True, 0.0, 0.0, 0.0, 0.0),  # P = 1, R = 0
     (1.0, False, 0.0, 0.0, 0.0, 0.0),  # P = 0, R = 1
-    (1.0, True, 1.0, 1.0, 1.0, 0.0),  # no background, and none found: its union is empty
+    (1.0, True, 1.0, 1.0, 1.0, 0.0),  # no background, and none predicted: its union is empty
     (0.5, True, 0.0, 0.0, 0.0, 0.0),  # 0.5 is background
   ],
 )
@@ -114,8 +114,8 @@ def test_the_backgrounds_iou_is_that_of_the_opposite_masks(seed):
   prediction, target = rng.random((2, 7, 9)) < rng.random()
   scores, opposite = image_scores(prediction, target), image_scores(~prediction, ~target)
   assert (scores.background_iou, scores.iou) == (opposite.iou, opposite.background_iou)
-  found = aggregate([scores])
-  assert found["miou"] == pytest.approx((found["iou"] + found["background_iou"]) / 2)
+  averages = aggregate([scores])
+  assert averages["miou"] == pytest.approx((averages["iou"] + averages["background_iou"]) / 2)
 
 
 def test_no_overlap_makes_an_undefined_f_zero():

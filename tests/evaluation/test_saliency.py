@@ -74,7 +74,7 @@ def test_probabilities_are_rounded_to_8_bits():
 @pytest.mark.parametrize(
   ("predicted", "target", "mae", "s_measure", "e_measure", "weighted_f"),
   [
-    (0.0, False, 0, 1, 1, 0),  # Nothing there, nothing found: F is 0 all the same.
+    (0.0, False, 0, 1, 1, 0),  # Target and prediction are empty: F is 0 all the same.
     (0.0, True, 1, 0, 0, 0.171),  # The library smooths errors as if there were none outside.
     (1.0, False, 1, 0, 0, 0),
     (1.0, True, 0, 1, 1, 1),

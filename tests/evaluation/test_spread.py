@@ -19,7 +19,7 @@ from unseg_jax.runtime import parallel
 parallel.start()
 config = evaluate.get_config()
 config.segmenter, config.evaluate.benchmarks = "pretrained:faces", ()
-config.evaluate.folders = (("mine", sys.argv[1], sys.argv[2], False),)
+config.evaluate.folders = (("heads", sys.argv[1], sys.argv[2], False),)
 config.evaluate.batch_size = 2
 pipeline.run(config, sys.argv[3], list(pipeline.STAGES))
 """
@@ -45,10 +45,10 @@ def test_two_processes_of_two_devices_find_the_scores_of_one(folders, tmp_path):
 
   config = evaluate_config.get_config()
   config.segmenter, config.evaluate.benchmarks = "pretrained:faces", ()
-  config.evaluate.folders = (("mine", *map(str, folders), False),)
+  config.evaluate.folders = (("heads", *map(str, folders), False),)
   config.evaluate.batch_size = 2
   pipeline.run(config, tmp_path / "one", pipeline.STAGES)
   for name in ("metrics.json", "baselines.json"):
-    found, expected = (whole_files.read_json(tmp_path / run / name) for run in ("two", "one"))
-    assert found == expected
-  assert np.isfinite(list(expected["mine"]["all foreground"].values())).all()
+    scores, expected = (whole_files.read_json(tmp_path / run / name) for run in ("two", "one"))
+    assert scores == expected
+  assert np.isfinite(list(expected["heads"]["all foreground"].values())).all()

@@ -57,9 +57,9 @@ def test_onnx_and_jax_find_the_same_at_any_size(folder, expected):
   session = onnxruntime.InferenceSession(folder / "unet.onnx", providers=["CPUExecutionProvider"])
   for size, probability in expected.items():
     assert np.ptp(probability) > 0.5  # There is something to find.
-    (found,) = session.run(["probability"], {"images": pictures(*size)})
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, probability, rtol=0, atol=1e-4, err_msg=str(size))
+    (answer,) = session.run(["probability"], {"images": pictures(*size)})
+    assert answer.dtype == np.float32
+    np.testing.assert_allclose(answer, probability, rtol=0, atol=1e-4, err_msg=str(size))
 
 
 LOAD = """
@@ -74,12 +74,14 @@ assert not any(name.startswith("unseg_jax") for name in sys.modules)
 
 def test_stablehlo_finds_the_same_in_a_process_without_the_package(folder, expected, tmp_path):
   np.savez(tmp_path / "given.npz", **{str(size): pictures(*size) for size in SIZES})
-  names = (folder / "unet.stablehlo", tmp_path / "given.npz", tmp_path / "found.npz")
+  names = (folder / "unet.stablehlo", tmp_path / "given.npz", tmp_path / "answers.npz")
   done = finish(start_python(LOAD, *names))
   assert done.returncode == 0, done.stderr
-  found = np.load(tmp_path / "found.npz")
+  answers = np.load(tmp_path / "answers.npz")
   for size, probability in expected.items():
-    np.testing.assert_allclose(found[str(size)], probability, rtol=0, atol=1e-4, err_msg=str(size))
+    np.testing.assert_allclose(
+      answers[str(size)], probability, rtol=0, atol=1e-4, err_msg=str(size)
+    )
 
 
 def test_stablehlo_is_for_cpus_cuda_and_tpus(folder):
@@ -97,8 +99,8 @@ def test_tensorflow_lite_finds_the_same_of_one_picture_of_the_training_size(segm
   picture = pictures(48, 48)[0]
   interpreter.set_tensor(given["index"], picture[None])
   interpreter.invoke()
-  (found,) = interpreter.get_tensor(answer["index"])
-  np.testing.assert_allclose(found, segmenter(picture), rtol=0, atol=1e-4)
+  (mask,) = interpreter.get_tensor(answer["index"])
+  np.testing.assert_allclose(mask, segmenter(picture), rtol=0, atol=1e-4)
 
 
 def test_a_restored_onnx_file_segments_pictures_as_the_original(segmenter, folder):

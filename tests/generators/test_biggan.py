@@ -16,7 +16,7 @@ SETTINGS = {"BN_eps": 1e-4, "SN_eps": 1e-4}
 
 
 def small_checkpoint(**changes):
-  """Upstream's state dict with its keys replaced or (None) removed as told."""
+  """Upstream's state dict, with keys replaced, or removed where the value is None."""
   checkpoint = torch_reader.read(GOLDEN / "biggan.pth") | changes
   return {key: array for key, array in checkpoint.items() if array is not None}
 
@@ -82,8 +82,8 @@ def test_what_tensorflow_leaves_different_does_not_matter():
   plain = small_checkpoint()
   changed = {key: a for key, a in plain.items() if not key.endswith(".sv0")}
   changed["blocks.3.1.gamma"] = gamma.reshape(1)
-  expected, found = (converter.convert(arrays, SETTINGS)[2] for arrays in (plain, changed))
-  jax.tree.map(np.testing.assert_array_equal, found, expected)
+  expected, variables = (converter.convert(arrays, SETTINGS)[2] for arrays in (plain, changed))
+  jax.tree.map(np.testing.assert_array_equal, variables, expected)
 
 
 def test_a_network_without_attention_and_pieces_of_latents_is_read_off_its_shapes():

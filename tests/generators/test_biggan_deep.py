@@ -45,7 +45,7 @@ class Golden:
     self.generate = jax.jit(self.build().generate)  # the same network for all truncations
 
   def state(self, **changes):
-    """The state dict, its arrays replaced or (None) removed as told."""
+    """The state dict, with arrays replaced, or removed where the value is None."""
     arrays = {k: a for k, a in (self.checkpoint | changes).items() if a is not None}
     return state_dict.StateDict(arrays)
 
@@ -138,7 +138,7 @@ def test_pictures_and_gradients_are_the_packages(package, converted, gradient_of
   with jax.default_matmul_precision("highest"):
     gradient, images = gradient_of(latents, variables, labels, weights)
   assert np.abs(images - expected.detach().numpy()).max() < 1e-5
-  assert np.ptp(images, axis=(1, 2)).min() > 0.1  # there is something to compare
+  assert np.ptp(images, axis=(1, 2)).min() > 0.1  # otherwise the comparison shows nothing
   expected_gradient = inputs.grad.numpy()
   error = np.linalg.norm(gradient - expected_gradient) / np.linalg.norm(expected_gradient)
   assert error < 1e-3

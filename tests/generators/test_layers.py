@@ -28,7 +28,7 @@ def plain(x, kernel):
 def case(shape, side):
   random = np.random.default_rng(0)
   kernel = random.normal(size=(side, side, shape[-1], 5)) / np.sqrt(side * side * shape[-1])
-  return random.normal(size=shape).astype(np.float32), kernel.astype(np.float32)
+  return jnp.asarray(random.normal(size=shape), jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
 # Either side of what makes up on a CPU for folding the kernel.
@@ -46,9 +46,9 @@ def test_values_and_gradients_are_those_of_the_definition(body, side, shape):
 
   with jax.default_matmul_precision("highest"):
     np.testing.assert_allclose(jax.jit(BODIES[body])(x, kernel), plain(x, kernel), atol=1e-5)
-    found = value_and_gradients(BODIES[body])(x, kernel)
+    computed = value_and_gradients(BODIES[body])(x, kernel)
     expected = value_and_gradients(plain)(x, kernel)
-  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+  for one, other in zip(jax.tree.leaves(computed), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 

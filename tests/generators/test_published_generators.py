@@ -67,20 +67,20 @@ def test_gradients_reach_every_latent_and_are_finite(converted):
   def gradient(variables, latents):
     return jax.grad(lambda x: jnp.square(generator.generate(variables, x, labels)).sum())(latents)
 
-  found = np.asarray(gradient(generator.variables, latents))
-  assert found.shape == latents.shape
-  assert np.isfinite(found).all() and (np.abs(found).reshape(2, -1).max(axis=1) > 0).all()
+  gradients = np.asarray(gradient(generator.variables, latents))
+  assert gradients.shape == latents.shape
+  assert np.isfinite(gradients).all()
+  assert (np.abs(gradients).reshape(2, -1).max(axis=1) > 0).all()
 
 
 def test_the_readmes_own_generator_plugs_in(tmp_path, monkeypatch):
   readme = (GOLDEN.parent.parent / "README.md").read_text()
   code = readme.partition("Save this as `my_gan.py`:")[2].partition("```python\n")[2]
   code = code.partition("```")[0]
-  assert 10 < len(code.splitlines()) < 30
   (tmp_path / "my_gan.py").write_text(code)
   monkeypatch.syspath_prepend(tmp_path)
   generator = generators.resolve("my_gan:make")
   latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(2))
   images = jax.jit(generator.generate)(generator.variables, latents, labels)
   assert images.shape == (2, 64, 64, 3)
-  assert -1 <= float(images.min()) < float(images.max()) <= 1
+  assert float(jnp.ptp(images)) > 0

@@ -39,7 +39,7 @@ def generate(generator):
 
 
 def read(name="selfcond", **changes):
-  """A generator's state dict, its keys replaced or (None) removed as told."""
+  """A generator's state dict, with keys replaced, or removed where the value is None."""
   arrays = torch_reader.read(GOLDEN / f"{name}.pth")["generator"] | changes
   return {key: array for key, array in arrays.items() if array is not None}
 
@@ -81,9 +81,9 @@ def test_keys_of_data_parallel_training_are_accepted(name):
     {"generator": {f"module.{key}": array for key, array in arrays.items()}, "it": 1},
     arrays,
   ):
-    found = selfcond.convert(checkpoint, {})
-    assert found[:2] == expected[:2]
-    jax.tree.map(np.testing.assert_array_equal, found[2], expected[2])
+    converted = selfcond.convert(checkpoint, {})
+    assert converted[:2] == expected[:2]
+    jax.tree.map(np.testing.assert_array_equal, converted[2], expected[2])
 
 
 def test_the_published_files_are_checked_for_their_latents():

@@ -16,7 +16,7 @@ NAMES = ("sagan", "sngan", "big_resnet")
 
 
 def read(name, **changes):
-  """Upstream's checkpoint, the state dict's keys replaced or (None) removed as told."""
+  """Upstream's checkpoint, with keys replaced, or removed where the value is None."""
   checkpoint = torch_reader.read(GOLDEN / f"studiogan_{name}.pth")
   arrays = checkpoint["state_dict"] | changes
   arrays = {key: array for key, array in arrays.items() if array is not None}
@@ -69,9 +69,9 @@ def test_the_config_may_be_flat_nested_or_absent(name):
     for settings in (flat_config(name), nested_config(name), {})
   )
   others.append(studiogan.convert(read(name)["state_dict"], {}))
-  for found in others:
-    assert found[:2] == expected[:2]
-    jax.tree.map(np.testing.assert_array_equal, found[2], expected[2])
+  for converted in others:
+    assert converted[:2] == expected[:2]
+    jax.tree.map(np.testing.assert_array_equal, converted[2], expected[2])
 
 
 def test_bfloat16_gives_nearly_the_same_pictures():
@@ -119,9 +119,9 @@ def test_a_checkpoint_that_is_not_quite_studiogans_is_refused(name, changes, mes
 
 def test_a_checkpoint_of_another_project_is_refused():
   checkpoint = torch_reader.read(GOLDEN / "dcgan.pth")
-  for found in (checkpoint, {"state_dict": checkpoint["netG_state_dict"]}):
+  for wrong in (checkpoint, {"state_dict": checkpoint["netG_state_dict"]}):
     with pytest.raises(ValueError, match=r"missing keys: linear0\.weight.*unexpected keys: "):
-      studiogan.convert(found, {})
+      studiogan.convert(wrong, {})
   for name in NAMES:
     assert all(key in read(name)["state_dict"] for key in studiogan.SIGNATURE)
   assert not any(key in checkpoint["netG_state_dict"] for key in studiogan.SIGNATURE)

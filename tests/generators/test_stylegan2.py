@@ -21,7 +21,7 @@ def golden():
 
 
 def golden_checkpoint(**changes):
-  """The small network's state dict, its keys replaced or (None) removed as told."""
+  """The small network's state dict, with keys replaced, or removed where the value is None."""
   arrays = torch_reader.read(GOLDEN / "stylegan2.pth") | changes
   return {key: array for key, array in arrays.items() if array is not None}
 
@@ -172,8 +172,8 @@ def test_a_conditional_network_draws_its_class_with_the_latent():
     x = x @ (weight.T * 0.01 / np.sqrt(weight.shape[1])) + 0.01 * state[f"{name}.bias"]
     x = np.sqrt(2) * np.where(x < 0, 0.2 * x, x)
   mapping = make_mapping(config, truncation_psi=1)
-  found = mapping.apply({"params": variables["params"]["mapping"]}, noise, labels)
-  np.testing.assert_allclose(found, np.repeat(x[:, None], 4, axis=1), rtol=1e-3, atol=1e-6)
+  latents = mapping.apply({"params": variables["params"]["mapping"]}, noise, labels)
+  np.testing.assert_allclose(latents, np.repeat(x[:, None], 4, axis=1), rtol=1e-3, atol=1e-6)
 
 
 def test_the_largest_network_builds():

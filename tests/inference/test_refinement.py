@@ -36,7 +36,7 @@ def opencv():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_guided_raises_the_overlap(opencv, seed):
+def test_guided_raises_the_iou(opencv, seed):
   mask, picture, probability = blurred_star(seed)
   refined = refine(probability, picture, "guided")
   assert iou(probability, mask) < 0.9

@@ -41,8 +41,8 @@ def test_the_one_that_ships_reaches_its_recorded_metrics(tmp_path):
   pair = folders.read_pair(
     *(PRETRAINED / "example" / name for name in ("astronaut_head.png", "astronaut_head_mask.png"))
   )
-  found = evaluate.evaluate(Segmenter.restore("pretrained:faces"), [pair])
+  scores = evaluate.evaluate(Segmenter.restore("pretrained:faces"), [pair])
   text = (PRETRAINED / "README.md").read_text()
   for name, label in (("iou", "IoU"), ("background_iou", "background IoU"), ("miou", "mIoU")):
     recorded = float(re.search(rf"\| {label} \| ([\d.]+) \|", text)[1])
-    assert found[name] == pytest.approx(recorded, abs=2e-3), name
+    assert scores[name] == pytest.approx(recorded, abs=2e-3), name

@@ -43,9 +43,9 @@ def heights(chart):
 
 def labels(chart):
   """The numbers below and those beside the chart."""
-  found = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
-  below = [label for y, label in found if float(y) > charts.BOTTOM + 10 and label != "step"]
-  return below, [label for y, label in found if float(y) <= charts.BOTTOM + 10]
+  labels = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
+  below = [label for y, label in labels if float(y) > charts.BOTTOM + 10 and label != "step"]
+  return below, [label for y, label in labels if float(y) <= charts.BOTTOM + 10]
 
 
 def numbers(chart):
@@ -141,10 +141,10 @@ def test_numbers_of_a_logarithmic_axis_are_few_and_round(low, high, expected):
 
 def test_numbers_stand_beside_their_rules_with_a_real_minus_sign():
   chart = draw(curves_of(loss=[-0.53, 0.13]))
-  found = re.findall(r'<path d="M \S+ (\S+) L[^>]*><text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
-  assert [label for _, _, label in found] == ["−0.6", "−0.4", "−0.2", "0", "0.2"]
+  rules = re.findall(r'<path d="M \S+ (\S+) L[^>]*><text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
+  assert [label for _, _, label in rules] == ["−0.6", "−0.4", "−0.2", "0", "0.2"]
   # The text's baseline lies a little below the rule, so that its middle is at its height.
-  assert all(3 < float(baseline) - float(rule) < 7 for rule, baseline, _ in found)
+  assert all(3 < float(baseline) - float(rule) < 7 for rule, baseline, _ in rules)
 
 
 # Curves.

@@ -61,11 +61,11 @@ def section(page, name):
 
 def rows(html):
   """The text of a table's cells, row by row; | stands before small print."""
-  found = []
+  table = []
   for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html, flags=re.DOTALL):
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.DOTALL)
-    found.append([re.sub(r"<[^>]*>", "", cell.replace("<small>", "|")) for cell in cells])
-  return found
+    table.append([re.sub(r"<[^>]*>", "", cell.replace("<small>", "|")) for cell in cells])
+  return table
 
 
 def test_what_a_run_lacks_is_named(runs):
@@ -78,9 +78,9 @@ def test_what_a_run_lacks_is_named(runs):
 
 def test_only_settings_that_differ_are_shown(runs):
   runs = {name: runs[name] for name in ("first", "second")}
-  found = section(comparison.render(runs), "settings")
-  assert rows(found) == [["Setting", "first", "second"], ["seed", "0", "1"]]
-  assert "2 others are the same" in found
+  settings = section(comparison.render(runs), "settings")
+  assert rows(settings) == [["Setting", "first", "second"], ["seed", "0", "1"]]
+  assert "2 others are the same" in settings
 
 
 def test_a_setting_that_a_run_lacks_differs(runs):

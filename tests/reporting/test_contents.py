@@ -29,15 +29,15 @@ def searched(tmp_path):
 
 
 def test_collects_what_an_unfinished_run_left(searched):
-  found = contents_lib.collect(
+  collected = contents_lib.collect(
     searched, contents_lib.find_pictures(["example:astronaut_head.png"]), 2
   )
-  assert found.title == "faces" and found.reference == {"ECSSD": {"iou": 0.7}}
-  np.testing.assert_array_equal(found.direction_picture, picture(32, 80))
-  assert list(found.curves) == ["Search"] and found.curves["Search"]["loss"] == [2.0, 1.0]
-  assert not (found.samples or found.filters or found.metrics or found.predictions)
-  assert not (found.restarts or found.animation)
-  assert "No synthetic pairs were kept" in report.render(found)
+  assert collected.title == "faces" and collected.reference == {"ECSSD": {"iou": 0.7}}
+  np.testing.assert_array_equal(collected.direction_picture, picture(32, 80))
+  assert list(collected.curves) == ["Search"] and collected.curves["Search"]["loss"] == [2.0, 1.0]
+  assert not (collected.samples or collected.filters or collected.metrics or collected.predictions)
+  assert not (collected.restarts or collected.animation)
+  assert "No synthetic pairs were kept" in report.render(collected)
 
 
 def test_collects_nothing_but_the_config_of_a_run_that_has_just_begun(tmp_path):
@@ -66,22 +66,22 @@ def test_collects_the_results_of_every_stage(searched, monkeypatch):
     path.parent.mkdir(exist_ok=True)
     Image.fromarray(picture(seed=i)).save(path)
 
-  found = contents_lib.collect(searched, paths, 2)
-  assert len(found.samples) == 2
-  np.testing.assert_array_equal(found.samples[1][0], picture(seed=1))
-  np.testing.assert_array_equal(found.samples[1][1], disc())
-  assert found.filters == {"all": 0.5} and list(found.curves) == ["Search", "Training"]
-  assert found.metrics == {"ECSSD": METRICS} and found.animation == webp()
-  assert [(r.name, r.chosen, r.scores) for r in found.restarts] == [
+  collected = contents_lib.collect(searched, paths, 2)
+  assert len(collected.samples) == 2
+  np.testing.assert_array_equal(collected.samples[1][0], picture(seed=1))
+  np.testing.assert_array_equal(collected.samples[1][1], disc())
+  assert collected.filters == {"all": 0.5} and list(collected.curves) == ["Search", "Training"]
+  assert collected.metrics == {"ECSSD": METRICS} and collected.animation == webp()
+  assert [(r.name, r.chosen, r.scores) for r in collected.restarts] == [
     ("0", False, {"loss": -0.5}),
     ("1", True, {"loss": -0.5}),
   ]
-  assert not found.restarts[0].picture.size
-  np.testing.assert_array_equal(found.restarts[1].picture, picture(32, 80, 1))
+  assert not collected.restarts[0].picture.size
+  np.testing.assert_array_equal(collected.restarts[1].picture, picture(32, 80, 1))
   # Pictures of the same stem are told apart.
-  names = [prediction.name for prediction in found.predictions]
+  names = [prediction.name for prediction in collected.predictions]
   assert names == [str(paths[0]), str(paths[1]), "cat"]
-  np.testing.assert_array_equal(found.predictions[2].probability, picture(seed=2)[..., 0] / 255)
+  np.testing.assert_array_equal(collected.predictions[2].probability, picture(seed=2)[..., 0] / 255)
 
 
 # The command.

@@ -12,12 +12,12 @@ from unseg_jax.segmentation.losses import mean_loss
 SURE = 30.0
 
 
-def logits_of(found):
-  """Sure of foreground where `found` is."""
-  return SURE * np.stack([~found, found], axis=-1).astype(np.float32)
+def logits_of(mask):
+  """Sure of foreground where the mask is."""
+  return SURE * np.stack([~mask, mask], axis=-1).astype(np.float32)
 
 
-def test_without_overlap_the_loss_is_the_cross_entropy():
+def test_without_the_iou_the_loss_is_the_cross_entropy():
   random = np.random.default_rng(0)
   logits = random.normal(size=(3, 8, 8, 2)).astype(np.float32)
   targets = random.integers(0, 2, (3, 8, 8))
@@ -26,12 +26,12 @@ def test_without_overlap_the_loss_is_the_cross_entropy():
 
 
 @pytest.mark.parametrize("weight", [0.5, 2.0])
-def test_overlap_adds_what_the_ious_of_the_pictures_lack_of_one(weight):
-  wanted = np.zeros((2, 4, 8), bool)
-  wanted[:, :, :4] = True
-  found = wanted.copy()
-  found[1] = np.roll(wanted[1], 2, axis=1)  # The first picture's IoU is 1, the second's 1/3.
-  logits, targets = logits_of(found), wanted.astype(np.int32)
+def test_the_soft_iou_adds_what_the_ious_of_the_pictures_lack_of_one(weight):
+  target = np.zeros((2, 4, 8), bool)
+  target[:, :, :4] = True
+  prediction = target.copy()
+  prediction[1] = np.roll(target[1], 2, axis=1)  # The first picture's IoU is 1, the second's 1/3.
+  logits, targets = logits_of(prediction), target.astype(np.int32)
   added = mean_loss(logits, targets, weight) - mean_loss(logits, targets, 0.0)
   np.testing.assert_allclose(added, weight * (1 - (1 + 1 / 3) / 2), rtol=1e-5)
 
@@ -43,16 +43,16 @@ def test_a_picture_without_foreground_keeps_the_gradient_finite():
 
 
 def test_an_unsure_pixel_of_a_well_found_head_is_rather_foreground():
-  wanted = np.ones((1, 8, 8), np.int32)
-  logits = logits_of(wanted > 0)
+  target = np.ones((1, 8, 8), np.int32)
+  logits = logits_of(target > 0)
   logits[0, 0, 0] = 0.0
-  plain, overlap = (
-    jax.grad(lambda x, w=w: mean_loss(x, wanted, w))(logits)[0, 0, 0, 1] for w in (0.0, 1.0)
+  plain, with_iou = (
+    jax.grad(lambda x, w=w: mean_loss(x, target, w))(logits)[0, 0, 0, 1] for w in (0.0, 1.0)
   )
-  assert overlap < plain < 0
+  assert with_iou < plain < 0
 
 
-def test_a_negative_overlap_is_refused():
+def test_a_negative_iou_weight_is_refused():
   config = default_config.get_config()
   config.train.iou_weight = -1.0
   with pytest.raises(ValueError, match=r"config\.train\.iou_weight=-1\.0: expected"):

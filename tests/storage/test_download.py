@@ -17,7 +17,7 @@ DATA = random.Random(0).randbytes(3_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-  """Serves `server.data` as told by the server's attributes, and notes each request's headers."""
+  """Serves `server.data` as the server's attributes say, and notes each request's headers."""
 
   def do_GET(self):
     server = self.server
@@ -45,17 +45,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server():
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-    found.data, found.status, found.redirect = DATA, 200, None
-    found.length_header, found.chunked = "Content-Length", False
-    found.stops_after = None  # where it drops the connection
-    found.troubles = float("inf")  # how many requests it answers as `status`, `stops_after` tell
-    found.requests = []
-    found.url = f"http://127.0.0.1:{found.server_address[1]}/some/model.pt?raw=1"
-    thread = threading.Thread(target=found.serve_forever, args=(0.01,))
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    server.data, server.status, server.redirect = DATA, 200, None
+    server.length_header, server.chunked = "Content-Length", False
+    server.stops_after = None  # where it drops the connection
+    server.troubles = float("inf")  # how many requests it answers as `status`, `stops_after` tell
+    server.requests = []
+    server.url = f"http://127.0.0.1:{server.server_address[1]}/some/model.pt?raw=1"
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    yield found
-    found.shutdown()
+    yield server
+    server.shutdown()
     thread.join()
 
 
@@ -101,7 +101,7 @@ def test_downloads_are_kept_in_the_users_cache(server, tmp_path, monkeypatch):
 
 
 def test_a_file_keeps_its_name_in_the_cache(server, tmp_path):
-  # Copies that are in users' caches already are found again.
+  # Copies that are in users' caches already are used again.
   digits = hashlib.sha256(server.url.encode()).hexdigest()[:12]
   (tmp_path / f"{digits}_model.pt").write_bytes(b"from before")
   assert download.fetch(server.url, tmp_path).read_bytes() == b"from before"

@@ -32,8 +32,8 @@ def make_config(**changes):
 
 
 def unit_directions(count):
-  found = np.random.default_rng(1).normal(size=(count, 6)).astype(np.float32)
-  return found / np.linalg.norm(found, axis=1, keepdims=True)
+  directions = np.random.default_rng(1).normal(size=(count, 6)).astype(np.float32)
+  return directions / np.linalg.norm(directions, axis=1, keepdims=True)
 
 
 class TestTwoDirections:
@@ -48,11 +48,11 @@ class TestTwoDirections:
     return decide(jnp.asarray(golden["image"]), shifted)
 
   def test_the_mask_is_where_light_exceeds_dark(self, golden):
-    found, _ = self.decide(golden)
+    made, _ = self.decide(golden)
     expected = masks.dual_mask(golden["shifted"], golden["darker"])
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(made, expected)
     inverted, _ = self.decide(golden, invert=True)
-    assert not (np.asarray(found) & np.asarray(inverted)).any()
+    assert not (np.asarray(made) & np.asarray(inverted)).any()
 
   def test_agreement_is_decided_as_by_the_reference(self, golden):
     _, verdicts = self.decide(golden, agreement=0.6)
@@ -62,8 +62,8 @@ class TestTwoDirections:
     settings = {"area": (0.3, 0.5), "histogram_maxima": 2, "agreement": 0.6}
     config = make_config(components=0.0, **settings).generate
     images, shifted = golden["image"], jnp.stack([golden["shifted"], golden["darker"]])
-    found, verdicts = self.decide(golden, **settings)
-    numbers = candidates.filter_numbers(found, images, shifted, config)
+    made, verdicts = self.decide(golden, **settings)
+    numbers = candidates.filter_numbers(made, images, shifted, config)
     assert numbers.keys() == {*verdicts, "roundness"}
     within = (numbers["area"] >= 0.3) & (numbers["area"] <= 0.5)
     np.testing.assert_array_equal(verdicts["area"], within)
@@ -71,11 +71,11 @@ class TestTwoDirections:
     np.testing.assert_array_equal(verdicts["agreement"], numbers["agreement"] >= 0.6)
 
   def test_every_other_filter_applies_to_their_mask(self, golden):
-    found, verdicts = self.decide(
+    made, verdicts = self.decide(
       golden, components=0.2, area=(0.1, 0.5), histogram_maxima=2, roundness=0.015
     )
     expected = masks.keep_large_components(masks.dual_mask(golden["shifted"], golden["darker"]))
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(made, expected)
     np.testing.assert_array_equal(verdicts["area"], filters.area_accepted(expected, 0.1, 0.5))
     np.testing.assert_array_equal(
       verdicts["roundness"], filters.roundness_accepted(expected, 0.015)
@@ -96,10 +96,10 @@ class TestRestarts:
     """Of restarts that are these directions, with losses that rank them the other way."""
     losses = np.linspace(0, 1, len(kinds), dtype=np.float32)
     losses = np.broadcast_to(losses[:, None], (10, len(kinds), 1))
-    found = search.Found(np.stack(kinds)[:, None], {"outside_circle": losses}, {})
+    result = search.SearchResult(np.stack(kinds)[:, None], {"outside_circle": losses}, {})
     key = jax.random.key(0)
     make_masks = candidates.first_masks(tiny_generator(), config.generate, key, restarts.CANDIDATES)
-    return restarts.scores(found, make_masks)
+    return restarts.scores(result, make_masks)
 
   def test_the_odd_one_out_agrees_least(self):
     odd, one = unit_directions(2)
@@ -139,9 +139,9 @@ class TestLatentsFromAFile:
     return np.asarray(np.clip(np.round((images + 1) * 127.5), 0, 255), int)
 
   def test_become_the_images_in_order_and_no_row_serves_two_splits(self, array, tmp_path):
-    found = self.generate(tmp_path, chunk=4)
+    splits = self.generate(tmp_path, chunk=4)
     starts = {"test": 0, "validation": 20, "train": 40}
-    for split, pairs in found.items():
+    for split, pairs in splits.items():
       images = np.stack([pair["image"] for pair in pairs]).astype(int)
       rows = [starts[split] + pair["candidate"] for pair in pairs]
       # JPEG changes pixels of such small and busy pictures.
@@ -208,7 +208,7 @@ class TestLatentsFromAFile:
 class TestOnTheFly:
   @pytest.fixture(scope="class")
   def batches(self):
-    """Returns the batches from candidate `first` on, as (batch, next candidate, pairs found)."""
+    """Yields the batches from candidate `first` on: (batch, next candidate, number of pairs)."""
 
     def make(first=0, **changes):
       config, key = make_config(**changes), jax.random.key(5)
@@ -232,12 +232,12 @@ class TestOnTheFly:
     return accepted, np.asarray(made["image"]), np.asarray(made["mask"])
 
   def test_batches_are_the_accepted_candidates_in_order(self, batches, expected):
-    accepted, images, found_masks = expected
-    for t, (batch, following, found) in enumerate(itertools.islice(batches(), 8)):
+    accepted, images, accepted_masks = expected
+    for t, (batch, following, num_pairs) in enumerate(itertools.islice(batches(), 8)):
       numbers = accepted[6 * t : 6 * t + 6]
-      assert found == 6 and following == numbers[-1] + 1
+      assert num_pairs == 6 and following == numbers[-1] + 1
       assert np.abs(batch["image"].astype(int) - images[numbers]).max() <= 1
-      np.testing.assert_array_equal(batch["mask"][..., 0] > 127, found_masks[numbers])
+      np.testing.assert_array_equal(batch["mask"][..., 0] > 127, accepted_masks[numbers])
       np.testing.assert_array_equal(batch["position"], np.arange(6))
 
   def test_a_resumed_stream_continues_with_the_next_pair(self, batches, expected):
@@ -247,19 +247,19 @@ class TestOnTheFly:
     assert np.abs(batch["image"].astype(int) - images[accepted[12:18]]).max() <= 1
 
   def test_a_stream_that_dries_up_ends(self, batches):
-    _, _, found = next(batches(area=(0.0, 0.0), minimum_acceptance=0.1))
-    assert found == 0
+    _, _, num_pairs = next(batches(area=(0.0, 0.0), minimum_acceptance=0.1))
+    assert num_pairs == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    waiting = curves.Curves({}, [(np.zeros(1, np.float32), np.full(1, 3))])
+    history = curves.Curves(on_devices=[(np.zeros(1, np.float32), np.full(1, 3))])
     with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
       with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
-        waiting.fetch(8, make_config().train, manager)
+        history.fetch(8, make_config().train, manager)
 
   def test_pairs_are_resized_to_the_trainings_size(self):
     images = jnp.arange(2 * 8 * 8 * 3, dtype=jnp.uint8).reshape(2, 8, 8, 3)
-    found = jnp.arange(64).reshape(1, 8, 8) % 8 > 3
-    fitted, mask = on_the_fly._fit(images, jnp.broadcast_to(found, (2, 8, 8)), 4)
+    right_half = jnp.arange(64).reshape(1, 8, 8) % 8 > 3
+    fitted, mask = on_the_fly._fit(images, jnp.broadcast_to(right_half, (2, 8, 8)), 4)
     assert fitted.shape == (2, 4, 4, 3) and fitted.dtype == jnp.uint8
     np.testing.assert_array_equal(mask[0, 0, :, 0], [0, 0, 255, 255])
 
@@ -268,12 +268,12 @@ def test_bfloat16_changes_few_pixels_of_the_masks():
   """On the face generator, with its own direction: at least 99.5 % of the pixels agree."""
   config = default_config.get_config().generate
   direction = np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")["d"][-1:]
-  found = []
+  chunks = []
   for dtype in generators.DTYPES:
     generator = generators.with_dtype(generators.load("pretrained:dcgan_faces"), dtype)
     compute = parallel.jit(candidates.make_candidates(generator, config))
-    found.append(compute(generator.variables, direction, jax.random.key(0), jnp.arange(64)))
-  agreement = filters.agreement(found[0]["mask"], found[1]["mask"]).mean()
+    chunks.append(compute(generator.variables, direction, jax.random.key(0), jnp.arange(64)))
+  agreement = filters.agreement(chunks[0]["mask"], chunks[1]["mask"]).mean()
   print("bfloat16 and float32 agree on", agreement)
   assert agreement >= 0.995
 

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -122,12 +123,20 @@ def test_components_are_the_same_under_vmap_and_pmap():
     np.testing.assert_array_equal(areas_of_all, expected_areas)
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+  """Calls without the checks of signatures, as a user's calls are."""
+  monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("masks", [jnp.zeros((4, 4), bool), jnp.zeros((1, 4, 4))])
 def test_labelling_refuses_what_is_not_a_batch_of_masks(masks):
   with pytest.raises(ValueError, match=r"masks must be bool \[N, H, W\]"):
     label_components(masks)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_areas_refuse_what_is_not_a_batch_of_labels():
   with pytest.raises(ValueError, match=r"labels must be \[N, H, W\].*\(4, 4\)"):
     component_areas(jnp.zeros((4, 4), jnp.int32))

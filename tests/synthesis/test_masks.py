@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -264,9 +265,16 @@ def test_agreement_is_the_fraction_of_equal_pixels():
     (lambda i, m: filters.roundness_accepted(m, -0.1), r"at least 0 .* got -0\.1"),
     (lambda i, m: filters.roundness_accepted(m, 0.1, -1, 1), r"low <= high <= 1, got -1, 1"),
     (lambda i, m: filters.histogram_accepted(i, bins=1), r"bins must be at least 2"),
-    (lambda i, m: filters.agreement(m, m[:, :2]), r"\(1, 4, 4\) and \(1, 2, 4\)"),
   ],
 )
 def test_bad_settings_are_refused_by_value(call, message):
   with pytest.raises(ValueError, match=message):
     call(jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 4), bool))
+
+
+def test_agreement_refuses_masks_of_different_shapes(monkeypatch):
+  # Without the checks of signatures, as a user calls it.
+  monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+  masks = jnp.zeros((1, 4, 4), bool)
+  with pytest.raises(ValueError, match=r"\(1, 4, 4\) and \(1, 2, 4\)"):
+    filters.agreement(masks, masks[:, :2])

@@ -1,4 +1,4 @@
-"""Stage 4: going on with pictures that have no labels, by the segmenter's own masks of them.
+"""Stage 4: the training continues on pictures without labels, with the segmenter's own masks.
 
 In: a segmenter and pictures. Out: the segmenter adapted to them. Open `adapt.py`.
 """

@@ -1,7 +1,7 @@
 """Adaptation to pictures without labels: a segmenter labels them and learns from its own masks.
 
-Where the segmenter is sure of a picture, its mask is mostly right, and what these pictures look
-like is what the generated ones do not show (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
+Where the segmenter is sure of a picture, its mask is mostly right, and such pictures show what
+generated ones do not (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from unseg_jax.array_types import Array, Bool, Float, Key, UInt8
 from unseg_jax.artifacts import checkpoints
 from unseg_jax.inference import refinement
 from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
@@ -24,26 +25,26 @@ from unseg_jax.segmentation import batches, train
 from unseg_jax.segmentation.batches import Records
 from unseg_jax.synthesis import shards
 
-SHARD_PICTURES = 256  # After so many pictures, what was labelled is on disk.
+SHARD_PICTURES = 256  # Pictures of a shard, after which what was labelled is on disk.
 SPLIT = "train"
 
 log = logging.getLogger(__name__)
 
-# Yields the pictures [H, W, 3] uint8 from one number up to another.
-Read = Callable[[int, int], Iterator[np.ndarray]]
+# Yields the pictures from one index up to another.
+Read = Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.adapt` that make no sense."""
-  for name, wanted, good in (
+  for name, expected, valid in (
     ("rounds", "at least 1", config.rounds >= 1),
     ("steps", "at least 1", config.steps >= 1),
     ("share", "a share of each batch above 0 and below 1", 0 < config.share < 1),
     ("confidence", "within [0, 1]", 0 <= config.confidence <= 1),
     ("learning_rate", "above 0", config.learning_rate > 0),
   ):
-    if not good:
-      raise ValueError(f"config.adapt.{name}={config[name]}: expected {wanted}")
+    if not valid:
+      raise ValueError(f"config.adapt.{name}={config[name]}: expected {expected}")
   refinement.check_method(config.refine)
 
 
@@ -54,19 +55,19 @@ def adapt(
   sources: Sequence[Records],
   weights: Sequence[float],
   validate: Callable[[Mapping[str, Any]], dict[str, float]],
-  key: jax.Array,
+  key: Key[Array, ""],
   folder: Path,
 ) -> None:
-  """Labels the pictures and goes on with the training, as often as there are rounds.
+  """Labels the pictures and continues the training with them, once in each round.
 
   Args:
-    config: an experiment's; its `train` and `adapt` count.
-    segmenter: what the training made.
-    pictures: how many there are, and what reads them.
+    config: an experiment's, of which `train` and `adapt` matter.
+    segmenter: the trained one.
+    pictures: their number, and what reads them.
     sources: the synthetic pairs' splits.
     weights: these splits' weights.
     validate: see `train.train`.
-    key: the typed PRNG key of the experiment's adaptation.
+    key: that of the experiment's adaptation.
     folder: receives `round-1/` and so on: the labelled pictures as a data set, and what `train`
       leaves.
 
@@ -76,17 +77,17 @@ def adapt(
   settings, share = training_settings(config), config.adapt.share
   weights = [*(weight * (1 - share) / sum(weights) for weight in weights), share]
   for number in range(1, config.adapt.rounds + 1):
-    here, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
-    write_labelled(segmenter, *pictures, config.adapt, here)
-    splits = [*sources, shards.read(here, SPLIT)]
+    round_folder, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
+    write_labelled(segmenter, *pictures, config.adapt, round_folder)
+    splits = [*sources, shards.read(round_folder, SPLIT)]
     pairs = functools.partial(batches.from_disk, splits, weights, settings, round_key)
-    train.train(settings, pairs, validate, round_key, here, segmenter.variables)
-    best = checkpoints.restore_best(here / "checkpoints")
+    train.train(settings, pairs, validate, round_key, round_folder, segmenter.variables)
+    best = checkpoints.restore_best(round_folder / "checkpoints")
     segmenter = Segmenter.create(best, settings.features, settings.image_size)
 
 
 def training_settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns `config.train` of an experiment as a round of the adaptation takes it."""
+  """Returns `config.train` of an experiment with the steps and learning rate of a round."""
   settings = config.train.copy_and_resolve_references()
   settings.update({"steps": config.adapt.steps, "learning_rate": config.adapt.learning_rate})
   return settings
@@ -101,13 +102,13 @@ def write_labelled(
 ) -> None:
   """Writes the pictures of which a segmenter is sure, with its masks, as a data set of squares.
 
-  Every process labels shards of its own. Those that are there already are kept.
+  Every process labels shards of its own, and keeps those that exist already.
 
   Args:
     segmenter: gives the masks, each averaged over the flip and `segmenter.SCALES`.
-    count: how many pictures there are.
+    count: the number of pictures.
     read: yields them.
-    config: `config.adapt` of an experiment; its `confidence` and `refine` count.
+    config: `config.adapt` of an experiment, of which `confidence` and `refine` matter.
     folder: receives the shards, then TFDS's metadata.
 
   Raises:
@@ -132,29 +133,29 @@ def write_labelled(
 def _write_shard(
   segmenter: Segmenter,
   read: Read,
-  numbers: range,
+  indices: range,
   config: ml_collections.ConfigDict,
   path: Path,
 ) -> None:
   record = shards.features(segmenter.image_size)
   records, confidences = [], []
-  for number, image in zip(numbers, read(numbers.start, numbers.stop), strict=True):
+  for index, image in zip(indices, read(indices.start, indices.stop), strict=True):
     small = resize_shorter_side(image, segmenter.image_size)
     probability = segmenter.probability(image, small.shape[:2], average=True)
     confidences.append(confidence(probability))
     if confidences[-1] >= config.confidence:
       mask = refinement.refine(probability, small, config.refine) > 0.5
       records += [
-        shards.encode_record(*square, label=0, candidate=number, record=record)
+        shards.encode_record(*square, label=0, candidate=index, record=record)
         for square in squares(small, mask)
       ]
-  kept = sum(found >= config.confidence for found in confidences)
-  counts = {"candidates": len(numbers), "accepted": {"confidence": kept}}
+  kept = sum(value >= config.confidence for value in confidences)
+  counts = {"candidates": len(indices), "accepted": {"confidence": kept}}
   shards.write_shard(path, records, counts | {"range": [min(confidences), max(confidences)]})
 
 
 def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
-  """Writes the metadata, or says that no picture was kept."""
+  """Writes the metadata, or raises a ValueError if no picture was kept."""
   counts = [shards.read_counts(shards.shard_path(folder, SPLIT, i)) for i in range(total)]
   lengths = [count["records"] for count in counts]
   if not sum(lengths):
@@ -174,20 +175,22 @@ def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
   barrier("the labelled pictures are complete")
 
 
-def confidence(probability: np.ndarray) -> float:
+def confidence(probability: Float[np.ndarray, "h w"]) -> float:
   """How sure a segmenter is of a picture: the mean of |2 p - 1| over its pixels, in [0, 1]."""
   return float(np.abs(2 * probability - 1).mean(dtype=np.float64))
 
 
-def squares(image: np.ndarray, mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def squares(
+  image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]
+) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
   """Cuts a pair into as few squares as cover it, spread evenly along its longer side.
 
   Args:
-    image: `[H, W, 3]`.
-    mask: `[H, W]`.
+    image: the picture.
+    mask: its mask.
 
   Yields:
-    `[S, S, 3]` and `[S, S]`, where S is the shorter side.
+    Parts of the picture and of the mask, whose sides are the picture's shorter side.
   """
   height, width = mask.shape
   side = min(height, width)

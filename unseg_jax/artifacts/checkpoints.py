@@ -17,10 +17,10 @@ NOT_SCORED = -1.0
 def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.CheckpointManager:
   """Opens a run's checkpoints; those with the best validation IoU and the last are kept.
 
-  All processes of a run open them together to write, and each for itself to read. Where they have
-  no disk in common, the first one alone writes, and publishes what it wrote.
+  All processes of a run open them together to write, and each for itself to read. Where the
+  processes share no disk, the first one alone writes, and publishes what it wrote.
   """
-  folder = pathlib.Path(folder).absolute()  # As orbax wants it.
+  folder = pathlib.Path(folder).absolute()  # Orbax demands it.
   if alone := places.is_copied(folder):
     read_only |= not parallel.is_primary()
     folder.mkdir(parents=True, exist_ok=True)
@@ -39,11 +39,15 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     create=not alone,  # Orbax does not where one process works alone.
     multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
-  return ocp.CheckpointManager(
-    folder,
-    options=options,
-    item_handlers={"state": ocp.PyTreeCheckpointHandler()},
-  )
+  return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
+
+
+def _handlers() -> ocp.DefaultCheckpointHandlerRegistry:
+  """Says how a checkpoint's state is saved and restored, also before either is asked for."""
+  registry, handler = ocp.DefaultCheckpointHandlerRegistry(), ocp.PyTreeCheckpointHandler()
+  for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
+    registry.add("state", arguments, handler)
+  return registry
 
 
 def _this_process_alone() -> ocp.options.MultiprocessingOptions:
@@ -63,9 +67,10 @@ def save_state(
 
   Args:
     manager: the run's checkpoints.
-    step: how many steps were taken.
+    step: the number of steps that were taken.
     state: a pytree.
-    scores: on the validation split; without them the checkpoint is to go on from, never the best.
+    scores: on the validation split; a checkpoint without them is one to continue from, never the
+      best.
   """
   folder = pathlib.Path(manager.directory)
   alone = places.is_copied(folder)
@@ -76,8 +81,8 @@ def save_state(
   if alone:
     manager.wait_until_finished()
     places.publish_folder(folder / str(step), whole=True)
-    for gone in places.folders(folder) - set(map(str, manager.all_steps())):
-      places.remove(folder / gone)
+    for removed in places.folders(folder) - set(map(str, manager.all_steps())):
+      places.remove(folder / removed)
 
 
 def _score(metrics: Mapping[str, float]) -> float:

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import os
 import pathlib
+from typing import Any
 
 import flax.traverse_util
 import numpy as np
@@ -36,8 +37,8 @@ class GeneratorFile:
   """
 
   architecture: str
-  config: dict
-  variables: dict
+  config: dict[str, Any]
+  variables: dict[str, Any]
   source_sha256: str
 
 
@@ -132,7 +133,7 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
 
 
 def architecture(path: str | os.PathLike) -> str | None:
-  """Returns the architecture that a file's metadata name, without reading its arrays.
+  """Returns the architecture that a file's metadata names, without reading its arrays.
 
   Returns:
     Such as `unet` or `dcgan`; None if the file is no safetensors file, or none of this package's.

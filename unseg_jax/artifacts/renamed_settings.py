@@ -1,18 +1,18 @@
-"""Settings that have another name now: workdirs, scripts and commands with the old ones work on."""
+"""Renamed settings: workdirs, config files and commands that use a former name still work."""
 
 import functools
 import logging
 from collections.abc import Mapping
 from typing import Any
 
-# Section of the config -> old name -> new name.
+# Section of the config -> former name -> present name.
 RENAMED = {"train": {"overlap": "iou_weight", "backgrounds": "copy_paste", "widths": "features"}}
 
 log = logging.getLogger(__name__)
 
 
 def in_record(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns flat settings, dotted names to values, by their new names."""
+  """Returns flat settings, dotted names to values, by their present names."""
   return {_in_dotted(name): value for name, value in settings.items()}
 
 
@@ -24,14 +24,14 @@ def _in_dotted(name: str) -> str:
 
 
 def in_section(section: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the settings of a section of the config by their new names."""
+  """Returns the settings of a section of the config by their present names."""
   return {RENAMED[section].get(name, name): value for name, value in settings.items()}
 
 
 @functools.cache
-def announce(section: str, old: str) -> str:
-  """Returns the new name of a setting; says so, once, where it has another one now."""
-  new = RENAMED[section].get(old, old)
-  if new != old:
-    log.warning("config.%s.%s is now called config.%s.%s", section, old, section, new)
-  return new
+def announce(section: str, name: Any) -> Any:
+  """Returns the present name of a setting; warns, once, where a former one was given."""
+  present = RENAMED[section].get(name, name)
+  if present != name:
+    log.warning("config.%s.%s is now called config.%s.%s", section, name, section, present)
+  return present

@@ -1,7 +1,7 @@
-"""What stages remember: the settings that made a result, and whether it is complete.
+"""Records of stages: the settings that made a result, and whether it is complete.
 
-Each stage keeps a folder with a `stage.json`: the settings that made its result, those of the
-stages before it included, and whether the result is complete.
+Each stage keeps a folder with its record, `stage.json`: the settings that made its result,
+including those of the stages before it, and whether the result is complete.
 """
 
 import json
@@ -22,7 +22,7 @@ class StageMismatch(Exception):
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   """Returns nested settings as one dict with dotted keys, in the form in which JSON keeps them."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in settings.items():
     if isinstance(value, Mapping):
       flat |= flatten(value, f"{prefix}{key}.")
@@ -72,7 +72,7 @@ def reopen_stage(folder: Path) -> None:
 
 
 def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
-  """Removes a folder of other settings' result: for results that are quick to make."""
+  """Removes a folder whose result other settings made: for results that are quick to make."""
   if (folder / RECORD).exists() and _read(folder)["settings"] != flatten(settings):
     shutil.rmtree(folder)
     places.remove(folder)
@@ -101,11 +101,11 @@ def require_absent(folder: Path, why: str) -> None:
     )
 
 
-def _differences(folder: Path, there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _differences(folder: Path, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
   lines = [
-    f"  {key}: {there.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
-    for key in sorted(there.keys() | now.keys())
-    if there.get(key) != now.get(key)
+    f"  {key}: {recorded.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+    for key in sorted(recorded.keys() | now.keys())
+    if recorded.get(key) != now.get(key)
   ]
   return (
     f"{folder} holds a result of other settings:\n"

@@ -2,7 +2,7 @@
 
 In: a folder of runs. Out: a page in the browser, by Gradio (the extra `demo`), that asks no other
 host for anything. Open `page.py` first: it lays out the three tabs and says what follows on what;
-what they show comes from the pure functions of `segment.py`, `direction.py` and `found.py`.
-`limits.py` judges what is uploaded, `runs.py` finds what there is to choose from, `html.py` turns
-results into HTML, `memory.py` keeps the server small, and `server.py` serves the page.
+what they show comes from the pure functions of `picture.py`, `direction.py` and
+`search_history.py`. `limits.py` judges what is uploaded, `runs.py` lists the choices, `html.py`
+turns results into HTML, `memory.py` keeps the server small, and `server.py` serves the page.
 """

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax import generators
+from unseg_jax.array_types import Bool, Float, Num, UInt8
 from unseg_jax.artifacts import stage_records
 from unseg_jax.direction.losses import grey
 from unseg_jax.generators import Generator, sample_at, with_dtype
@@ -34,14 +35,14 @@ class Search:
     workdir: of the run.
     generator: how the run's config names it.
     settings: `config.generate` of the run: the mask rule and the filters.
-    directions: `[K, *latent_shape]`.
+    directions: of latents, one or two.
     draw: compiled `(directions, seed, shift) -> ` what `Drawn` holds, on the device.
   """
 
   workdir: Path
   generator: str
   settings: ml_collections.ConfigDict
-  directions: np.ndarray
+  directions: Float[np.ndarray, "k ..."]
   draw: Callable[[np.ndarray, int, float], dict[str, Any]]
 
 
@@ -50,22 +51,22 @@ class Drawn:
   """Latents at one shift.
 
   Attributes:
-    images: uint8 [N, H, W, 3], before the shift.
-    shifted: uint8 [K, N, H, W, 3], after it, along each direction.
-    difference: uint8 [N, H, W], `light` less `dark` in grey, 128 where they are equal; of one
-      direction `light` less the image.
-    masks: bool [N, H, W].
-    verdicts: for each filter that the run uses whether it accepts, bool [N].
-    numbers: what the filters decide by, [N] each; see `candidates.filter_numbers`.
+    images: before the shift.
+    shifted: after it, along each direction.
+    difference: `light` less `dark` in grey, 128 where they are equal; of one direction `light` less
+      the image.
+    masks: of the foreground.
+    verdicts: for each filter that the run uses whether it accepts.
+    numbers: what the filters decide by; see `candidates.filter_numbers`.
     seconds: what it took, all but the drawing of the page.
   """
 
-  images: np.ndarray
-  shifted: np.ndarray
-  difference: np.ndarray
-  masks: np.ndarray
-  verdicts: Mapping[str, np.ndarray]
-  numbers: Mapping[str, np.ndarray]
+  images: UInt8[np.ndarray, "n h w 3"]
+  shifted: UInt8[np.ndarray, "k n h w 3"]
+  difference: UInt8[np.ndarray, "n h w"]
+  masks: Bool[np.ndarray, "n h w"]
+  verdicts: Mapping[str, Bool[np.ndarray, " n"]]
+  numbers: Mapping[str, Num[np.ndarray, " n"]]
   seconds: float
 
 
@@ -90,7 +91,7 @@ def open_search(directory: Path) -> Search:
   """Opens a finished search, or returns it if it was used a moment ago.
 
   Raises:
-    ValueError, FileNotFoundError: the run has no such search, or its generator is not there.
+    ValueError, FileNotFoundError: the run has no such search, or its generator is missing.
   """
   stage_records.require_stage(directory / "search", "search")
   return _open(directory, (directory / "search" / stage_records.RECORD).stat().st_mtime_ns)
@@ -144,20 +145,22 @@ def compiled(
   return draw
 
 
-def explore(search: Search, directions: np.ndarray, seed: int, shift: float) -> Drawn:
+def explore(
+  search: Search, directions: Float[np.ndarray, "k ..."], seed: int, shift: float
+) -> Drawn:
   """Draws latents at a shift.
 
   Args:
     search: of `open_search`.
-    directions: `[K, *latent_shape]`, the search's or such as it passed.
+    directions: the search's, or its earlier ones.
     seed: of the latents, from 0 to 2^32 - 1.
     shift: its length, at least 0.
   """
   start = time.perf_counter()
-  found = jax.device_get(search.draw(directions, seed, shift))
+  arrays = jax.device_get(search.draw(directions, seed, shift))
   for name in ("images", "shifted", "difference"):
-    found[name] = writing.to_uint8(found[name])
-  return Drawn(**found, seconds=time.perf_counter() - start)
+    arrays[name] = writing.to_uint8(arrays[name])
+  return Drawn(**arrays, seconds=time.perf_counter() - start)
 
 
 def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> list[Judgement]:

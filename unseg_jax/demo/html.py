@@ -1,7 +1,9 @@
 """Results as HTML that stands inside the page; pictures are embedded, so that none has an address.
 
-What has no address nobody else can open, and there is no file of it to delete.
+Nobody else can open what has no address, and no file of it has to be deleted.
 """
+
+from collections.abc import Sequence
 
 import jinja2
 import numpy as np
@@ -17,7 +19,7 @@ SIDE = 256  # Of a generator's picture, at most.
 
 # Those of the reports' pages, and what they use, at hand.
 _TEMPLATES = page.TEMPLATES.overlay(
-  loader=jinja2.ChoiceLoader([jinja2.PackageLoader("unseg_jax.demo"), page.TEMPLATES.loader])
+  loader=jinja2.ChoiceLoader([jinja2.PackageLoader("unseg_jax.demo"), page.LOADER])
 )
 STYLE = _TEMPLATES.get_template("style.css").render
 
@@ -53,7 +55,7 @@ def direction(search: Search, drawn: Drawn, shift: float) -> str:
   )
 
 
-def found(search: Search, losses: charts.Curves, passed: list[Snapshot]) -> str:
+def search_history(search: Search, losses: charts.Curves, passed: Sequence[Snapshot]) -> str:
   """How a search went: its losses by step, and rows of latents along the direction as it was."""
   rows = []
   for snapshot in passed:
@@ -62,13 +64,13 @@ def found(search: Search, losses: charts.Curves, passed: list[Snapshot]) -> str:
     sheet = grid(cells, columns=len(masks))
     rows.append((snapshot, drawing.shrink(sheet, SIDE * len(masks))))
   charted = charts.share_axes(losses)
-  return _TEMPLATES.get_template("found.html").render(
+  return _TEMPLATES.get_template("search_history.html").render(
     search=search, charts=charted, order=list(losses), rows=rows
   )
 
 
 def no_search(folder: str) -> str:
-  """What stands where there is no finished search: the command that makes one."""
+  """What stands in place of a finished search: the command that makes one."""
   return _TEMPLATES.get_template("no_search.html").render(folder=folder)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.images import reading
 
 MEGABYTES = 25
@@ -13,18 +14,15 @@ MEGAPIXELS = 25  # Decoded, with all that is drawn of them, such pictures take u
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
-def read_upload(path: str | Path) -> np.ndarray:
-  """Reads a picture that somebody sent, as `picture_files.read_picture` does.
+def read_upload(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
+  """Reads a picture that somebody sent, as `images.reading.read_picture` does.
 
   Args:
     path: the file. Messages have its name, but not its folder.
 
-  Returns:
-    uint8 [H, W, 3].
-
   Raises:
-    ValueError: it is no longer there, is no picture, is damaged, or has too many pixels; those are
-      counted before they are decoded.
+    ValueError: the file is deleted already, is no picture, is damaged, or has too many pixels;
+      those are counted before they are decoded.
   """
   name = Path(path).name
   if not Path(path).exists():

@@ -9,12 +9,13 @@ import contextlib
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 import numpy as np
 from gradio.utils import get_upload_folder
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.demo import direction, html, limits, memory, picture, runs, search_history
 from unseg_jax.images.drawing import shrink
 from unseg_jax.inference import refinement
@@ -23,15 +24,16 @@ from unseg_jax.reporting.contents import find_pictures
 
 KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
 KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is not noticed.
-WAITING = 100  # Calls in the queue; who makes one more is told to come again.
+WAITING = 100  # Calls in the queue; one more call is refused, and its visitor asked to come again.
 EXAMPLE = "example:astronaut_head.png"
 LAST_SEED = 2**31 - 1
 HINT = html.hint("Drop a picture, paste one, or try the example.")
 NOTHING_YET = "There is no picture yet: drop one, or try the example."
 MESSAGE_SECONDS = 30.0
+Source = Literal["upload", "clipboard", "webcam"]
 REFUSED = (ImportError, OSError, ValueError)
-# What follows a slider at once: no veil over what is there, and of many moves the last one counts.
-AT_ONCE = {"show_progress": "hidden", "trigger_mode": "always_last"}
+# What follows a slider at once: nothing veils the picture, and of many moves the last one counts.
+AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
 
 def build(folder: Path) -> gr.Blocks:
@@ -52,7 +54,7 @@ def build(folder: Path) -> gr.Blocks:
     with gr.Tab("The direction") as tab:
       _direction_tab(page, tab, folder)
     with gr.Tab("How it was found") as tab:
-      _found_tab(page, tab, folder)
+      _search_tab(page, tab, folder)
 
     def forget(visitor: gr.Request) -> None:
       # Gradio would hold on to a page that was closed, what it showed included.
@@ -65,14 +67,20 @@ def build(folder: Path) -> gr.Blocks:
 
 def _picture_tab(page: gr.Blocks, folder: Path) -> None:
   segmented, behind = gr.State(time_to_live=KEEP_STATE_SECONDS), gr.State()
+  lowest, highest = picture.THRESHOLDS
   with gr.Row():
     with gr.Column():
-      picture = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=300)
+      upload = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=300)
       example = gr.Button("Try the example", elem_id="example")
     with gr.Column():
       choice = _chooser("Segmenter", "segmenter", runs.segmenters(folder))
       threshold = gr.Slider(
-        *picture.THRESHOLDS, value=0.5, step=0.01, label="Threshold", elem_id="threshold"
+        minimum=lowest,
+        maximum=highest,
+        value=0.5,
+        step=0.01,
+        label="Threshold",
+        elem_id="threshold",
       )
       average = gr.Checkbox(
         label="Average over the mirrored picture and three scales", elem_id="average"
@@ -92,36 +100,36 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
   settings = [choice, average, refine]
   drawn_by = [segmented, threshold, colour, behind]
   results = [segmented, shown]
-  everything = [picture, *settings, threshold, colour, behind]
+  everything = [upload, *settings, threshold, colour, behind]
   # Uploads, pastes, the camera's pictures and the example change it, and so does taking it away.
-  picture.change(_segment, everything, results, api_name="segment").failure(
-    lambda: (None, HINT, None), outputs=[*results, picture], api_visibility="private"
+  upload.change(_segment, everything, results, api_name="segment").failure(
+    lambda: (None, HINT, None), outputs=[*results, upload], api_visibility="private"
   )
-  example.click(_example, outputs=picture, api_visibility="private")
-  for control in settings:
-    control.input(_segment, everything, results, api_visibility="private")
-  for control in (threshold, colour):
-    control.input(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
+  example.click(_example, outputs=upload, api_visibility="private")
+  for chosen in (choice.input, average.input, refine.input):
+    chosen(_segment, everything, results, api_visibility="private")
+  for moved in (threshold.input, colour.input):
+    moved(_draw, drawn_by, shown, api_visibility="private", **AT_ONCE)
   opened = other.change(_open_background, other, behind, api_visibility="private")
   opened.success(_draw, drawn_by, shown, api_visibility="private")
   opened.failure(lambda: (None, None), outputs=[behind, other], api_visibility="private")
   make.click(
     _make_files,
-    [picture, threshold, colour, other, *settings],
+    [upload, threshold, colour, other, *settings],
     files,
     api_visibility="private",
   )
   _refresh(page, choice, lambda: runs.segmenters(folder))
 
 
-def _upload(label: str, name: str, sources: Sequence[str], height: int) -> gr.Image:
+def _upload(label: str, name: str, sources: list[Source], height: int) -> gr.Image:
   image = gr.Image(
     type="filepath", label=label, elem_id=name, sources=sources, height=height, buttons=[]
   )
   # Gradio's own way decodes whatever comes, before anybody can refuse it, and leaves users its
   # library's words. That the file is an upload it has checked by then. No event may return an
   # update such as `gr.skip()` for this component, as Gradio would make it anew, the old way.
-  image.preprocess = lambda payload: payload.path if payload else None
+  vars(image)["preprocess"] = lambda payload: payload.path if payload else None
   return image
 
 
@@ -135,11 +143,11 @@ def _named(choices: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[str]]) -> None:
-  """Lets a chooser offer what is there whenever the page is opened, as runs come and go."""
+  """Lets a chooser offer the present choices whenever the page is opened: runs come and go."""
 
-  def choices():
-    there = look()
-    return gr.Dropdown(_named(there), value=there[0] if there else None)
+  def choices() -> gr.Dropdown:
+    offered = look()
+    return gr.Dropdown(_named(offered), value=offered[0] if offered else None)
 
   page.load(choices, outputs=chooser, api_visibility="private", show_progress="hidden")
 
@@ -165,7 +173,7 @@ def _segment(
   refine: str,
   threshold: float,
   colour: str,
-  behind: np.ndarray | None,
+  behind: UInt8[np.ndarray, "_ _ 3"] | None,
 ) -> tuple[picture.Segmented | None, str]:
   """Returns what is held of a picture, and what is shown."""
   if path is None:
@@ -176,7 +184,10 @@ def _segment(
 
 
 def _draw(
-  segmented: picture.Segmented | None, threshold: float, colour: str, behind: np.ndarray | None
+  segmented: picture.Segmented | None,
+  threshold: float,
+  colour: str,
+  behind: UInt8[np.ndarray, "_ _ 3"] | None,
 ) -> str:
   if segmented is None:
     return HINT
@@ -196,7 +207,7 @@ def _open_background(path: str | None) -> np.ndarray | None:
 def _make_files(
   path: str | None, threshold: float, colour: str, other: str | None, *how: Any
 ) -> list[str]:
-  """Returns the files' paths; `how` to segment is as for `segment.segment`."""
+  """Returns the files' paths; `how` to segment is as for `picture.segment`."""
   if path is None:
     raise gr.Error(NOTHING_YET, duration=MESSAGE_SECONDS, print_exception=False)
   # Gradio serves what is in its folder; nobody can guess the name of this one.
@@ -236,7 +247,7 @@ def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
   _refresh(page, run, lambda: runs.searches(folder))
 
 
-def _found_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
+def _search_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
   run = _chooser("Run", "searched", runs.searches(folder))
   shown = gr.HTML(elem_id="search")
 
@@ -245,7 +256,7 @@ def _found_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
       return html.no_search(str(folder))
     try:
       search = direction.open_search(Path(run))
-      return html.found(
+      return html.search_history(
         search, search_history.curves(search.workdir), search_history.snapshots(search, seed=0)
       )
     except REFUSED as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.artifacts import stage_records
 from unseg_jax.demo import limits
 from unseg_jax.images import drawing
@@ -23,13 +24,13 @@ class Segmented:
 
   Attributes:
     name: the file's, without its ending.
-    image: uint8 [H, W, 3].
-    probability: float32 [H, W] in [0, 1], how likely each pixel is foreground.
+    image: the picture.
+    probability: in [0, 1], how likely each pixel is foreground.
   """
 
   name: str
-  image: np.ndarray
-  probability: np.ndarray
+  image: UInt8[np.ndarray, "h w 3"]
+  probability: Float[np.ndarray, "h w"]
 
 
 @functools.lru_cache(maxsize=4)
@@ -56,7 +57,7 @@ def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmen
 
   Raises:
     ImportError: what the refinement needs is not installed.
-    ValueError, FileNotFoundError: the picture is refused, or there is no such segmenter.
+    ValueError, FileNotFoundError: the picture is refused, or the segmenter does not exist.
   """
   image = limits.read_upload(path)
   probability = refinement.refine(restore(choice)(image, average), image, refine)
@@ -69,13 +70,15 @@ def small(segmented: Segmented) -> Segmented:
   return Segmented(segmented.name, image, probability)
 
 
-def at_threshold(probability: np.ndarray, threshold: float) -> np.ndarray:
+def at_threshold(
+  probability: Float[np.ndarray, "*shape"], threshold: float
+) -> Float[np.ndarray, "*shape"]:
   """Moves probabilities so that a threshold becomes 0.5, which everything drawn goes by.
 
   The logit of the threshold is taken from each logit: their order stays, and so do 0 and 1.
 
   Args:
-    probability: float32 [H, W] in [0, 1].
+    probability: in [0, 1].
     threshold: above which a pixel is to be foreground, inside (0, 1); 0.5 changes nothing.
 
   Raises:
@@ -97,11 +100,13 @@ def colour(text: str) -> tuple[int, int, int]:
     ValueError: it is none of these.
   """
   if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
-    return tuple(bytes.fromhex(text[1:]))
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
   numbers = [float(number) for number in re.findall(r"[\d.]+", text)]
   if not text.startswith("rgb") or len(numbers) not in (3, 4) or max(numbers[:3]) > 255:
     raise ValueError(f"{text!r} is no colour; expected one such as #2060a0")
-  return tuple(round(number) for number in numbers[:3])
+  red, green, blue = map(round, numbers[:3])
+  return red, green, blue
 
 
 def views(

@@ -1,4 +1,4 @@
-"""What there is to choose from: segmenters, and finished searches, in a folder of runs."""
+"""What the page offers: the segmenters and the finished searches in a folder of runs."""
 
 from pathlib import Path
 

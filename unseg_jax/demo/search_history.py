@@ -39,7 +39,7 @@ def snapshots(search: Search, seed: int) -> Sequence[Snapshot]:
     seed: of the latents.
 
   Returns:
-    In the order of the steps; none if an older version searched, which kept none.
+    In the order of the steps; none of a search of an older version, which kept none.
   """
   path = search.workdir / "search" / "snapshots.npz"
   if not path.exists():

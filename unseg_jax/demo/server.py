@@ -1,4 +1,4 @@
-"""Serves the page: on this machine alone unless told otherwise, and with nothing left behind."""
+"""Serves the page: on this machine alone by default, and with nothing left behind."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
 
   Raises:
     ImportError: Gradio is not installed.
-    OSError: the port is taken, or there is no such address.
+    OSError: the port is taken, or this machine has no such address.
   """
   with tempfile.TemporaryDirectory(prefix="unseg_jax_demo_") as folder, _environment(folder):
     try:

@@ -1,27 +1,26 @@
 """The two losses of the direction search (arXiv 2105.08127, section 3.1)."""
 
-import jax
 import jax.numpy as jnp
+
+from unseg_jax.array_types import AnyArray, Array, Float
 
 SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
-def grey(images: jax.Array) -> jax.Array:
-  """Returns the luminance `0.2989 R + 0.5870 G + 0.1140 B` of `[..., 3]` images as `[...]`."""
+def grey(images: Float[AnyArray, "*shape 3"]) -> Float[Array, "*shape"]:
+  """Returns the luminance `0.2989 R + 0.5870 G + 0.1140 B` of images, in their range."""
+  images = jnp.asarray(images)
   return 0.2989 * images[..., 0] + 0.5870 * images[..., 1] + 0.1140 * images[..., 2]
 
 
-def outside_circle(shifted: jax.Array) -> jax.Array:
+def outside_circle(shifted: Float[AnyArray, "n h w 3"]) -> Float[Array, ""]:
   """Mean of the grey image times the centred distance from the middle of the picture.
 
   Small when the border is dark and the middle light. The distance map is
   `4 * (rho - mean(rho))` with `rho = sqrt(u^2 + v^2)` on the grid `linspace(-1, 1, size)^2`.
 
   Args:
-    shifted: `[N, H, W, 3]` float32 images in [-1, 1], after the shift in latent space.
-
-  Returns:
-    A scalar.
+    shifted: float32 images in [-1, 1], after the shift in latent space.
   """
   _, height, width, _ = shifted.shape
   rows, columns = jnp.meshgrid(
@@ -31,21 +30,20 @@ def outside_circle(shifted: jax.Array) -> jax.Array:
   return jnp.mean(grey(shifted) * (4.0 * (rho - rho.mean())))
 
 
-def sobel_shift(images: jax.Array, shifted: jax.Array) -> jax.Array:
+def sobel_shift(
+  images: Float[AnyArray, "n h w 3"], shifted: Float[AnyArray, "n h w 3"]
+) -> Float[Array, ""]:
   """Mean squared change of the edges that the shift causes; keeps the content in place.
 
   Args:
-    images: `[N, H, W, 3]` float32 images in [-1, 1], before the shift.
+    images: float32 images in [-1, 1], before the shift.
     shifted: the same latents' images after the shift.
-
-  Returns:
-    A scalar.
   """
   return jnp.mean((gradient_magnitude(grey(shifted)) - gradient_magnitude(grey(images))) ** 2)
 
 
-def gradient_magnitude(greys: jax.Array) -> jax.Array:
-  """Sobel magnitude `sqrt(gx^2 + gy^2 + 1e-6)` of `[N, H, W]`, borders replicated.
+def gradient_magnitude(greys: Float[AnyArray, "n h w"]) -> Float[Array, "n h w"]:
+  """Sobel magnitude `sqrt(gx^2 + gy^2 + 1e-6)` of grey images, borders replicated.
 
   The 3 x 3 kernels are divided by 8, as in kornia's `sobel`.
   """

@@ -3,10 +3,10 @@
 import dataclasses
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unseg_jax.array_types import Array, Bool, Float, Key, UInt8
 from unseg_jax.generators import Generator, sample_at
 from unseg_jax.images import writing
 from unseg_jax.runtime import parallel
@@ -21,20 +21,22 @@ class Drawing:
   """Six latents of a generator, ready to be drawn along any directions; compiled once.
 
   Attributes:
-    at: (directions `[K, *latent_shape]`, radius) -> images `[K, 6, H, W, 3]` at that shift.
-    mask: (images `[6, H, W, 3]`, shifted `[K, 6, H, W, 3]`) -> masks as pictures like the images.
+    at: (K directions, radius) -> for each direction, the latents' images at that shift.
+    mask: (images, shifted images) -> masks as pictures like the images.
     shift: the length of the shift that makes masks.
   """
 
-  at: Callable[[np.ndarray, float], jax.Array]
-  mask: Callable[[jax.Array, jax.Array], jax.Array]
+  at: Callable[
+    [Float[np.ndarray, " k *latent_shape"], float | np.floating], Float[Array, "k n h w 3"]
+  ]
+  mask: Callable[[Float[Array, "n h w 3"], Float[Array, "k n h w 3"]], Float[Array, "n h w 3"]]
   shift: float
 
 
 def prepare(
   generator: Generator,
-  key: jax.Array,
-  make_masks: Callable[[jax.Array, jax.Array], jax.Array],
+  key: Key[Array, ""],
+  make_masks: Callable[[Float[Array, "n h w 3"], Float[Array, "k n h w 3"]], Bool[Array, "n h w"]],
   shift: float,
 ) -> Drawing:
   """Draws the latents and compiles.
@@ -42,8 +44,7 @@ def prepare(
   Args:
     generator: the pretrained generator.
     key: the latents' key.
-    make_masks: (images `[N, H, W, 3]`, shifted `[K, N, H, W, 3]`) -> masks `[N, H, W]` bool, by the
-      rule of the synthesis.
+    make_masks: (images, shifted images) -> masks, by the rule of the synthesis.
     shift: the length of the shift that makes masks.
   """
   latents, labels = sample_at(generator, key, jnp.arange(ROWS))
@@ -56,21 +57,20 @@ def prepare(
     return jnp.stack([generate(generator.variables, shift) for shift in shifts])
 
   def mask(images, shifted):
-    found = make_masks(images, shifted)[..., None]
-    return jnp.broadcast_to(jnp.where(found, 1.0, -1.0), images.shape)
+    masks = make_masks(images, shifted)[..., None]
+    return jnp.broadcast_to(jnp.where(masks, 1.0, -1.0), images.shape)
 
   return Drawing(at, parallel.jit(mask), shift)
 
 
-def still(drawing: Drawing, directions: np.ndarray) -> np.ndarray:
+def still(
+  drawing: Drawing, directions: Float[np.ndarray, " k *latent_shape"]
+) -> UInt8[np.ndarray, "h w 3"]:
   """Draws a row for each latent: at shifts 0, 2, 4, 6, and its mask.
 
   Args:
     drawing: of `prepare`.
-    directions: `[K, *latent_shape]`; with `dark`, its shifts stand after those of `light`.
-
-  Returns:
-    `[H, W, 3]` uint8.
+    directions: `light`, or `light` and `dark`; the shifts of `dark` come after those of `light`.
   """
   images = drawing.at(directions, 0.0)[0]
   moved = [drawing.at(directions, radius) for radius in SHIFTS]
@@ -80,15 +80,14 @@ def still(drawing: Drawing, directions: np.ndarray) -> np.ndarray:
   return writing.grid(writing.to_uint8(np.asarray(cells)), columns=len(columns))
 
 
-def moving(drawing: Drawing, directions: np.ndarray) -> np.ndarray:
+def moving(
+  drawing: Drawing, directions: Float[np.ndarray, " k *latent_shape"]
+) -> UInt8[np.ndarray, "frames h w 3"]:
   """Draws the latents as the shift grows from 0 to its length, the masks below the images.
 
   Args:
     drawing: of `prepare`.
-    directions: `[K, *latent_shape]`; with `dark`, its images stand below those of `light`.
-
-  Returns:
-    `[FRAMES, H, W, 3]` uint8.
+    directions: `light`, or `light` and `dark`; the images of `dark` come below those of `light`.
   """
   images = drawing.at(directions, 0.0)[0]
   frames = []

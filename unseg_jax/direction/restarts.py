@@ -1,12 +1,13 @@
 """Which of several searches to keep, without labels."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from unseg_jax.direction.search import Found
+from unseg_jax.array_types import Bool, Float
+from unseg_jax.direction.search import SearchResult
 
 # Candidates that a restart is judged by, rounded up to whole chunks.
 CANDIDATES = 256
@@ -30,38 +31,43 @@ class Scores:
   agreement: float
 
 
-def scores(
-  found: Found, judge: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-) -> list[Scores]:
+# The K directions of a restart -> masks of the same latents at every call, and whether the filters
+# accept them.
+Judge = Callable[
+  [Float[np.ndarray, " k *latent_shape"]],
+  tuple[Bool[np.ndarray, "n h w"], Bool[np.ndarray, " n"]],
+]
+
+
+def scores(result: SearchResult, judge: Judge) -> list[Scores]:
   """Judges every restart of a search on the same latents.
 
   Args:
-    found: what the search found.
-    judge: directions `[K, *latent_shape]` -> what they make of latents that the search has
-      not seen, the same at each call: masks `[N, H, W]` bool, and whether the filters accept them,
-      `[N]` bool.
+    result: of the search.
+    judge: makes masks of latents that the search has not seen.
   """
-  totals = sum(values[-LAST_STEPS:].mean(axis=0).sum(axis=-1) for values in found.losses.values())
-  made = [judge(directions) for directions in found.directions]
-  every = np.stack([mask for mask, _ in made])  # [R, N, H, W]
+  parts = [values[-LAST_STEPS:].mean(axis=0).sum(axis=-1) for values in result.losses.values()]
+  totals = sum(parts[1:], start=parts[0])
+  judged = [judge(directions) for directions in result.directions]
+  masks = np.stack([restart_masks for restart_masks, _ in judged])  # [R, N, H, W]
   return [
-    Scores(float(loss), float(accepted.mean()), _agreement(every, number))
-    for number, (loss, (_, accepted)) in enumerate(zip(totals, made, strict=True))
+    Scores(float(loss), float(accepted.mean()), _agreement(masks, number))
+    for number, (loss, (_, accepted)) in enumerate(zip(totals, judged, strict=True))
   ]
 
 
-def best(found: list[Scores]) -> int:
-  """The number of the restart to keep: that of the lowest loss.
+def best(scores: Sequence[Scores]) -> int:
+  """Returns the number of the restart to keep: that of the lowest loss.
 
   On the face generator, after 12 steps, where eight restarts still differ, loss and agreement rank
   their masks as a reference does (rank correlations 0.86 both, acceptance 0.83;
   docs/measurements.md). Of two restarts, however, each agrees with the other as well.
   """
-  return int(np.argmin([restart.loss for restart in found]))
+  return int(np.argmin([restart.loss for restart in scores]))
 
 
-def _agreement(every: np.ndarray, number: int) -> float:
-  if len(every) == 1:
+def _agreement(masks: np.ndarray, number: int) -> float:
+  if len(masks) == 1:
     return 1.0
-  others = np.delete(every, number, axis=0)
-  return float(np.mean([jnp.mean(every[number] == other, axis=(1, 2)).mean() for other in others]))
+  others = np.delete(masks, number, axis=0)
+  return float(np.mean([jnp.mean(masks[number] == other, axis=(1, 2)).mean() for other in others]))

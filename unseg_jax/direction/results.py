@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.direction import previews
 from unseg_jax.direction.previews import Drawing
 from unseg_jax.direction.restarts import Scores
-from unseg_jax.direction.search import Found
+from unseg_jax.direction.search import SearchResult
 from unseg_jax.images import writing
 from unseg_jax.storage import whole_files
 
@@ -17,12 +18,12 @@ FRAME_SECONDS = 0.08  # Of the animated direction.
 
 
 def write_restarts(
-  found: Found, scores: Sequence[Scores], kept: int, drawing: Drawing, folder: Path
+  result: SearchResult, scores: Sequence[Scores], kept: int, drawing: Drawing, folder: Path
 ) -> list[dict]:
   """Writes how each restart did, and a picture of its directions.
 
   Args:
-    found: what the search found.
+    result: of the search.
     scores: of each restart.
     kept: the restart that is kept.
     drawing: of `previews.prepare`.
@@ -31,7 +32,7 @@ def write_restarts(
   Returns:
     The rows of `restarts.json`.
   """
-  for number, directions in enumerate(found.directions):
+  for number, directions in enumerate(result.directions):
     picture = previews.still(drawing, directions)
     whole_files.write_bytes(folder / f"restart-{number}.png", writing.png_bytes(picture))
   rows = [
@@ -42,33 +43,35 @@ def write_restarts(
   return rows
 
 
-def write(found: Found, kept: int, drawing: Drawing, folder: Path) -> np.ndarray:
+def write(
+  result: SearchResult, kept: int, drawing: Drawing, folder: Path
+) -> UInt8[np.ndarray, "h w 3"]:
   """Writes the restart that is kept: its pictures, its curves, and last its directions.
 
   Args:
-    found: what the search found.
+    result: of the search.
     kept: the restart that is kept.
     drawing: of `previews.prepare`.
     folder: receives `direction.png`, `direction.webp`, `history.json`, `snapshots.npz` and
       `direction.npy`.
 
   Returns:
-    The still picture, `[H, W, 3]` uint8.
+    The still picture.
   """
-  directions = found.directions[kept]
+  directions = result.directions[kept]
   picture = previews.still(drawing, directions)
   whole_files.write_bytes(folder / "direction.png", writing.png_bytes(picture))
   frames = writing.there_and_back(previews.moving(drawing, directions))
   animation = writing.animation_bytes(frames, FRAME_SECONDS)
   whole_files.write_bytes(folder / "direction.webp", animation)
-  whole_files.write_json(folder / "history.json", found.history(kept))
-  steps = sorted(found.snapshots)
-  moved = np.stack([found.snapshots[step][kept] for step in steps])
+  whole_files.write_json(folder / "history.json", result.history(kept))
+  steps = sorted(result.snapshots)
+  moved = np.stack([result.snapshots[step][kept] for step in steps])
   whole_files.write_arrays(folder / "snapshots.npz", step=np.array(steps), directions=moved)
   whole_files.write_array(folder / "direction.npy", directions)
   return picture
 
 
-def read(folder: Path) -> np.ndarray:
-  """Reads the directions that `write` kept: `[K, *latent_shape]` float32."""
+def read(folder: Path) -> Float[np.ndarray, " k *latent_shape"]:
+  """Reads the directions that `write` kept, float32: `light`, or `light` and `dark`."""
   return np.load(folder / "direction.npy", allow_pickle=False)

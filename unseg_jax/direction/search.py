@@ -9,6 +9,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from unseg_jax.array_types import Array, Float, Key
 from unseg_jax.direction import directions
 from unseg_jax.direction.step import SearchState, draw, initial_state, make_step
 from unseg_jax.generators import Generator, check_dtype, with_dtype
@@ -22,19 +23,19 @@ HALVINGS = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """What a search found.
+class SearchResult:
+  """The result of a search with R restarts of K directions.
 
   Attributes:
-    directions: `[R, K, *latent_shape]` float32, unit norm along the first axis of a latent.
-    losses: the weighted losses by name, `[steps, R, K]` float32.
-    snapshots: the directions after some of the steps (`snapshot_steps`), by their number, each like
-      `directions`; a search that an older version began lacks the first ones.
+    directions: float32, of unit norm along the first axis of a latent.
+    losses: the weighted losses by name, float32.
+    snapshots: the directions after some of the steps (`snapshot_steps`), by their number; a search
+      that an older version began lacks the first ones.
   """
 
-  directions: np.ndarray
-  losses: dict[str, np.ndarray]
-  snapshots: dict[int, np.ndarray]
+  directions: Float[np.ndarray, "r k *latent_shape"]
+  losses: dict[str, Float[np.ndarray, "steps r k"]]
+  snapshots: dict[int, Float[np.ndarray, "r k *latent_shape"]]
 
   def history(self, restart: int) -> dict[str, list[float]]:
     """The curves of one restart by `step`; with two directions their names come first."""
@@ -68,9 +69,9 @@ def snapshot_steps(steps: int) -> list[int]:
 
 
 def search(
-  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, folder: Path
-) -> Found:
-  """Finds directions; continues from the folder's saved state if there is one.
+  generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""], folder: Path
+) -> SearchResult:
+  """Searches for directions; continues from the folder's saved state if there is one.
 
   Args:
     generator: the pretrained generator.
@@ -110,14 +111,14 @@ def search(
   done = int(state.step)
   if not done:
     snapshots[0] = np.asarray(jax.vmap(directions.normalise)(state.directions))
-  wanted = snapshot_steps(config.steps)
+  kept_steps = snapshot_steps(config.steps)
   state, waiting = parallel.replicate(state), []
   with progress.bar("search", config.steps, done) as bar:
     for i in range(done + 1, config.steps + 1):
       state, parts = step(state, variables, indices)
       waiting.append(parts)
       bar.update()
-      if i in wanted:  # Before the next step, which takes the state's memory.
+      if i in kept_steps:  # Before the next step, which takes the state's memory.
         snapshots[i] = np.asarray(parallel.unreplicate(state).directions)
       save = i % config.save_every == 0 or i == config.steps
       # The device is not waited for at every step, but where processes agree on what to do next.
@@ -131,7 +132,7 @@ def search(
         if leaving and i < config.steps:
           preemption.leave(f"the search is saved at step {i} of {config.steps}")
   losses = {name: np.asarray(values, np.float32) for name, values in history.items()}
-  return Found(np.asarray(parallel.unreplicate(state).directions), losses, snapshots)
+  return SearchResult(np.asarray(parallel.unreplicate(state).directions), losses, snapshots)
 
 
 def _record(
@@ -171,7 +172,7 @@ def _save(
   contents = {
     "state": flax.serialization.to_state_dict(jax.device_get(state)),
     "history": {name: np.asarray(values) for name, values in history.items()},
-    "snapshots": {str(step): found for step, found in snapshots.items()},
+    "snapshots": {str(step): snapshot for step, snapshot in snapshots.items()},
   }
   whole_files.write_bytes(folder / "state.msgpack", flax.serialization.msgpack_serialize(contents))
 
@@ -185,5 +186,5 @@ def _restore(
   contents = flax.serialization.msgpack_restore(path.read_bytes())
   history = {name: list(values) for name, values in contents["history"].items()}
   # Searches of older versions kept none.
-  snapshots = {int(step): found for step, found in contents.get("snapshots", {}).items()}
+  snapshots = {int(step): array for step, array in contents.get("snapshots", {}).items()}
   return flax.serialization.from_state_dict(fresh, contents["state"]), history, snapshots

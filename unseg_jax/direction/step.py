@@ -1,10 +1,10 @@
 """One step of the search: its draw, its losses, the update (arXiv 2105.08127, section 3.1).
 
-Nothing here reads or writes a file; `search.py` takes the steps, and keeps what they find.
+Nothing here reads or writes a file; `search.py` takes the steps, and saves their state.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -12,14 +12,23 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.direction import directions, losses
 from unseg_jax.generators import Generator, sample_at
 from unseg_jax.runtime import parallel
 
 
+# Types of fields are not checked at run time: JAX also puts shapes, and placeholders, into pytrees.
+@no_type_check
 @flax.struct.dataclass
 class SearchState:
-  """R restarts of K directions `[R, K, *latent_shape]`, their optimizer's state, steps taken."""
+  """The state of a search.
+
+  Attributes:
+    directions: R restarts of K directions, `[R, K, *latent_shape]`.
+    optimizer_state: Adam's.
+    step: how many steps were taken.
+  """
 
   directions: jax.Array
   optimizer_state: optax.OptState
@@ -31,8 +40,10 @@ def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation
   return optax.adam(config.learning_rate, b1=0.9, b2=0.999, eps=1e-8)
 
 
-def initial_state(config: ml_collections.ConfigDict, start: jax.Array) -> SearchState:
-  """The state before the first step, from directions `[R, K, *latent_shape]` of any length."""
+def initial_state(
+  config: ml_collections.ConfigDict, start: Float[Array, "r k *latent_shape"]
+) -> SearchState:
+  """The state before the first step, from directions of any length."""
   return SearchState(start, optimizer(config).init(start), jnp.zeros((), jnp.int32))
 
 
@@ -44,7 +55,7 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
   see the same latents, so that their losses can be compared and `G(z)` is computed once.
   """
 
-  def weighted_losses(found, images, variables, latents, labels, radii):
+  def weighted_losses(current, images, variables, latents, labels, radii):
     def one(direction, sign):
       shifted = generator.generate(variables, latents + radii * direction, labels)
       return {
@@ -52,22 +63,22 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
         "sobel_shift": config.sobel_weight * losses.sobel_shift(images, shifted),
       }
 
-    signs = jnp.array(directions.SIGNS[: len(found)])
-    parts = jax.vmap(one)(directions.normalise(found), signs)
+    signs = jnp.array(directions.SIGNS[: len(current)])
+    parts = jax.vmap(one)(directions.normalise(current), signs)
     return sum(part.sum() for part in parts.values()), parts
 
-  def gradients(found, variables, latents, labels, radii):
+  def gradients(current, variables, latents, labels, radii):
     images = generator.generate(variables, latents, labels)
     gradient = jax.grad(weighted_losses, has_aux=True)
     fixed = (images, variables, latents, labels, radii)
-    return jax.vmap(gradient, in_axes=(0, *[None] * len(fixed)))(found, *fixed)
+    return jax.vmap(gradient, in_axes=(0, *[None] * len(fixed)))(current, *fixed)
 
   def step(state, variables, *batch):
     if 0 < config.microbatch < len(batch[0]):
       # One after the other, so that only one microbatch's activations are held.
       pieces = jax.tree.map(lambda x: x.reshape(-1, config.microbatch, *x.shape[1:]), batch)
-      found = jax.lax.map(lambda piece: gradients(state.directions, variables, *piece), pieces)
-      gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), found)
+      every = jax.lax.map(lambda piece: gradients(state.directions, variables, *piece), pieces)
+      gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), every)
     else:
       gradient, parts = gradients(state.directions, variables, *batch)
     gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
@@ -79,15 +90,18 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
 
 
 def draw(
-  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, indices: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+  generator: Generator,
+  config: ml_collections.ConfigDict,
+  key: Key[Array, ""],
+  indices: Int[AnyArray, " n"],
+) -> tuple[Float[Array, " n *latent_shape"], Int[Array, " n"], Float[Array, " n *latent_shape"]]:
   """Draws elements of a step's batch: latents, labels, and radii like the latents.
 
   Args:
     generator: whose prior to draw from.
     config: `config.search` of an experiment.
     key: the step's key.
-    indices: `[n]`, the elements' numbers in the whole batch.
+    indices: the elements' numbers in the whole batch.
   """
   latents, labels = sample_at(generator, key, indices)
   radius_key = jax.random.fold_in(key, config.batch_size)

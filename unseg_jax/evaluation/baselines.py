@@ -2,22 +2,24 @@
 
 import numpy as np
 
+from unseg_jax.array_types import Float
 
-def everything(shape: tuple[int, int]) -> np.ndarray:
-  """Says that all of a picture is foreground: float32 `[H, W]` of ones."""
+
+def everything(shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
+  """Says that all of a picture of this (height, width) is foreground: ones, float32."""
   return np.ones(shape, np.float32)
 
 
-def ellipse(shape: tuple[int, int]) -> np.ndarray:
+def ellipse(shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
   """Says that `(x / 0.8)^2 + (y - 0.05)^2 < 1` is foreground, x and y from -1 to 1.
 
-  Most photographs show their object about there, and heads even more so.
+  Most photographs show their object in this place, and those of heads even more so.
 
   Args:
     shape: the picture's (height, width).
 
   Returns:
-    float32 `[H, W]`, 0 or 1.
+    0 or 1, float32.
   """
   y, x = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
   return ((x / 0.8) ** 2 + (y - 0.05) ** 2 < 1).astype(np.float32)

@@ -52,8 +52,8 @@ BENCHMARKS = {
     ),
     Benchmark(
       "flowers",
-      # These masks are white on black. The original release shows flowers before blue, which the
-      # TFDS builder converts.
+      # These masks are white on black. The original release shows flowers in front of blue,
+      # which the TFDS builder converts.
       images="Flowers/test_images",
       masks="Flowers/test_segmentations",
       crop=True,
@@ -92,7 +92,7 @@ def get(name: str) -> Benchmark:
   """Finds a benchmark by name.
 
   Raises:
-    ValueError: there is none of this name.
+    ValueError: no benchmark has this name.
   """
   if name not in BENCHMARKS:
     raise ValueError(f"there is no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}.")
@@ -100,7 +100,7 @@ def get(name: str) -> Benchmark:
 
 
 def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
-  """Opens a benchmark: from its folders if either is there, else as a prepared TFDS data set.
+  """Opens a benchmark: from its folders if either exists, else as a prepared TFDS data set.
 
   Args:
     benchmark: one of `BENCHMARKS`.
@@ -110,7 +110,7 @@ def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
     The pairs, not cropped.
 
   Raises:
-    FileNotFoundError: neither is there, or only one of the folders.
+    FileNotFoundError: neither exists, or only one of the folders.
     ValueError: files of the folders are unpaired. While the pairs are read: a file is unreadable,
       or a mask has another size than its picture.
   """
@@ -145,7 +145,7 @@ def prepare(name: str, data_root: str | Path) -> None:
     data_root: the folder for prepared data sets.
 
   Raises:
-    ValueError: there is no such benchmark, or its files do not fit together.
+    ValueError: no benchmark has this name, or its files do not fit together.
     OSError: a download failed.
   """
   benchmark = get(name)

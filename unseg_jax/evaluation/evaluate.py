@@ -4,12 +4,13 @@ import concurrent.futures
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import ml_collections
 import numpy as np
 
+from unseg_jax.array_types import Bool, Float, Shaped, UInt8
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.inference import batched, refinement
@@ -18,29 +19,31 @@ from unseg_jax.runtime import parallel
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.storage import places
 
-Pair = tuple[np.ndarray, np.ndarray]
-Answer = Callable[[tuple[int, int]], np.ndarray]  # A probability from a picture's size alone.
+Pair = tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]  # A picture and its mask.
+# A probability from a picture's (height, width) alone.
+Answer = Callable[[tuple[int, int]], Float[np.ndarray, "h w"]]
 SEGMENTER = "segmenter"  # What `compare` calls the segmenter.
 SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
 BEFORE = " (before adapting)"  # What it adds for the segmenter that was adapted later.
 
 
-def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
+def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
   """Opens every real data set that an experiment's config lists, by name.
 
   Args:
     config: the experiment's; `config.evaluate.benchmarks`, `.folders` and `.tfds` list them.
 
   Raises:
-    FileNotFoundError: a data set is not there.
+    FileNotFoundError: a data set is missing.
     ValueError: a name is given twice or unknown, or files of a folder are unpaired.
   """
-  found, data_root = {}, places.local(config.data_root) if config.data_root else None
+  opened: dict[str, Pairs] = {}
+  data_root = places.local(config.data_root) if config.data_root else None
 
   def add(name: str, source: Source, crop: bool) -> None:
-    if name in found or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
+    if name in opened or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
       raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
-    found[name] = _Pairs(source, crop)
+    opened[name] = Pairs(source, crop)
 
   for name in config.evaluate.benchmarks:
     benchmark = benchmarks.get(name)
@@ -49,27 +52,34 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, Collection[Pair]]:
     add(name, folders.open_pairs(images, masks), crop)
   for name, data_set, split, image, mask, crop in config.evaluate.tfds:
     add(name, tfds_source.open_pairs(data_set, split, image, mask, data_dir=data_root), crop)
-  return found
+  return opened
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pairs:
-  """This process's share of a data set, without names, cropped to central squares if wanted."""
+class Pairs:
+  """This process's share of a data set, without names.
+
+  Attributes:
+    source: the whole data set.
+    crop: whether to crop pictures and masks to their central squares.
+  """
 
   source: Source
   crop: bool
 
   def __len__(self) -> int:
-    return len(parallel.own_numbers(len(self.source)))
+    return len(parallel.own_indices(len(self.source)))
 
   def __iter__(self) -> Iterator[Pair]:
-    own = parallel.own_numbers(len(self.source))
+    own = parallel.own_indices(len(self.source))
     for _, image, mask in self.source.read(own.start, own.step):
       yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
 
 
-def central_square(array: np.ndarray) -> np.ndarray:
-  """Crops `[H, W, ...]` to the square in its middle."""
+def central_square(
+  array: Shaped[np.ndarray, "h w ..."],
+) -> Shaped[np.ndarray, "side side ..."]:
+  """Crops a picture or a mask to the square in its middle."""
   height, width = array.shape[:2]
   side = min(height, width)
   top, left = round((height - side) / 2), round((width - side) / 2)
@@ -99,16 +109,14 @@ def compare(
 ) -> dict[str, dict[str, float]]:
   """Scores a segmenter, and answers that look at no picture, at the masks' full resolution.
 
-  Pictures are read and scored on other threads than the one that runs the network, which takes all
-  devices; every process scores the pairs that it is given, and gets the scores of all. Every
-  picture is scored alone and the averages are exact: neither the batch size, nor the number of
-  devices and processes changes the result.
+  The network runs on all devices, while other threads read and score pictures. Every process scores
+  its own pairs, and gets the averages over the pairs of all. Every picture is scored alone and the
+  averages are exact: neither the batch size nor the number of devices and processes changes them.
 
   Args:
     segmenter: the segmenter.
-    pairs: images `[H, W, 3]` uint8 with masks `[H, W]` bool; of several processes, each gives its
-      share.
-    batch_size: how many pictures of one padded size each device takes at a time.
+    pairs: pictures with masks; of several processes, each gives its share.
+    batch_size: the number of pictures of one padded size that each device takes at a time.
     refine: one of `refinement.METHODS`.
     with_saliency: whether to add the metrics of `saliency.NAMES`.
     average: whether to average over several views of each picture (`Segmenter.views`).
@@ -119,7 +127,7 @@ def compare(
     added.
 
   Raises:
-    ValueError: there is no pair.
+    ValueError: no process has a pair.
   """
   score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
   names = (SEGMENTER, *beside)
@@ -129,22 +137,38 @@ def compare(
   ):
     read = _samples(segmenter, pairs, refine != "none", average)
     depth = 2 * batch_size * segmenter.device_count
+    # `next` runs on the reader's thread, until there is no more.
     samples = prefetch(reader, lambda _: next(read, None), itertools.repeat(None), depth)
-    samples = itertools.takewhile(lambda sample: sample is not None, samples)
-    found = batched.logits(segmenter, ((sample, sample.views) for sample in samples), batch_size)
-    scores = list(prefetch(scorer, lambda entry: score(*entry), found, depth))
+    views = ((sample, sample.views) for sample in _until_none(samples))
+    segmented = batched.logits(segmenter, views, batch_size)
+    scores = list(prefetch(scorer, lambda sample: score(*sample), segmented, depth))
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
-  every = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
-  if not len(every):
+  all_rows = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
+  if not len(all_rows):
     raise ValueError("a segmenter is scored on at least one image, got none")
-  return dict(zip(names, map(_averages, np.split(every, len(names), axis=1)), strict=True))
+  return dict(zip(names, map(_averages, np.split(all_rows, len(names), axis=1)), strict=True))
 
 
 class _Sample(NamedTuple):
-  views: list[np.ndarray]  # Of the image, as the network takes it.
-  image: np.ndarray | None  # At full resolution, where a refinement needs it.
+  """A pair for the network.
+
+  Attributes:
+    views: of the picture, as the network takes them.
+    image: the picture at full resolution, where a refinement needs it.
+    mask: its mask.
+  """
+
+  views: list[np.ndarray]
+  image: np.ndarray | None
   mask: np.ndarray
+
+
+def _until_none(samples: Iterable[_Sample | None]) -> Iterator[_Sample]:
+  for sample in samples:
+    if sample is None:
+      return
+    yield sample
 
 
 def _samples(
@@ -161,15 +185,15 @@ def _score(
   with_saliency: bool,
   beside: Mapping[str, Answer],
 ) -> dict[str, np.ndarray]:
-  """For each answer the numbers of an image: those of `metrics.ImageScores`, and those added."""
+  """The numbers of an image for each answer: those of `metrics.ImageScores`, and those added."""
   shape = sample.mask.shape
   probability = combine(logits, shape)
   if sample.image is not None:
     probability = refinement.refine(probability, sample.image, refine)
-  probabilities = {SEGMENTER: probability} | {name: say(shape) for name, say in beside.items()}
+  answers = {name: answer(shape) for name, answer in beside.items()}
   return {
     name: _row(probability, sample.mask, with_saliency)
-    for name, probability in probabilities.items()
+    for name, probability in ({SEGMENTER: probability} | answers).items()
   }
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from unseg_jax.array_types import Bool, UInt8
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import reading
 from unseg_jax.storage import places
@@ -21,7 +22,7 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
     masks: masks of the pictures' sizes, in folders of the same names.
 
   Returns:
-    The pairs; their names are the pictures' stems, after their folder's name where there is one.
+    The pairs; their names are the pictures' stems, preceded by their inner folder's name if any.
 
   Raises:
     FileNotFoundError: a folder is missing or empty.
@@ -47,7 +48,7 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
 
   Args:
     images_folder: holds the pictures, such as `cat.jpg`; folders inside are not searched.
-    masks_folder: holds as many masks, such as `cat.png`.
+    masks_folder: holds a mask for each, such as `cat.png`.
 
   Returns:
     (picture, mask) for each stem, in the order of the stems.
@@ -58,12 +59,12 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
   """
   images, masks = (_by_stem(Path(folder)) for folder in (images_folder, masks_folder))
   problems = [
-    f"{_names(lonely)} of {here} without a partner in {there}"
-    for here, there, lonely in (
+    f"{_names(unpaired)} of {folder} without a partner in {other}"
+    for folder, other, unpaired in (
       (images_folder, masks_folder, images.keys() - masks.keys()),
       (masks_folder, images_folder, masks.keys() - images.keys()),
     )
-    if lonely
+    if unpaired
   ]
   if problems:
     raise ValueError(
@@ -73,7 +74,9 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
   return [(images[stem], masks[stem]) for stem in sorted(images)]
 
 
-def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def read_pair(
+  image_path: str | Path, mask_path: str | Path
+) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
   """Reads a picture and its mask, as `read_picture` and `read_mask` do.
 
   Args:
@@ -81,7 +84,7 @@ def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray
     mask_path: its mask, of the same size.
 
   Returns:
-    uint8 [H, W, 3] and bool [H, W].
+    The picture in RGB, and the mask, True in the foreground.
 
   Raises:
     ValueError: a file is missing, damaged or no picture, or their sizes differ.
@@ -93,7 +96,7 @@ def read_pair(image_path: str | Path, mask_path: str | Path) -> tuple[np.ndarray
 
 def _inner_folders(images: Path, masks: Path) -> list[str]:
   """Names the folders to pair: those inside of either, or "" where the files lie directly."""
-  inner = set()
+  inner: set[str] = set()
   for outer in (images, masks):
     paths = list(outer.iterdir()) if outer.is_dir() else []
     if any(path.is_file() and path.suffix.lower() in reading.SUFFIXES for path in paths):

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from unseg_jax.array_types import Float
+
 BETA_SQUARED = 0.3
 THRESHOLDS = (np.arange(1, 255) / 255).astype(np.float32)
 ROW = 4 + len(THRESHOLDS)  # Numbers of an image.
+
+Numbers = float | np.number | np.ndarray
 
 # Threshold k at index k, for k = 0 ... 255: every probability exceeds the first, none the last.
 _THRESHOLD_OF_LEVEL = np.concatenate([[-1.0], THRESHOLDS, [np.inf]]).astype(np.float32)
@@ -26,23 +30,23 @@ class ImageScores:
     accuracy: fraction of pixels where `probability > 0.5` equals the target.
     iou: intersection over union of `probability > 0.5` and the target, 0 where the union is empty.
     f_beta: F_beta of `probability > 0.5`.
-    f_at_thresholds: [254], F_beta of `probability > k / 255` for k = 1 ... 254.
+    f_at_thresholds: F_beta of `probability > k / 255` for k = 1 ... 254.
     background_iou: IoU of what is not foreground, 0 where the union is empty.
   """
 
   accuracy: float
   iou: float
   f_beta: float
-  f_at_thresholds: np.ndarray
+  f_at_thresholds: Float[np.ndarray, "254"]
   background_iou: float
 
-  def row(self) -> np.ndarray:
-    """All of them as `[ROW]` float64, as processes send them to each other."""
+  def row(self) -> Float[np.ndarray, "258"]:
+    """All of them in float64, as processes send them to each other."""
     alone = (self.accuracy, self.iou, self.f_beta, self.background_iou)
     return np.concatenate([alone, self.f_at_thresholds])
 
   @classmethod
-  def from_row(cls, row: np.ndarray) -> "ImageScores":
+  def from_row(cls, row: Float[np.ndarray, "258"]) -> "ImageScores":
     """The scores of which `row` made this."""
     accuracy, iou, f_beta, background_iou = row[:4].tolist()
     return cls(accuracy, iou, f_beta, row[4:], background_iou)
@@ -52,8 +56,8 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
   """Scores the prediction for one image.
 
   Args:
-    probability: [H, W], the foreground's probability in [0, 1]; compared in float32.
-    target: bool [H, W], True in the foreground.
+    probability: the foreground's, `[H, W]` in [0, 1]; compared in float32.
+    target: `[H, W]` bool, True in the foreground.
 
   Returns:
     The image's scores.
@@ -111,7 +115,7 @@ def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
 
 
 def exact_mean(values: Sequence[float]) -> float:
-  """The mean of at least one value, the same to the last bit in whatever order they come."""
+  """The mean of at least one value, the same to the last bit in whatever order."""
   return math.fsum(values) / len(values)
 
 
@@ -164,7 +168,7 @@ def _thresholds_exceeded(probability: np.ndarray) -> np.ndarray:
   return level
 
 
-def _f_beta(hits, predicted, positives) -> np.ndarray:
+def _f_beta(hits: Numbers, predicted: Numbers, positives: Numbers) -> np.ndarray:
   """(1 + b) P R / (b P + R), b = beta^2, of pixel counts that broadcast against each other.
 
   The precision P of an empty prediction is 1, and so is the recall R of an empty target; an F of
@@ -177,7 +181,7 @@ def _f_beta(hits, predicted, positives) -> np.ndarray:
   )
 
 
-def _ratio(numerator, denominator, when_empty: float) -> np.ndarray:
-  denominator = np.asarray(denominator, np.float64)
-  safe = np.where(denominator == 0, 1.0, denominator)
-  return np.where(denominator == 0, when_empty, numerator / safe)
+def _ratio(numerator: Numbers, denominator: Numbers, when_empty: float) -> np.ndarray:
+  divisor = np.asarray(denominator, np.float64)
+  safe = np.where(divisor == 0, 1.0, divisor)
+  return np.where(divisor == 0, when_empty, numerator / safe)

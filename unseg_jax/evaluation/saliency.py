@@ -1,4 +1,4 @@
-"""What papers on salient objects report today, computed by `pysodmetrics`.
+"""The metrics that papers on salient objects report today, computed by `pysodmetrics`.
 
 One image is scored by `saliency_scores`, a data set by `aggregate`; every average is over images.
 The library follows the authors' published MATLAB code, and so do these conventions:
@@ -15,6 +15,7 @@ The library follows the authors' published MATLAB code, and so do these conventi
 import functools
 import types
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +28,8 @@ def saliency_scores(probability: np.ndarray, target: np.ndarray) -> dict[str, fl
   """Scores the prediction for one image.
 
   Args:
-    probability: [H, W], the foreground's probability in [0, 1]; rounded to 8 bits.
-    target: bool [H, W], True in the foreground.
+    probability: the foreground's, `[H, W]` in [0, 1]; rounded to 8 bits.
+    target: `[H, W]` bool, True in the foreground.
 
   Returns:
     `mae`: mean absolute error, 0 is best (Perazzi et al., CVPR 2012);
@@ -52,7 +53,7 @@ def saliency_scores(probability: np.ndarray, target: np.ndarray) -> dict[str, fl
   prediction = np.rint(probability * np.float32(255)).astype(np.uint8)
   mask = np.where(target, np.uint8(255), np.uint8(0))
 
-  def result(measure):
+  def result(measure: Any) -> dict[str, Any]:
     measure.step(prediction, mask)
     return measure.get_results()
 
@@ -102,7 +103,9 @@ def _library() -> types.ModuleType:
 def _structure_measure() -> type:
   """The library's S-measure, made to hold where the target lies in the last row or column."""
 
-  class StructureMeasure(_library().Smeasure):
+  base: Any = _library().Smeasure
+
+  class StructureMeasure(base):
     def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
       # One of the four regions is then empty and its similarity 0 / 0, although its weight is 0.
       return super().ssim(pred, gt) if pred.size else 0.0

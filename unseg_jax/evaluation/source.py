@@ -1,4 +1,4 @@
-"""What every real data set is to the evaluation: pictures with masks, in order."""
+"""Every real data set as the evaluation reads it: pictures with masks, in order."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -6,7 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-Example = tuple[str, np.ndarray, np.ndarray]
+from unseg_jax.array_types import Bool, Shaped, UInt8
+
+# A picture's name, the picture, and its mask.
+Example = tuple[str, UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,9 +17,9 @@ class Source:
   """Pictures with masks, as often as they are asked for.
 
   Attributes:
-    length: how many there are.
-    read: starts at a number and yields every so many-th, each as its name, the picture uint8
-      [H, W, 3] and the mask bool [H, W], neither resized nor cropped.
+    length: their number.
+    read: yields the examples whose indices are `first`, `first + step`, ..., neither resized nor
+      cropped.
   """
 
   length: int
@@ -30,9 +33,12 @@ class Source:
 
 
 def check_same_size(
-  image: np.ndarray, mask: np.ndarray, image_name: str | Path, mask_name: str | Path
+  image: Shaped[np.ndarray, "_ _ ..."],
+  mask: Shaped[np.ndarray, "_ _"],
+  image_name: str | Path,
+  mask_name: str | Path,
 ) -> None:
-  """Checks that a mask [H, W] covers its picture [H, W, 3].
+  """Checks that a mask has its picture's height and width.
 
   Raises:
     ValueError: it does not; the message names both.

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import reading
 
@@ -38,8 +39,9 @@ def open_pairs(
   Args:
     name: the data set, such as `oxford_iiit_pet`, `coco/2017` or `duts:1.0.0`.
     split: such as `test` or `test[:100]`.
-    image: the key of the pictures: images, or uint8 [H, W, 1 or 3].
-    mask: the key of the masks: images, or arrays [H, W] or [H, W, C] whose first channel counts.
+    image: the key of the pictures: images, or arrays `[H, W, 1 or 3]` uint8.
+    mask: the key of the masks: images, or arrays `[H, W]` or `[H, W, C]`, of which the first
+      channel counts.
     foreground: the mask's values, in a palette its indices, that count as foreground, such as
       (1,) where it holds 0 and 1; None: the values above half of its type's full scale,
       which is 1 for bool and floats.
@@ -51,7 +53,7 @@ def open_pairs(
     ValueError; the message names it.
 
   Raises:
-    ValueError: there is no such data set, split or key.
+    ValueError: the data set, the split or a key does not exist.
     FileNotFoundError: the data set is not prepared.
   """
   builder, length = _open(name, split, {image: "pictures", mask: "masks"}, data_dir)
@@ -75,11 +77,11 @@ def open_pairs(
 
 def open_pictures(
   name: str, split: str, image: str, data_dir: str | Path | None = None
-) -> tuple[int, Callable[[int, int], Iterator[np.ndarray]]]:
+) -> tuple[int, Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]]:
   """Opens the pictures of a split, without any masks; see `open_pairs`.
 
   Returns:
-    How many there are, and what yields those from one number up to another, `[H, W, 3]` uint8.
+    The number of pictures, and a function that yields those from one index up to another.
   """
   builder, length = _open(name, split, {image: "pictures"}, data_dir)
 
@@ -151,8 +153,8 @@ def _records(
   try:
     source = builder.as_data_source(split, decoders=decoders)
   except NotImplementedError:  # The format offers no random access.
-    every = _records_by_tensorflow(builder, split, decoders)
-    yield from itertools.islice(every, start, stop, step)
+    records = _records_by_tensorflow(builder, split, decoders)
+    yield from itertools.islice(records, start, stop, step)
   else:
     for i in range(len(source))[start:stop:step]:
       yield source[i]
@@ -165,7 +167,7 @@ def _records_by_tensorflow(
   yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
 
 
-def _picture(value: bytes | np.ndarray, where: str) -> np.ndarray:
+def _picture(value: object, where: str) -> np.ndarray:
   if isinstance(value, bytes):
     return _decode(value, reading.to_rgb, where)
   array = np.asarray(value)
@@ -176,7 +178,7 @@ def _picture(value: bytes | np.ndarray, where: str) -> np.ndarray:
   return np.broadcast_to(array, (*array.shape[:2], 3))
 
 
-def _mask(value: bytes | np.ndarray, foreground: Sequence[int] | None, where: str) -> np.ndarray:
+def _mask(value: object, foreground: Sequence[int] | None, where: str) -> np.ndarray:
   lossless = True
   if isinstance(value, bytes):
     lossless = not value.startswith(b"\xff\xd8")  # JPEG's mark.

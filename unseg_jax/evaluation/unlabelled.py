@@ -1,12 +1,13 @@
 """Pictures without masks, for the adaptation: files, or a prepared TFDS data set."""
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import numpy as np
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.evaluation import tfds_source
 from unseg_jax.images import reading
 from unseg_jax.storage import places
@@ -14,17 +15,18 @@ from unseg_jax.storage import places
 TFDS = "tfds:"
 
 
-class Pictures(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Pictures:
   """Pictures in an order that stays.
 
   Attributes:
-    count: how many there are.
-    read: yields those from one number up to another, `[H, W, 3]` uint8.
-    identity: changes with the pictures, not with where they lie.
+    count: their number.
+    read: yields those from one index up to another.
+    identity: changes with the pictures, not with their place.
   """
 
   count: int
-  read: Callable[[int, int], Iterator[np.ndarray]]
+  read: Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]
   identity: str
 
 
@@ -36,21 +38,21 @@ def open_pictures(images: str, data_root: str) -> Pictures:
     data_root: the folder of prepared TFDS data sets; "": TFDS's own choice.
 
   Raises:
-    FileNotFoundError: there are no pictures.
-    ValueError: there is no such TFDS data set, split or key. While pictures are read: one cannot
-      be decoded; the message names it.
+    FileNotFoundError: no picture matches.
+    ValueError: the TFDS data set, the split or the key does not exist. While pictures are read: one
+      cannot be decoded; the message names it.
   """
   if not images.startswith(TFDS):
     return _of_files(images)
-  parts = re.fullmatch(r"([^\[]+):([\w+]+(?:\[[^\]]*\])?):([^:]+)", images.removeprefix(TFDS))
-  if parts is None:
+  match = re.fullmatch(r"([^\[]+):([\w+]+(?:\[[^\]]*\])?):([^:]+)", images.removeprefix(TFDS))
+  if match is None:
     raise ValueError(
       f"config.adapt.images={images}: expected tfds:NAME:SPLIT:KEY, such as "
       "tfds:oxford_iiit_pet:train:image"
     )
-  count, read = tfds_source.open_pictures(
-    *parts.groups(), data_dir=places.local(data_root) if data_root else None
-  )
+  name, split, key = match.groups()
+  data_dir = places.local(data_root) if data_root else None
+  count, read = tfds_source.open_pictures(name, split, key, data_dir)
   if not count:
     raise FileNotFoundError(f"config.adapt.images={images}: the split is empty")
   return Pictures(count, read, f"{images} {count}")

@@ -24,12 +24,12 @@ def export(
     output: the file to write; it is named after its format, such as `segmenter.onnx`. For "web"
       the folder: a new one, or one of an earlier export.
     file_format: one of `FORMATS`.
-    runtime: for "web", the npm package that `web_export.write_folder` takes; None fetches it.
+    runtime: for "web", the npm package that `to_web.write_folder` takes; None fetches it.
 
   Raises:
     FileNotFoundError: there is no segmenter.
     ImportError: what the format needs is not installed.
-    ValueError: there is no such format, `output` is not named after it or holds other things, the
+    ValueError: the format is unknown, `output` is not named after it or holds other things, the
       segmenter is an ONNX file, or `runtime` is something else.
     OSError: something cannot be written, or the npm package not be fetched.
   """
@@ -71,7 +71,7 @@ def describe(segmenter: str, image_size: int, file_format: str) -> dict[str, str
   """Returns what an exported file says of itself.
 
   Args:
-    segmenter: what it was exported from. Of a path the last part alone is told.
+    segmenter: what it was exported from. The file names only the last part of a path.
     image_size: the training's.
     file_format: one of `FORMATS`.
   """

@@ -1,4 +1,4 @@
-"""The U-Net as JAX itself lowers it: to StableHLO, and from there to TensorFlow Lite."""
+"""The U-Net as JAX itself lowers it: to StableHLO, and that to TensorFlow Lite."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
+from unseg_jax.array_types import Array, Float, UInt8
 from unseg_jax.segmentation.unet import Unet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -63,12 +64,11 @@ def tflite_bytes(variables: Mapping[str, Any], features: tuple[int, ...], image_
 
 def _probability(
   variables: Mapping[str, Any], features: tuple[int, ...]
-) -> Callable[[jax.Array], jax.Array]:
+) -> Callable[[UInt8[Array, "n h w 3"]], Float[Array, "n h w"]]:
   """The function that is exported."""
 
-  def probability(images):
-    images = images.astype(jnp.float32) / 127.5 - 1.0
-    logits = Unet(features).apply(variables, images)
+  def probability(images: UInt8[Array, "n h w 3"]) -> Float[Array, "n h w"]:
+    logits: Any = Unet(features).apply(variables, images.astype(jnp.float32) / 127.5 - 1.0)
     return jax.nn.sigmoid(logits[..., 1] - logits[..., 0])
 
   return probability

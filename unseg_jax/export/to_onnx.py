@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.array_types import AnyArray, Float
 from unseg_jax.inference.onnx_files import IMAGES, LOGITS, PROBABILITY, library
 from unseg_jax.segmentation import unet
 
@@ -116,8 +117,14 @@ def _block(graph: _Graph, variables: Mapping[str, Any], level: str, x: str) -> s
   return x
 
 
-def _convolution(graph: _Graph, name: str, x: str, kernel: np.ndarray, bias: np.ndarray) -> str:
-  """A convolution that keeps the size; the kernel is `[height, width, in, out]` of odd sizes."""
+def _convolution(
+  graph: _Graph,
+  name: str,
+  x: str,
+  kernel: Float[np.ndarray, "height width c_in c_out"],
+  bias: Float[AnyArray, " c_out"],
+) -> str:
+  """A convolution that keeps the size; height and width of the kernel are odd."""
   kernel_name = graph.hold(kernel.transpose(3, 2, 0, 1), f"{name}/kernel")
   bias_name = graph.hold(np.asarray(bias), f"{name}/bias")
   before = [side // 2 for side in kernel.shape[:2]]

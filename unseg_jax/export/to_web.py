@@ -38,7 +38,7 @@ def write_folder(
     model: the ONNX file.
     described: its metadata.
     runtime: the npm package onnxruntime-web of `RUNTIME_VERSION`, a `*.tgz` file; None fetches it
-      into the cache, if it is not there yet.
+      into the cache, unless the cache has it.
 
   Raises:
     OSError: the package cannot be fetched, or something cannot be written.
@@ -52,7 +52,9 @@ def write_folder(
   contents = {name: path.read_bytes() for name, path in sources.items()}
   with tarfile.open(package) as archive:
     for name, member in RUNTIME_FILES.items():
-      contents[name] = archive.extractfile(member).read()
+      file = archive.extractfile(member)
+      assert file is not None  # The package's SHA-256 says what it holds.
+      contents[name] = file.read()
   contents[MODEL] = model
   contents[PAGE] = page.render(
     source=described["source"],
@@ -79,7 +81,7 @@ def check_folder(folder: Path) -> None:
 
 
 def fetch_runtime() -> Path:
-  """Returns the npm package onnxruntime-web, fetched into the cache unless it is there.
+  """Returns the npm package onnxruntime-web, fetched into the cache unless the cache has it.
 
   Raises:
     OSError: it cannot be fetched; says how to go on without a network.
@@ -102,14 +104,14 @@ def check_runtime(path: str | os.PathLike) -> Path:
     ValueError: it is another file.
   """
   path = Path(os.path.expanduser(path))
-  if (found := pooch.file_hash(path)) != RUNTIME_SHA256:
+  if (digest := pooch.file_hash(path)) != RUNTIME_SHA256:
     raise ValueError(
       f"--runtime={path} is not onnxruntime-web {RUNTIME_VERSION} as published: its SHA-256 is "
-      f"{found}, expected {RUNTIME_SHA256}; `npm pack onnxruntime-web@{RUNTIME_VERSION}` gets it"
+      f"{digest}, expected {RUNTIME_SHA256}; `npm pack onnxruntime-web@{RUNTIME_VERSION}` gets it"
     )
   return path
 
 
 def _sources() -> list[Path]:
   """The files of the page, as they stand in the package."""
-  return sorted((Path(str(resources.files("unseg_jax"))) / "segmentation" / "web").iterdir())
+  return sorted((Path(str(resources.files("unseg_jax"))) / "export" / "web").iterdir())

@@ -1,4 +1,4 @@
-"""What is given: pretrained generators, one module for each architecture, and their registry.
+"""Pretrained generators: one module for each architecture, and their registry.
 
 In: a generator file (`checkpoints_convert/` makes it), or a user's own function. Out: a
 `Generator`, the same small object for every architecture. Open `base.py` first, then `dcgan.py`,
@@ -49,7 +49,7 @@ ARCHITECTURES: dict[str, ModuleType] = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports `load` and `resolve` when they are first used: what only computes reads no files."""
+  """Imports `load` and `resolve` at their first use: code that only computes reads no files."""
   if name not in ("load", "resolve"):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   return getattr(importlib.import_module("unseg_jax.generators.files"), name)

@@ -2,18 +2,35 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
+
 Variables = dict[str, Any]
+# A generator's prior: (key, n) -> n latents.
+SampleLatents = Callable[[Key[Array, ""], int], Float[Array, " n *latent_shape"]]
+# (variables, latents, labels) -> images.
+Generate = Callable[
+  [Variables, Float[Array, " n *latent_shape"], Int[Array, " n"]], Float[Array, "n h w 3"]
+]
 DTYPES = ("float32", "bfloat16")
 
 
-def normal_latents(latent_shape: tuple[int, ...]) -> Callable[[jax.Array, int], jax.Array]:
-  """Returns a sampler `(key, n) -> [n, *latent_shape]` of N(0, 1) float32 latents."""
+def normal_latents(latent_shape: tuple[int, ...]) -> SampleLatents:
+  """Returns a sampler of float32 latents from N(0, 1)."""
   return lambda key, n: jax.random.normal(key, (n, *latent_shape))
+
+
+def apply(
+  module: nn.Module, variables: Variables, *inputs: AnyArray | None
+) -> Float[Array, " n *features"]:
+  """Returns what a module computes; no collection of its variables changes."""
+  # Flax declares a pair for the case that collections change.
+  return cast(jax.Array, module.apply(variables, *inputs))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,10 +43,10 @@ class Generator:
     image_size: side of the square images, in pixels.
     latent_shape: shape of one latent, the space that directions live in.
     num_classes: number of classes, or None if the generator is unconditional.
-    sample_latents: `(key, n) -> [n, *latent_shape]` float32, from the generator's own prior.
-    generate: pure `(variables, latents [n, *latent_shape], labels [n] int32) ->
-      [n, image_size, image_size, 3]` float32 images in [-1, 1]; works under `jit`, `grad`, `vmap`
-      and `pmap`. Unconditional generators ignore the labels.
+    sample_latents: draws float32 latents from the generator's own prior.
+    generate: a pure function of variables, latents and int32 labels that returns float32 images in
+      [-1, 1], of `image_size` by `image_size` pixels; works under `jit`, `grad`, `vmap` and `pmap`.
+      Unconditional generators ignore the labels.
     identity: names the weights, so that results remember what they were made from; for a converted
       file, its SHA-256.
   """
@@ -38,12 +55,12 @@ class Generator:
   image_size: int
   latent_shape: tuple[int, ...]
   num_classes: int | None
-  sample_latents: Callable[[jax.Array, int], jax.Array]
-  generate: Callable[[Variables, jax.Array, jax.Array], jax.Array]
+  sample_latents: SampleLatents
+  generate: Generate
   identity: str
 
-  def sample_labels(self, key: jax.Array, n: int) -> jax.Array:
-    """Returns `[n]` int32 labels, uniform over the classes; all 0 if unconditional."""
+  def sample_labels(self, key: Key[Array, ""], n: int) -> Int[Array, " {n}"]:
+    """Draws int32 labels, uniform over the classes; all 0 if unconditional."""
     return jax.random.randint(key, (n,), 0, self.num_classes or 1, dtype=jnp.int32)
 
 
@@ -78,16 +95,18 @@ def with_dtype(generator: Generator, dtype: str) -> Generator:
   return dataclasses.replace(generator, variables=variables, generate=generate)
 
 
-def sample_at(generator: Generator, key: jax.Array, indices: jax.Array) -> tuple[jax.Array, ...]:
-  """Latents and labels number `indices` of the stream `key`, whatever batch they are drawn in.
+def sample_at(
+  generator: Generator, key: Key[Array, ""], indices: Int[AnyArray, " n"]
+) -> tuple[Float[Array, " n *latent_shape"], Int[Array, " n"]]:
+  """Draws latents and labels by their indices in a stream, whatever batch they are drawn in.
 
   Args:
     generator: whose prior to draw from.
     key: a typed PRNG key that names the stream.
-    indices: `[n]` integers.
+    indices: of the latents and labels within the stream, from 0.
 
   Returns:
-    Latents `[n, *latent_shape]` and labels `[n]` int32.
+    Latents, and int32 labels.
   """
 
   def one(index):

@@ -15,23 +15,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, normal_latents
+from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ()
 
 
 class Block(nn.Module):
-  """A residual block that doubles the resolution: `[N, H, W, C] -> [N, 2H, 2W, features]`.
-
-  Its batch norms are conditioned on `[N, D]`.
-  """
+  """A residual block with conditional batch norms that doubles the resolution."""
 
   features: int
 
   @nn.compact
-  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], condition: Float[Array, "n d"]
+  ) -> Float[Array, "n 2*h 2*w {self.features}"]:
     h = nn.relu(layers.ConditionalAffine(name="norm_1")(x, condition))
     h = layers.UpsampledConvolution(self.features, name="conv_1")(h)
     h = nn.relu(layers.ConditionalAffine(name="norm_2")(h, condition))
@@ -40,9 +40,7 @@ class Block(nn.Module):
 
 
 class BigGan(nn.Module):
-  """Maps latents `[N, L]` and labels `[N]` to images `[N, S, S, 3]` in [-1, 1].
-
-  The side S is `4 * 2 ** (number of blocks)`.
+  """Maps latents and labels to images in [-1, 1] of side `4 * 2 ** (number of blocks)`.
 
   Attributes:
     features: channels of the first 4 x 4 picture, then of every block's output.
@@ -61,7 +59,9 @@ class BigGan(nn.Module):
   attention: tuple[int, ...] = ()
 
   @nn.compact
-  def __call__(self, latents: jax.Array, labels: jax.Array | None) -> jax.Array:
+  def __call__(
+    self, latents: Float[AnyArray, "n l"], labels: Int[AnyArray, " n"] | None
+  ) -> Float[Array, "n s s 3"]:
     first, *rest = self.features
     classes = self._embed(labels, latents.dtype)
     conditions = [classes] * len(rest)
@@ -78,7 +78,7 @@ class BigGan(nn.Module):
     x = nn.relu(layers.Affine(name="norm")(x))
     return jnp.tanh(nn.Conv(3, (3, 3), name="out")(x))
 
-  def _embed(self, labels: jax.Array | None, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+  def _embed(self, labels: AnyArray | None, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
     """What all conditions have in common: one array `[N, D]`, or none without classes."""
     if self.num_classes is None:
       return ()
@@ -93,7 +93,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
 
   Its config is `latent_size` and the attributes of `BigGan`.
   """
-  hyper_parameters = {
+  hyper_parameters: dict[str, Any] = {
     name: tuple(value) if isinstance(value, list) else value
     for name, value in config.items()
     if name not in ("latent_size", "widths")
@@ -102,7 +102,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   module = BigGan(**hyper_parameters)
 
   def generate(variables, latents, labels):
-    return module.apply(variables, latents, labels).astype(jnp.float32)
+    return apply(module, variables, latents, labels).astype(jnp.float32)
 
   return Generator(
     variables=variables,

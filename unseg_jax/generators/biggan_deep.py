@@ -7,7 +7,7 @@ generator file as they are, and folded here for the truncation that is asked for
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, normal_latents
+from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply, normal_latents
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ("truncation",)
@@ -26,7 +27,7 @@ _TRUNCATION_BOUND = 2.0  # latents are drawn from N(0, 1) within [-2, 2] and the
 
 
 class Block(nn.Module):
-  """A residual block `[N, H, W, C] -> [N, H, W, features]`, or `[N, 2H, 2W, features]` going up.
+  """A residual block, which doubles the resolution where it goes up.
 
   The shortcut has no weights: it keeps the first `features` channels.
   """
@@ -35,7 +36,9 @@ class Block(nn.Module):
   up: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], condition: Float[Array, "n d"]
+  ) -> Float[Array, "n {1+self.up}*h {1+self.up}*w {self.features}"]:
     inner = x.shape[-1] // _REDUCTION
 
     def activate(i, y):
@@ -55,7 +58,7 @@ class Block(nn.Module):
 
 
 class BigGanDeep(nn.Module):
-  """Maps latents `[N, L]` and labels `[N]` int32 to images `[N, S, S, 3]` in [-1, 1].
+  """Maps latents and labels to images in [-1, 1].
 
   Attributes:
     num_classes: number of classes.
@@ -71,7 +74,9 @@ class BigGanDeep(nn.Module):
   layers: tuple[tuple[str, int], ...]
 
   @nn.compact
-  def __call__(self, latents: jax.Array, labels: jax.Array) -> jax.Array:
+  def __call__(
+    self, latents: Float[AnyArray, "n l"], labels: Int[AnyArray, " n"]
+  ) -> Float[Array, "n s s 3"]:
     classes = nn.Embed(self.num_classes, self.class_size, name="embed")(labels)
     condition = jnp.concatenate([latents, classes.astype(latents.dtype)], axis=-1)
     x = nn.Dense(4 * 4 * self.bottom_features, name="project")(condition)
@@ -124,7 +129,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   )
 
   def generate(variables, latents, labels):
-    return module.apply(variables, latents, labels).astype(jnp.float32)
+    return apply(module, variables, latents, labels).astype(jnp.float32)
 
   return Generator(
     variables=variables,
@@ -137,12 +142,12 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   )
 
 
-def _truncated_latents(size: int, truncation: float) -> Callable[[jax.Array, int], jax.Array]:
+def _truncated_latents(size: int, truncation: float | int) -> SampleLatents:
   bound = _TRUNCATION_BOUND
   return lambda key, n: truncation * jax.random.truncated_normal(key, -bound, bound, (n, size))
 
 
-def _fold_statistics(params: Mapping[str, Any], truncation: float, epsilon: float) -> dict:
+def _fold_statistics(params: Mapping[str, Any], truncation: float | int, epsilon: float) -> dict:
   """Folds every norm's statistics at a truncation into its scale and bias."""
   if "mean" not in params:
     return {
@@ -157,7 +162,7 @@ def _fold_statistics(params: Mapping[str, Any], truncation: float, epsilon: floa
   return jax.tree.map(np.float32, {"scale": scale, "bias": bias})
 
 
-def _interpolate(statistics: np.ndarray, truncation: float) -> np.ndarray:
+def _interpolate(statistics: np.ndarray, truncation: float | int) -> np.ndarray:
   """Statistics `[channels]`, float64, at a truncation in (0, 1], of `[n, channels]` over [0, 1].
 
   It has to be what `BigGANBatchNorm` of `pytorch-pretrained-BigGAN` computes, with its two

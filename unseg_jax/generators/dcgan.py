@@ -7,27 +7,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, normal_latents
+from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ()
 
 
 class Dcgan(nn.Module):
-  """Maps latents `[N, latent_size]` to images `[N, S, S, channels]` in [-1, 1].
+  """Maps latents to images in [-1, 1].
 
-  The side S is `4 * 2 ** len(features)`: 64 for the four layers of the tutorial's network.
+  Their side is `4 * 2 ** len(features)` pixels: 64 for the four layers of the tutorial's network.
   """
 
   features: tuple[int, ...] = (512, 256, 128, 64)
   channels: int = 3
 
   @nn.compact
-  def __call__(self, latents: jax.Array) -> jax.Array:
+  def __call__(self, latents: Float[AnyArray, "n l"]) -> Float[Array, "n s s {self.channels}"]:
     x = layers.Projection(4, self.features[0], name="project")(latents)
     last = len(self.features) - 1
     for i, features in enumerate((*self.features[1:], self.channels)):
@@ -46,6 +46,6 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     latent_shape=(config["latent_size"],),
     num_classes=None,
     sample_latents=normal_latents((config["latent_size"],)),
-    generate=lambda variables, latents, labels: module.apply(variables, latents),
+    generate=lambda variables, latents, labels: apply(module, variables, latents),
     identity=identity,
   )

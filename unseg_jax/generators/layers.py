@@ -7,7 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-Convolve = Callable[[jax.Array, jax.Array], jax.Array]  # (picture, kernel) -> picture
+from unseg_jax.array_types import AnyArray, Array, Float
+
+# (pictures, kernel) -> pictures.
+Convolve = Callable[[Float[Array, "n h w c"], Float[Array, "kh kw c f"]], Float[Array, "n h2 w2 f"]]
 
 
 def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None = None) -> Convolve:
@@ -36,7 +39,7 @@ def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None 
 
 
 class Projection(nn.Module):
-  """Turns latents `[N, L]` into a small picture `[N, size, size, features]`.
+  """Turns latents into small pictures.
 
   A transposed convolution of a single pixel: one matrix product, and one bias for each channel.
   """
@@ -45,7 +48,9 @@ class Projection(nn.Module):
   features: int
 
   @nn.compact
-  def __call__(self, latents: jax.Array) -> jax.Array:
+  def __call__(
+    self, latents: Float[AnyArray, "n l"]
+  ) -> Float[Array, "n {self.size} {self.size} {self.features}"]:
     shape = (latents.shape[-1], self.size, self.size, self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -53,7 +58,7 @@ class Projection(nn.Module):
 
 
 class DoublingConvolution(nn.Module):
-  """Transposed 4 x 4 convolution with stride 2 and padding 1: `[N, H, W, C] -> [N, 2H, 2W, F]`.
+  """Transposed 4 x 4 convolution with stride 2 and padding 1, which doubles the sides.
 
   The same as PyTorch's `ConvTranspose2d(C, F, 4, stride=2, padding=1)`, with its kernel stored as
   `[4, 4, C, F]`, not flipped.
@@ -63,7 +68,7 @@ class DoublingConvolution(nn.Module):
   use_bias: bool = True
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w {self.features}"]:
     kernel = self.param(
       "kernel", nn.initializers.lecun_normal(), (4, 4, x.shape[-1], self.features), jnp.float32
     )
@@ -74,12 +79,12 @@ class DoublingConvolution(nn.Module):
     return x
 
 
-def _as_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _as_convolution(x: Array, kernel: Array) -> Array:
   """A convolution over the input with zeros between its pixels."""
   return convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
-def _as_matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _as_matrix_product(x: Array, kernel: Array) -> Array:
   """One matrix product gives each pixel's 4 x 4 contributions, which are then added in place.
 
   Pixel (i, j) contributes to the output rows `2i - 1 + k`. With `k = 2a + p` and one more row of
@@ -105,37 +110,39 @@ _doubling_convolution = by_platform(_as_matrix_product, _as_convolution, _as_con
 
 
 class Affine(nn.Module):
-  """Scales and shifts every channel of `[N, H, W, C]`: a batch norm in evaluation mode."""
+  """Scales and shifts every channel: a batch norm in evaluation mode."""
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     return x * scale.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class ConditionalAffine(nn.Module):
-  """Scales and shifts every channel of `[N, H, W, C]` by amounts linear in a condition `[N, D]`.
+  """Scales and shifts every channel by amounts that are linear in a condition.
 
   A class-conditional batch norm in evaluation mode; its statistics are folded into both layers
   when a checkpoint is converted.
   """
 
   @nn.compact
-  def __call__(self, x: jax.Array, condition: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], condition: Float[Array, "n d"]
+  ) -> Float[Array, "n h w c"]:
     scale, bias = (nn.Dense(x.shape[-1], name=name)(condition) for name in ("scale", "bias"))
     return x * scale[:, None, None] + bias[:, None, None]
 
 
 class SelfAttention(nn.Module):
-  """Every pixel of `[N, H, W, C]` attends to all blocks of 2 x 2 pixels (SAGAN, arXiv 1805.08318).
+  """Every pixel attends to all blocks of 2 x 2 pixels (SAGAN, arXiv 1805.08318).
 
   The learned weight of the result is folded into the kernel of `out` when a checkpoint is
   converted.
   """
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     batch, height, width, channels = x.shape
 
     def project(name, features, y):
@@ -149,12 +156,12 @@ class SelfAttention(nn.Module):
     key = pooled(project("key", channels // 8, x))
     value = pooled(project("value", channels // 2, x))
     weights = jax.nn.softmax(jnp.einsum("nqc,nkc->nqk", query, key), axis=-1)
-    found = jnp.einsum("nqk,nkc->nqc", weights, value)
-    return x + project("out", channels, found.reshape(batch, height, width, channels // 2))
+    attended = jnp.einsum("nqk,nkc->nqc", weights, value)
+    return x + project("out", channels, attended.reshape(batch, height, width, channels // 2))
 
 
 class UpsampledConvolution(nn.Module):
-  """Doubles the sides by repeating pixels, then convolves: `[N, H, W, C] -> [N, 2H, 2W, F]`.
+  """Doubles the sides by repeating pixels, then convolves.
 
   The same numbers, and the same parameters, as a `flax.linen.Conv` of side `kernel_size`, 1 or 3,
   behind `upsample_nearest`.
@@ -165,8 +172,8 @@ class UpsampledConvolution(nn.Module):
   use_bias: bool = True
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+  def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w {self.features}"]:
+    shape: tuple[int, ...] = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
     if self.kernel_size == 1:
       shape = shape[2:]
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
@@ -182,33 +189,33 @@ class UpsampledConvolution(nn.Module):
 _FOLDING_PAYS = 1024
 
 
-def _folds_on_cpu(x: jax.Array, kernel: jax.Array) -> bool:
+def _folds_on_cpu(x: Array, kernel: Array) -> bool:
   batch, height, width, _ = x.shape
   return kernel.shape[0] > 1 and batch * height * width >= _FOLDING_PAYS
 
 
-def _convolve_upsampled_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _convolve_upsampled_on_cpu(x: Array, kernel: Array) -> Array:
   if kernel.shape[0] == 1:
     return upsample_nearest(convolution(x, kernel, "SAME"))
   return (_in_phases if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _differentiated_on_cpu(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _differentiated_on_cpu(x: Array, kernel: Array) -> Array:
   return (_dilated if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _upsampled_first(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _upsampled_first(x: Array, kernel: Array) -> Array:
   return convolution(upsample_nearest(x), kernel, "SAME")
 
 
-def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _dilated(x: Array, kernel: Array) -> Array:
   """A convolution with the folded kernel over the input with zeros between its pixels."""
   margin = (kernel.shape[0] + 1) // 2
   padding = ((margin, margin), (margin, margin))
   return convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
 
 
-def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _in_phases(x: Array, kernel: Array) -> Array:
   """One 2 x 2 convolution for all four pixels that a pixel becomes, which are interleaved last.
 
   Row `2i + p` of the result sees, of the folded kernel, the rows of parity p: with pixels i - 1
@@ -236,7 +243,7 @@ def _in_phases(x: jax.Array, kernel: jax.Array) -> jax.Array:
 convolve_upsampled = by_platform(_convolve_upsampled_on_cpu, _dilated, _differentiated_on_cpu)
 
 
-def _fold_upsampling(kernel: jax.Array) -> jax.Array:
+def _fold_upsampling(kernel: Array) -> Array:
   """The kernel, one larger, that makes of zeros between pixels what `kernel` makes of repeats."""
   for axis in (0, 1):
     before, after = ([(0, 0)] * axis + [ends] + [(0, 0)] * (3 - axis) for ends in ((1, 0), (0, 1)))
@@ -245,17 +252,20 @@ def _fold_upsampling(kernel: jax.Array) -> jax.Array:
 
 
 def convolution(
-  x: jax.Array, kernel: jax.Array, padding: Any = "SAME", **options: Any
-) -> jax.Array:
-  """Convolves `[N, H, W, C]` with a kernel `[h, w, C, F]`; options are `conv_general_dilated`'s."""
+  x: Float[Array, "n h w c"],
+  kernel: Float[Array, "kh kw c f"],
+  padding: Any = "SAME",
+  **options: Any,
+) -> Float[Array, "n h2 w2 f"]:
+  """Convolves pictures with a kernel; options are `conv_general_dilated`'s."""
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
     x, kernel, (1, 1), padding, dimension_numbers=dimensions, **options
   )
 
 
-def upsample_nearest(x: jax.Array) -> jax.Array:
-  """Doubles height and width of `[N, H, W, C]` by repeating every pixel."""
+def upsample_nearest(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c"]:
+  """Doubles height and width by repeating every pixel."""
   batch, height, width, channels = x.shape
   x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)

@@ -13,28 +13,28 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, normal_latents
+from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ()
 
 
-def _activate(x: jax.Array) -> jax.Array:
+def _activate(x: Array) -> jax.Array:
   return nn.leaky_relu(x, 0.2)
 
 
 class ResidualBlock(nn.Module):
-  """Two 3 x 3 convolutions, each behind its activation: `[N, H, W, C] -> [N, H, W, features]`.
-
-  Going up, the pixels are repeated first: `[N, 2H, 2W, features]`.
-  """
+  """Two 3 x 3 convolutions, each behind its activation; going up, the pixels are repeated first."""
 
   features: int
   up: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"]
+  ) -> Float[Array, "n {1+self.up}*h {1+self.up}*w {self.features}"]:
     channels = x.shape[-1]
     y, inner = _activate(x), min(channels, self.features)
     if self.up:
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
     y = nn.Conv(self.features, (3, 3), name="conv_1")(_activate(y))
     return y + self._shortcut(x)
 
-  def _shortcut(self, x: jax.Array) -> jax.Array:
+  def _shortcut(self, x: Array) -> Array:
     if x.shape[-1] == self.features:
       return layers.upsample_nearest(x) if self.up else x
     if self.up:
@@ -53,9 +53,7 @@ class ResidualBlock(nn.Module):
 
 
 class SelfConditionedGenerator(nn.Module):
-  """Maps latents `[N, L]` and labels `[N]` to images `[N, S, S, 3]` in [-1, 1].
-
-  The side S is `size * 2 ** (len(features) - 1)`.
+  """Maps latents and labels to images in [-1, 1] of side `size * 2 ** (len(features) - 1)`.
 
   Attributes:
     features: channels of each stage of two residual blocks; the resolution doubles between stages.
@@ -70,9 +68,11 @@ class SelfConditionedGenerator(nn.Module):
   embedding_size: int | None = None
 
   @nn.compact
-  def __call__(self, latents: jax.Array, labels: jax.Array) -> jax.Array:
+  def __call__(
+    self, latents: Float[AnyArray, "n l"], labels: Int[AnyArray, " n"] | None
+  ) -> Float[Array, "n s s 3"]:
     x = latents
-    if self.num_classes is not None:
+    if self.num_classes is not None and self.embedding_size is not None:
       embedding = nn.Embed(self.num_classes, self.embedding_size, name="embedding")(labels)
       x = jnp.concatenate([x, embedding.astype(x.dtype)], axis=-1)  # [N, L + embedding_size]
     x = nn.Dense(self.size**2 * self.features[0], name="project")(x)
@@ -90,17 +90,17 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   Its config is `latent_size`, and by name the attributes of `SelfConditionedGenerator`; both
   `num_classes` and `embedding_size` are null for an unconditional generator.
   """
-  widths = tuple(config["widths"])
+  features = tuple(config["widths"])  # As generator files call them.
   module = SelfConditionedGenerator(
-    widths, config["size"], config["num_classes"], config["embedding_size"]
+    features, config["size"], config["num_classes"], config["embedding_size"]
   )
   return Generator(
     variables=variables,
-    image_size=config["size"] * 2 ** (len(widths) - 1),
+    image_size=config["size"] * 2 ** (len(features) - 1),
     latent_shape=(config["latent_size"],),
     num_classes=config["num_classes"],
     sample_latents=normal_latents((config["latent_size"],)),
-    generate=lambda variables, latents, labels: module.apply(variables, latents, labels).astype(
+    generate=lambda variables, latents, labels: apply(module, variables, latents, labels).astype(
       jnp.float32
     ),
     identity=identity,

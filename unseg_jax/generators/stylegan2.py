@@ -15,8 +15,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables
+from unseg_jax.generators.base import Generator, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ("truncation_psi", "truncation_cutoff", "noise")
@@ -29,7 +30,7 @@ _OUTER, _INNER = 0.25, 0.75
 
 
 class Mapping(nn.Module):
-  """Maps noise `[N, z_dim]` and classes `[N]` to truncated latents `[N, num_ws, w_dim]`.
+  """Maps noise and classes to truncated latents.
 
   Attributes:
     features: features of every layer; the last is `w_dim`.
@@ -45,17 +46,20 @@ class Mapping(nn.Module):
   num_ws: int
   num_classes: int = 0
   class_features: int = 0
-  truncation_psi: float = 0.5
+  truncation_psi: float | int = 0.5
   truncation_cutoff: int | None = 8
 
   @nn.compact
-  def __call__(self, noise: jax.Array, labels: jax.Array) -> jax.Array:
-    x = noise * jax.lax.rsqrt(jnp.mean(jnp.square(noise), axis=-1, keepdims=True) + _EPSILON)
+  def __call__(
+    self, noise: Float[AnyArray, "n z_dim"], labels: Int[AnyArray, " n"] | None
+  ) -> Float[Array, "n {self.num_ws} w_dim"]:
+    x = jnp.asarray(noise)
+    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
     if self.num_classes:
       classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
       x = jnp.concatenate((x, classes), axis=-1)
-    for i, width in enumerate(self.features):
-      x = _leaky_relu(nn.Dense(width, name=f"dense_{i}")(x))
+    for i, size in enumerate(self.features):
+      x = _leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     if self.truncation_psi != 1:
       truncated = average + self.truncation_psi * (x - average)
@@ -67,10 +71,9 @@ class Mapping(nn.Module):
 
 
 class Synthesis(nn.Module):
-  """Maps latents `[N, 2 * len(channels), w_dim]` to images `[N, S, S, 3]` of side S, float32.
+  """Maps latents to float32 images of side `2 * 2^len(channels)`: 1024 for nine blocks.
 
-  S is `2 * 2^len(channels)`: 1024 for nine blocks. The images are trained to lie in [-1, 1], and
-  as upstream's they may go a little beyond it.
+  The images are trained to lie in [-1, 1]; as upstream's, they may go a little beyond it.
 
   Attributes:
     channels: features of every block, from 4 x 4 pixels on; each next one doubles the side.
@@ -79,11 +82,13 @@ class Synthesis(nn.Module):
   """
 
   channels: tuple[int, ...]
-  clamp: float | None = 256
+  clamp: float | int | None = 256
   noise: bool = True
 
   @nn.compact
-  def __call__(self, latents: jax.Array) -> jax.Array:
+  def __call__(
+    self, latents: Float[AnyArray, "n {2*len(self.channels)} w_dim"]
+  ) -> Float[Array, "n s s 3"]:
     shape = (4, 4, self.channels[0])
     constant = self.param("constant", nn.initializers.normal(1.0), shape, jnp.float32)
     x = jnp.broadcast_to(constant.astype(latents.dtype), (len(latents), *shape))
@@ -98,20 +103,20 @@ class Synthesis(nn.Module):
 
 
 class Block(nn.Module):
-  """All layers of one resolution: maps activations and the image so far to the next ones.
-
-  Its latents are `[N, 3, w_dim]`, or `[N, 2, w_dim]` where it does not double the resolution.
-  """
+  """All layers of one resolution: maps activations and the image so far to the next ones."""
 
   features: int
   doubles: bool
-  clamp: float | None
+  clamp: float | int | None
   noise: bool
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, image: jax.Array, latents: jax.Array
-  ) -> tuple[jax.Array, jax.Array]:
+    self,
+    x: Float[Array, "n h w c"],
+    image: Float[Array, "n s s 3"],
+    latents: Float[AnyArray, "n {2+self.doubles} w_dim"],
+  ) -> tuple[Float[Array, "n 2*s 2*s {self.features}"], Float[Array, "n 2*s 2*s 3"]]:
     if self.doubles:
       x = Layer(self.features, True, self.clamp, self.noise, name="conv_0")(x, latents[:, 0])
     x = Layer(self.features, False, self.clamp, self.noise, name="conv_1")(x, latents[:, -2])
@@ -130,16 +135,18 @@ class Layer(nn.Module):
 
   features: int
   doubles: bool
-  clamp: float | None
+  clamp: float | int | None
   noise: bool
 
   @nn.compact
-  def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], latents: Float[AnyArray, "n w_dim"]
+  ) -> Float[Array, "n {1+self.doubles}*h {1+self.doubles}*w {self.features}"]:
     channels = x.shape[-1]
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
     shape = (3, 3, channels, self.features)
     kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
-    kernel = kernel.astype(x.dtype)
+    kernel = jnp.asarray(kernel, x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     convolve = _doubling_convolution if self.doubles else layers.convolution
     x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
@@ -150,15 +157,17 @@ class Layer(nn.Module):
 
 
 class Colours(nn.Module):
-  """Turns activations `[N, H, W, C]` into a picture `[N, H, W, 3]`: a modulated 1 x 1 convolution.
+  """Turns activations into a picture: a modulated 1 x 1 convolution, not demodulated.
 
-  Not demodulated. Its kernel is so small that it is cheaper to scale than the activations.
+  Its kernel is so small that it is cheaper to scale than the activations.
   """
 
-  clamp: float | None
+  clamp: float | int | None
 
   @nn.compact
-  def __call__(self, x: jax.Array, latents: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], latents: Float[AnyArray, "n w_dim"]
+  ) -> Float[Array, "n h w 3"]:
     channels = x.shape[-1]
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)
     kernel = self.param("kernel", nn.initializers.normal(1.0), (channels, 3), jnp.float32)
@@ -168,11 +177,11 @@ class Colours(nn.Module):
     return _clamp(x, self.clamp)
 
 
-def _leaky_relu(x: jax.Array) -> jax.Array:
+def _leaky_relu(x: Array) -> jax.Array:
   return math.sqrt(2) * nn.leaky_relu(x, 0.2)
 
 
-def _clamp(x: jax.Array, bound: float | None) -> jax.Array:
+def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
   return x if bound is None else jnp.clip(x, -bound, bound)
 
 
@@ -186,7 +195,7 @@ def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
   return jax.lax.rsqrt(squares + _EPSILON).astype(kernel.dtype)
 
 
-def _doubling_in_parities(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _doubling_in_parities(x: Array, kernel: Array) -> Array:
   """Transposed 3 x 3 convolution with stride 2, then the low-pass filter: `[N, 2H, 2W, F]`.
 
   The transposed convolution has `2H + 1` rows: pixel i adds to row `2i + k` what kernel row k
@@ -206,7 +215,7 @@ def _doubling_in_parities(x: jax.Array, kernel: jax.Array) -> jax.Array:
   return x.reshape(batch, 2 * height, 2 * width, -1)
 
 
-def _doubling_at_once(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def _doubling_at_once(x: Array, kernel: Array) -> Array:
   """The same as one convolution over the input with zeros between its pixels.
 
   The low-pass filter is folded into the kernel, which becomes 6 x 6.
@@ -252,7 +261,8 @@ def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
   """The sample before each one along an axis and the one after it, zero beyond the ends."""
   size = x.shape[axis]
   padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
-  return tuple(jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
+  before, after = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
+  return before, after
 
 
 def build(config: MappingType[str, Any], variables: Variables, identity: str) -> Generator:
@@ -290,7 +300,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     noise_key, label_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (n, config["z_dim"]))
     labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
-    return mapping.apply({"params": mapping_params}, noise, labels)
+    return apply(mapping, {"params": mapping_params}, noise, labels)
 
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
@@ -298,7 +308,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     latent_shape=(mapping.num_ws, mapping.features[-1]),
     num_classes=None,
     sample_latents=sample_latents,
-    generate=lambda variables, latents, labels: synthesis.apply(variables, latents),
+    generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
 
@@ -309,7 +319,7 @@ def _check_options(config: MappingType[str, Any]) -> None:
   if not is_number or not math.isfinite(psi):
     problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
   elif cutoff is not None and (
-    not isinstance(cutoff, numbers.Integral) or isinstance(cutoff, bool) or cutoff < 0
+    isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Integral) or cutoff < 0
   ):
     problem = (
       f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "

@@ -3,10 +3,13 @@
 Everything here is NumPy on the host. Pictures are uint8 [H, W, 3] in RGB.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.images.writing import describe
 
 OUTLINE = (255, 200, 40)
@@ -19,7 +22,7 @@ FADING_STEPS = 16
 Views = dict[str, np.ndarray]  # Pictures by what they show.
 
 
-def overlay(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def overlay(image: np.ndarray, probability: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
   """Keeps the foreground in colour, turns the background dark and blue, and outlines the mask.
 
   Args:
@@ -28,7 +31,7 @@ def overlay(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
       blends the two sides smoothly; the outline runs along probability > 0.5, just inside.
 
   Returns:
-    uint8 [H, W, 3].
+    The overlay, of the picture's size.
 
   Raises:
     ValueError: a shape, a type or a value is not as described.
@@ -43,7 +46,7 @@ def overlay(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
   return blend
 
 
-def cutout(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def cutout(image: np.ndarray, probability: np.ndarray) -> UInt8[np.ndarray, "h w 4"]:
   """Cuts the foreground out: the probability becomes the opacity, so that edges stay smooth.
 
   Args:
@@ -51,7 +54,7 @@ def cutout(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
     probability: [H, W] in [0, 1]; a boolean mask will do.
 
   Returns:
-    uint8 [H, W, 4], RGB and opacity.
+    RGB and opacity.
 
   Raises:
     ValueError: a shape, a type or a value is not as described.
@@ -62,18 +65,18 @@ def cutout(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
 
 
 def composite(
-  image: np.ndarray, probability: np.ndarray, background: tuple[int, int, int] | np.ndarray
-) -> np.ndarray:
+  image: np.ndarray, probability: np.ndarray, background: Sequence[float] | np.ndarray
+) -> UInt8[np.ndarray, "h w 3"]:
   """Puts the foreground on another background: the probability blends the two.
 
   Args:
     image: uint8 [H, W, 3].
     probability: [H, W] in [0, 1]; a boolean mask will do.
-    background: a colour, (red, green, blue) in [0, 255]; or a picture, uint8 [h, w, 3], which is
-      resized to cover `image`, its proportions kept, and cropped to its centre.
+    background: a colour, the integers (red, green, blue) in [0, 255]; or a picture, uint8
+      [h, w, 3], which is resized to cover `image`, its proportions kept, and cropped to its centre.
 
   Returns:
-    uint8 [H, W, 3].
+    The composite, of the picture's size.
 
   Raises:
     ValueError: a shape, a type or a value is not as described.
@@ -95,7 +98,9 @@ def composite(
   )
 
 
-def fading_frames(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
+def fading_frames(
+  image: np.ndarray, probability: np.ndarray
+) -> UInt8[np.ndarray, "16 height width 3"]:
   """Draws the background of a picture fading into `overlay`'s dark tint, the mask beside it.
 
   The light follows the foreground, as along the direction that the method finds (arXiv
@@ -107,8 +112,8 @@ def fading_frames(image: np.ndarray, probability: np.ndarray) -> np.ndarray:
       probability > 0.5.
 
   Returns:
-    uint8 [16, h, w, 3], the first as bright as the picture; w is twice the width of the picture,
-    as shrunk, and a gap.
+    The frames, the first as bright as the picture. They are twice as wide as the shrunk picture,
+    and a gap.
 
   Raises:
     ValueError: a shape, a type or a value is not as described.
@@ -132,7 +137,7 @@ def views(image: np.ndarray, probability: np.ndarray) -> Views:
 
   Args:
     image: uint8 [H, W, 3].
-    probability: [H, W] in [0, 1]. Where it is not finite, there is only the picture.
+    probability: [H, W] in [0, 1]. Where it is not finite, only the picture is returned.
 
   Returns:
     uint8 pictures, shrunk so that their longer side has at most 512 pixels.
@@ -164,10 +169,15 @@ def _blend(image: np.ndarray, background: np.ndarray, probability: np.ndarray) -
   return np.rint(alpha * image + (1 - alpha) * background).clip(0, 255).astype(np.uint8)
 
 
-def shrink(array: np.ndarray, side: int = LONGEST_SIDE) -> np.ndarray:
-  """Resizes uint8 [H, W, 3] or float32 [H, W] to at most `side` pixels a side; never enlarges."""
+def shrink(
+  array: UInt8[np.ndarray, "_ _ ..."] | Float[np.ndarray, "_ _"], side: int = LONGEST_SIDE
+) -> UInt8[np.ndarray, "_ _ ..."] | Float[np.ndarray, "_ _"]:
+  """Resizes a picture or a map of values in [0, 1] to at most `side` pixels a side.
+
+  It never enlarges, and keeps the type.
+  """
   scale = min(1, side / max(array.shape[:2]))
-  height, width = (max(1, round(scale * side)) for side in array.shape[:2])
+  height, width = (max(1, round(scale * length)) for length in array.shape[:2])
   # Bilinear weights are positive: what is in [0, 1] stays there, but for rounding.
   resized = Image.fromarray(array).resize((width, height), Image.Resampling.BILINEAR)
   return np.asarray(resized).clip(0, 1 if array.dtype == np.float32 else 255)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from unseg_jax.array_types import Bool, UInt8
 
 # Pillow reads HEIC only with a plugin. It is listed all the same: a telephone's picture should be
 # named as unreadable, not passed over in silence.
@@ -32,7 +34,7 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
     The files, sorted; at least one.
 
   Raises:
-    FileNotFoundError: nothing is found.
+    FileNotFoundError: no picture matches.
     OSError: a folder cannot be searched.
   """
   # A name such as `photo[1].jpg` is a file before it is a glob.
@@ -42,28 +44,27 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
     return [path]
   if path.is_dir():
     return _picture_files_below(path) if subfolders else pictures_in(path)
-  matches = (Path(match) for match in glob.glob(expanded, recursive=True))
-  if found := _only_pictures(matches):
-    return found
+  if files := _only_pictures(map(Path, glob.glob(expanded, recursive=True))):
+    return files
   raise FileNotFoundError(
     f"{pattern} is no file or folder, and as a glob it matches no picture; "
     f"expected one of {_suffixes()}."
   )
 
 
-def read_picture(path: str | Path, contents: bytes | None = None) -> np.ndarray:
+def read_picture(path: str | Path, contents: bytes | None = None) -> UInt8[np.ndarray, "h w 3"]:
   """Reads a picture of any kind as 8-bit RGB.
 
   It stands upright (its EXIF orientation is applied), transparent parts show white, 16 bits per
   channel are scaled to 8, floats are taken to be in [0, 1], colours are converted without their
-  ICC profile, and of an animation the first frame counts.
+  ICC profile, and of an animation the first frame is read.
 
   Args:
     path: a file that Pillow can decode.
     contents: what the file holds; None: it is read.
 
   Returns:
-    uint8 [H, W, 3].
+    The picture, as `to_rgb` converts it.
 
   Raises:
     ValueError: the file is missing, damaged or no picture; the message names it.
@@ -71,17 +72,17 @@ def read_picture(path: str | Path, contents: bytes | None = None) -> np.ndarray:
   return _decode(path, to_rgb, contents)
 
 
-def read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
   """Reads a mask at its own resolution: True where the first channel exceeds half of full scale.
 
-  Full scale is 255 for 8 bits and 65535 for 16. In a palette the colour counts, not its index;
-  opacity does not count. A mask that holds 0 and 1 out of 255 is therefore all background.
+  Full scale is 255 for 8 bits and 65535 for 16. In a palette the colour decides, not its index;
+  opacity is ignored. A mask that holds 0 and 1 out of 255 is therefore all background.
 
   Args:
     path: a file that Pillow can decode.
 
   Returns:
-    bool [H, W].
+    True in the foreground.
 
   Raises:
     ValueError: the file is missing, damaged or no picture; the message names it.
@@ -89,8 +90,8 @@ def read_mask(path: str | Path) -> np.ndarray:
   return _decode(path, to_mask)
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-  """Converts any picture to uint8 [H, W, 3], as `read_picture` says."""
+def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+  """Converts any picture to 8-bit RGB, as `read_picture` says."""
   deep = _deep(image)
   if deep is not None:
     return np.repeat(np.rint(deep * 255).astype(np.uint8)[..., None], 3, axis=2)
@@ -100,8 +101,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
   return np.array(image.convert("RGB"))
 
 
-def to_mask(image: Image.Image) -> np.ndarray:
-  """Converts a mask to bool [H, W], as `read_mask` says."""
+def to_mask(image: Image.Image) -> Bool[np.ndarray, "h w"]:
+  """Converts a picture to a mask, as `read_mask` says."""
   deep = _deep(image)
   if deep is not None:
     return deep > 0.5
@@ -114,7 +115,7 @@ def pictures_in(folder: Path) -> list[Path]:
   """Lists the picture files directly in a folder, sorted; at least one.
 
   Raises:
-    FileNotFoundError: there is no such folder, or it has no picture.
+    FileNotFoundError: the folder does not exist, or it has no picture.
   """
   if not folder.is_dir():
     raise FileNotFoundError(f"the folder {folder} does not exist; expected a folder of pictures.")
@@ -129,13 +130,13 @@ def _picture_files_below(folder: Path) -> list[Path]:
   def refuse(error: OSError) -> None:
     raise error
 
-  files = []
+  paths: list[Path] = []
   # By default, folders that cannot be read would be passed over in silence.
   for inside, names, file_names in os.walk(folder, onerror=refuse):
     names[:] = [name for name in names if not name.startswith(".")]
-    files += [Path(inside, name) for name in file_names]
-  if found := _only_pictures(files):
-    return found
+    paths += [Path(inside, name) for name in file_names]
+  if files := _only_pictures(paths):
+    return files
   raise FileNotFoundError(
     f"the folder {folder} has no pictures in it or in folders inside; "
     f"expected files of {_suffixes()}."
@@ -166,7 +167,7 @@ def _decode(
   # Given damaged files, decoders raise errors of nearly every type.
   except Exception as error:
     # Pillow's own words for this repeat the path.
-    unknown = isinstance(error, Image.UnidentifiedImageError)
+    unknown = isinstance(error, UnidentifiedImageError)
     reason = "its format is not known" if unknown else str(error) or type(error).__name__
     raise ValueError(
       f"{path} cannot be read as a picture: {reason}. Expected an undamaged file that Pillow "

@@ -1,21 +1,24 @@
-"""Many pictures through the network: in batches of one padded size, on all devices of a process."""
+"""Batched inference: pictures of one padded size together, on all devices of a process."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.inference.segmenter import Segmenter, padded_size
 
 Tag = TypeVar("Tag")
-# So many batches may wait for their last pictures; then the fullest runs with what it has.
-WAITING_BATCHES = 4
+# The number of batches that are filled at the same time; beyond it the fullest runs as it is.
+OPEN_BATCHES = 4
 
 
 def logits(
-  segmenter: Segmenter, pictures: Iterable[tuple[Tag, Sequence[np.ndarray]]], batch_size: int
-) -> Iterator[tuple[Tag, list[np.ndarray]]]:
+  segmenter: Segmenter,
+  pictures: Iterable[tuple[Tag, Sequence[UInt8[np.ndarray, "_ _ 3"]]]],
+  batch_size: int,
+) -> Iterator[tuple[Tag, list[Float[np.ndarray, "_ _"]]]]:
   """Runs the network on the views of pictures.
 
   Every picture is computed alone within its batch: neither the batch size, nor the number of
@@ -24,40 +27,40 @@ def logits(
   Args:
     segmenter: the segmenter.
     pictures: each with a tag of the caller's and its `Segmenter.views`.
-    batch_size: how many views of one padded size each device takes at a time.
+    batch_size: the number of views of one padded size that each device takes at a time.
 
   Yields:
-    Each tag, when all its views are computed, with their logits `[h, w]` float32.
+    Each tag, when all its views are computed, with their logits in float32.
   """
   size = batch_size * segmenter.device_count
-  waiting: dict[tuple[int, int], list[tuple[_Open, int]]] = {}
+  batches: dict[tuple[int, int], list[tuple[_Picture[Tag], int]]] = {}
 
-  def run(views):
+  def run(batch: list[tuple[_Picture[Tag], int]]) -> Iterator[tuple[Tag, list[np.ndarray]]]:
     # Filled up with copies: another batch size would compile the network again.
-    images = [picture.views[number] for picture, number in views]
+    images = [picture.views[number] for picture, number in batch]
     images += images[:1] * (size - len(images))
-    for (picture, number), found in zip(views, segmenter.small_logits(images), strict=False):
-      picture.found[number] = found
-      if len(picture.found) == len(picture.views):
-        yield picture.tag, [picture.found[i] for i in range(len(picture.views))]
+    for (picture, number), view in zip(batch, segmenter.small_logits(images), strict=False):
+      picture.logits[number] = view
+      if len(picture.logits) == len(picture.views):
+        yield picture.tag, [picture.logits[i] for i in range(len(picture.views))]
 
   for tag, views in pictures:
-    picture = _Open(tag, views)
+    picture = _Picture(tag, views)
     for number, view in enumerate(views):
-      same = waiting.setdefault(padded_size(view), [])
-      same.append((picture, number))
-      if len(same) == size:
-        yield from run(waiting.pop(padded_size(view)))
-      elif sum(map(len, waiting.values())) >= WAITING_BATCHES * size:
-        yield from run(waiting.pop(max(waiting, key=lambda key: len(waiting[key]))))
-  for views in waiting.values():
-    yield from run(views)
+      batch = batches.setdefault(padded_size(view), [])
+      batch.append((picture, number))
+      if len(batch) == size:
+        yield from run(batches.pop(padded_size(view)))
+      elif sum(map(len, batches.values())) >= OPEN_BATCHES * size:
+        yield from run(batches.pop(max(batches, key=lambda key: len(batches[key]))))
+  for batch in batches.values():
+    yield from run(batch)
 
 
 @dataclasses.dataclass
-class _Open:
-  """A picture some of whose views are not computed yet."""
+class _Picture(Generic[Tag]):
+  """A picture, and the logits of those of its views that are computed already."""
 
-  tag: Any
+  tag: Tag
   views: Sequence[np.ndarray]
-  found: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+  logits: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)

@@ -1,16 +1,18 @@
 """Segmenters as ONNX files, run by onnxruntime: JAX computes nothing.
 
-`onnx_export.py` writes such files. One may come from anywhere, so that it is checked before
-anything runs: it holds the operations of a U-Net and no others, and names no other file.
+`unseg_jax/export/to_onnx.py` writes such files. A file may come from anywhere, so it is checked
+before anything runs: it holds the operations of a U-Net and no others, and names no other file.
 """
 
 import importlib
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from unseg_jax.array_types import Float, Int, UInt8
 
 # The names of the network's input and outputs.
 IMAGES, PROBABILITY, LOGITS = "images", "probability", "logits"
@@ -63,7 +65,7 @@ def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
   if problem := find_problem(model):
     raise ValueError(f"{path} {problem}: {_EXPECTED}")
   options = onnxruntime.SessionOptions()
-  options.log_severity_level = 4  # What goes wrong is told once, by the exception.
+  options.log_severity_level = 4  # The exception alone reports what goes wrong.
   try:
     # What was checked is what runs: onnxruntime would also take other formats than ONNX, and may
     # know fields that this version of `onnx` does not.
@@ -77,22 +79,26 @@ def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
 
 
 def _logits(session: Any, path: Path) -> Callable[..., np.ndarray]:
-  def logits(variables, images, sizes):
+  def logits(
+    variables: Mapping[str, Any],
+    images: UInt8[np.ndarray, "n h w 3"],
+    sizes: Int[np.ndarray, "n 2"],
+  ) -> Float[np.ndarray, "n h w"]:
     del variables  # The file has its own.
-    found = np.zeros(images.shape[:3], np.float32)
-    for row, image, (height, width) in zip(found, images, sizes, strict=True):
+    padded = np.zeros(images.shape[:3], np.float32)
+    for row, image, (height, width) in zip(padded, images, sizes, strict=True):
       try:
-        (answer,) = session.run([LOGITS], {IMAGES: image[None, :height, :width]})
+        (computed,) = session.run([LOGITS], {IMAGES: image[None, :height, :width]})
       except Exception as error:
         raise ValueError(
           f"{path} fails on a picture [{height}, {width}, 3] ({error}): {_EXPECTED}"
         ) from error
-      if answer.shape != (1, height, width):
+      if computed.shape != (1, height, width):
         raise ValueError(
-          f"{path} returned {list(answer.shape)} of a picture [{height}, {width}, 3]: {_EXPECTED}"
+          f"{path} returned {list(computed.shape)} of a picture [{height}, {width}, 3]: {_EXPECTED}"
         )
-      row[:height, :width] = answer[0]
-    return found
+      row[:height, :width] = computed[0]
+    return padded
 
   return logits
 
@@ -107,8 +113,8 @@ def find_problem(model: Any) -> str | None:
   size = metadata.get(IMAGE_SIZE_KEY, "")
   if not (size.isdecimal() and 0 < int(size) <= MAX_IMAGE_SIZE):
     return f"has {IMAGE_SIZE_KEY}={size!r} in its metadata, not 1 to {MAX_IMAGE_SIZE}"
-  found = {f"{node.domain}:{node.op_type}".removeprefix(":") for node in model.graph.node}
-  if foreign := sorted(found - OPERATIONS) or [function.name for function in model.functions]:
+  operations = {f"{node.domain}:{node.op_type}".removeprefix(":") for node in model.graph.node}
+  if foreign := sorted(operations - OPERATIONS) or [function.name for function in model.functions]:
     return f"holds the operation {foreign[0]}, which no segmenter has"
   names = [value.name for value in model.graph.input]
   outputs = {value.name for value in model.graph.output}

@@ -11,6 +11,8 @@ import types
 
 import numpy as np
 
+from unseg_jax.array_types import Float, UInt8
+
 METHODS = ("none", "guided", "grabcut")
 
 _MISSING = {
@@ -27,18 +29,20 @@ _SURE = 0.99
 _GRABCUT_ITERATIONS = 3
 
 
-def refine(probability: np.ndarray, image: np.ndarray, method: str) -> np.ndarray:
+def refine(
+  probability: Float[np.ndarray, "h w"], image: UInt8[np.ndarray, "h w 3"], method: str
+) -> Float[np.ndarray, "h w"]:
   """Refines the mask of one picture.
 
   Args:
-    probability: float32 [H, W] in [0, 1], how likely each pixel is foreground.
-    image: uint8 [H, W, 3], the picture.
+    probability: that each pixel is foreground, float32 in [0, 1].
+    image: the picture.
     method: "none"; or "guided": the guided filter of He et al. (ECCV 2010), whose windows reach
       1 / 16 of the shorter side; or "grabcut": GrabCut of Rother et al. (SIGGRAPH 2004), which
       models the colours of the picture's foreground and background and cuts between them.
 
   Returns:
-    float32 [H, W] in [0, 1]; with "none", `probability` itself; with "grabcut", 0 and 1 alone.
+    A probability, float32 in [0, 1]; with "none", `probability` itself; with "grabcut", 0 or 1.
 
   Raises:
     ImportError: if the method needs OpenCV's contributed modules and they are not installed.

@@ -10,15 +10,15 @@ import dataclasses
 import functools
 import importlib
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int, UInt8
 from unseg_jax.images import reading
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import unet
@@ -30,18 +30,20 @@ class Segmenter:
 
   Attributes:
     variables: the U-Net's `params` and `batch_stats`; empty if an ONNX file has its weights.
-    image_size: pictures are resized so that their shorter side has so many pixels.
-    logits: compiled `(variables, images [N, H, W, 3] uint8, sizes [N, 2]) -> [N, H, W]` float32,
-      the foreground's logit minus the background's; image n fills the first `sizes[n]` rows and
+    image_size: pictures are resized so that their shorter side has this number of pixels.
+    logits: compiled `(variables, images [n, h, w, 3] uint8, sizes [n, 2]) -> [n, h, w]` float32,
+      the foreground's logit minus the background's; image i fills the first `sizes[i]` rows and
       columns.
   """
 
   variables: dict[str, Any]
   image_size: int
-  logits: Callable[..., jax.Array]
+  logits: Callable[..., AnyArray]
 
   @classmethod
-  def create(cls, variables: dict[str, Any], features: tuple[int, ...], image_size: int):
+  def create(
+    cls, variables: dict[str, Any], features: Sequence[int], image_size: int
+  ) -> "Segmenter":
     """Makes a segmenter from the weights of a U-Net of these features."""
     return cls(variables, image_size, _logits(tuple(features)))
 
@@ -91,15 +93,18 @@ class Segmenter:
 
   def __call__(
     self, image: np.ndarray | Image.Image | str | Path, average: bool = False
-  ) -> np.ndarray:
+  ) -> Float[np.ndarray, "h w"]:
     """Segments one picture.
 
     Args:
-      image: `[H, W, 3]` uint8, a Pillow image or a file.
+      image: `[h, w, 3]` uint8, a Pillow image or a file.
       average: whether to average over the mirrored picture and `SCALES`.
 
     Returns:
-      `[H, W]` float32: each pixel's probability of being foreground.
+      Each pixel's probability of being foreground, float32 in [0, 1].
+
+    Raises:
+      ValueError: the array is no such picture, or the file cannot be read as a picture.
     """
     if isinstance(image, (str, Path)):
       image = reading.read_picture(Path(image))
@@ -111,18 +116,20 @@ class Segmenter:
     return self.probability(image, image.shape[:2], average)
 
   def probability(
-    self, image: np.ndarray, size: tuple[int, int], average: bool = False
-  ) -> np.ndarray:
-    """Segments `[H, W, 3]` uint8 and resizes the logits to `size` (height, width), bilinearly."""
+    self, image: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int], average: bool = False
+  ) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
+    """Segments a picture and resizes the logits to `size` (height, width), bilinearly."""
     return combine([self.small_logits([view])[0] for view in self.views(image, average)], size)
 
-  def views(self, image: np.ndarray, average: bool) -> list[np.ndarray]:
-    """What the network sees of a picture `[H, W, 3]` uint8: `combine` takes its answers.
+  def views(
+    self, image: UInt8[np.ndarray, "_ _ 3"], average: bool
+  ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+    """What the network sees of a picture; `combine` takes the logits of these views.
 
     Args:
       image: the picture.
-      average: whether there are several: at each of `SCALES` the picture, and then its mirror
-        image; else it is the picture alone.
+      average: whether to return several views: at each of `SCALES` the picture, followed by its
+        mirror image; else the only view is the picture at the training's size.
     """
     if not average:
       return [resize_shorter_side(image, self.image_size)]
@@ -131,21 +138,23 @@ class Segmenter:
 
   @property
   def device_count(self) -> int:
-    """Over how many devices of this process a batch spreads: all, but none of JAX's for ONNX."""
+    """The number of devices over which a batch is spread: all of this process; 1 for ONNX files."""
     return parallel.local_device_count() if self.variables else 1
 
   @functools.cached_property
   def _on_every_device(self) -> dict[str, Any]:
     return parallel.on_every_device(self.variables)
 
-  def small_logits(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+  def small_logits(
+    self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+  ) -> list[Float[np.ndarray, "_ _"]]:
     """Runs the network on pictures of one `padded_size`, on all devices if they split over them.
 
     Args:
-      images: `[h, w, 3]` uint8, as `resize_shorter_side` returns them.
+      images: as `resize_shorter_side` returns them.
 
     Returns:
-      For each, the logits `[h, w]` float32.
+      The logits of each, in float32.
     """
     sizes = np.array([image.shape[:2] for image in images], np.int32)
     batch = np.zeros((len(images), *padded_size(images[0]), 3), np.uint8)
@@ -168,40 +177,47 @@ def _files() -> types.ModuleType:
 SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.
 
 # A network is compiled for each shape that it sees. Pictures are therefore padded to multiples of
-# this; the network keeps to the part that they fill.
+# this; the network ignores the padding.
 PADDED_TO = 32
 
 
-def padded_size(image: np.ndarray) -> tuple[int, int]:
-  """The size to which a small picture `[h, w, 3]` is padded."""
-  return tuple(-(-side // PADDED_TO) * PADDED_TO for side in image.shape[:2])
+def padded_size(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
+  """The (height, width) to which a small picture is padded."""
+  height, width = (-(-side // PADDED_TO) * PADDED_TO for side in image.shape[:2])
+  return height, width
 
 
 @functools.cache
-def _logits(features: tuple[int, ...]) -> Callable[..., jax.Array]:
+def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
   """One compiled function for all segmenters of the same features."""
   network = unet.Unet(features)
   if PADDED_TO % 2 ** (len(features) - 1):
     raise ValueError(f"a U-Net of {len(features)} levels: expected at most 6")
 
-  def logits(variables, images, sizes):
-    images = images.astype(jnp.float32) / 127.5 - 1.0
-    found = network.apply(variables, images, sizes=sizes)
-    return found[..., 1] - found[..., 0]
+  def logits(
+    variables: Mapping[str, Any], images: UInt8[Array, "n h w 3"], sizes: Int[Array, "n 2"]
+  ) -> Float[Array, "n h w"]:
+    scaled = images.astype(jnp.float32) / 127.5 - 1.0
+    both = cast(Array, network.apply(variables, scaled, sizes=sizes))
+    return both[..., 1] - both[..., 0]
 
   return parallel.jit(logits)
 
 
-def combine(logits: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-  """The probability of foreground, `size` float32: the mean over the logits of all `views`."""
+def combine(
+  logits: Sequence[Float[np.ndarray, "_ _"]], size: tuple[int, int]
+) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
+  """The probability of foreground, float32: the mean over the logits of all `views`."""
   if len(logits) == 1:
     return foreground(logits[0], size)
   upright = (view[:, ::-1] if number % 2 else view for number, view in enumerate(logits))
   return np.mean([foreground(view, size) for view in upright], axis=0)
 
 
-def foreground(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes logits `[h, w]` to `size` and returns the probability of foreground, float32.
+def foreground(
+  logits: Float[np.ndarray, "_ _"], size: tuple[int, int]
+) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
+  """Resizes logits to `size` and returns the probability of foreground, float32.
 
   The softmax of two logits depends on their difference alone, and resizing is linear.
   """
@@ -209,8 +225,8 @@ def foreground(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return 1 / (1 + np.exp(-resize_bilinear(logits, size)))
 
 
-def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
-  """Resizes `[H, W, 3]` uint8 so that its shorter side has `size` pixels (Pillow's bilinear)."""
+def resize_shorter_side(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[np.ndarray, "_ _ 3"]:
+  """Resizes a picture so that its shorter side has `size` pixels (Pillow's bilinear)."""
   height, width = image.shape[:2]
   shorter = min(height, width)
   if shorter == size:
@@ -223,8 +239,10 @@ def resize_shorter_side(image: np.ndarray, size: int) -> np.ndarray:
   return np.asarray(resized)
 
 
-def resize_bilinear(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Resizes `[H, W]` float32 to `size`: bilinear, half-pixel centres, not antialiased."""
+def resize_bilinear(
+  values: Float[np.ndarray, "_ _"], size: tuple[int, int]
+) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
+  """Resizes to `size` (height, width): bilinear, half-pixel centres, not antialiased."""
   if values.shape == tuple(size):
     return values
   # Two taps per axis. Not as products of matrices: for these small ones, the

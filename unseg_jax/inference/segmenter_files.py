@@ -29,11 +29,11 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
       f"*.onnx, or {PRETRAINED}NAME."
     )
   config = whole_files.read_json(folder / "config.json")
-  settings = renamed_settings.in_section("train", config["train"])
   trained = folder / "train"
   if adapted and stage_records.has_complete_stage(folder / "adapt"):
     trained = folder / "adapt" / f"round-{config['adapt']['rounds']}"
   variables = checkpoints.restore_best(trained / "checkpoints")
+  settings = renamed_settings.in_section("train", config["train"])
   return Segmenter.create(variables, settings["features"], settings["image_size"])
 
 
@@ -48,10 +48,10 @@ def save(segmenter: Segmenter, path: str | Path) -> None:
 def _pretrained(name: str) -> Path:
   """The file of a segmenter that the package ships."""
   files = sorted((Path(str(resources.files("unseg_jax"))) / "pretrained" / "segmenters").iterdir())
-  found = {path.stem: path for path in files}
-  if name not in found:
+  by_name = {path.stem: path for path in files}
+  if name not in by_name:
     raise FileNotFoundError(
       f"no segmenter {PRETRAINED}{name} ships with the package; expected one of "
-      + ", ".join(PRETRAINED + known for known in found)
+      + ", ".join(PRETRAINED + known for known in by_name)
     )
-  return found[name]
+  return by_name[name]

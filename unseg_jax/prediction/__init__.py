@@ -1,7 +1,7 @@
 """What `python -m unseg_jax.predict` does: pictures in, files out, any number of them.
 
 In: a segmenter, and pictures in folders or buckets. Out: masks and whatever else is asked for, and
-a manifest with a row for each picture. Open `segment.py` first: reading, the network and encoding
+a manifest with a row for each picture. Open `run.py` first: reading, the network and encoding
 side by side. `plan.py` finds the pictures and says where their outputs go, `outputs.py` what they
 are, and `manifest.py` what was made, so that a run that was stopped goes on.
 """

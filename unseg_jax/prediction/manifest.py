@@ -9,13 +9,14 @@ the end, or when the next run starts, they become the one file, in the inputs' o
 """
 
 import dataclasses
+import io
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import Any
 
-from unseg_jax.storage.file_trees import FileTree
+from unseg_jax.storage.file_trees import FileTree, LocalTree, StoreTree
 
 NAME = "predictions.jsonl"
 PARTS = "predictions.parts"
@@ -36,7 +37,7 @@ def _rows(contents: bytes) -> Iterator[Row]:
       row = json.loads(line)
     except json.JSONDecodeError:
       continue  # The last line of a process that was killed.
-    if isinstance(row, Mapping) and "input" in row:
+    if isinstance(row, dict) and "input" in row:
       yield row
 
 
@@ -68,36 +69,36 @@ class Part:
 
   tree: FileTree
   name: str
-  file: IO[bytes]
+  file: io.BufferedRandom
   published: float
 
   @classmethod
   def begin(cls, tree: FileTree, process: int) -> "Part":
     """Starts the file of a process, from 0."""
     name = f"{PARTS}/{process:05}.jsonl"
-    if tree.is_local:
-      (tree.place / PARTS).mkdir(parents=True, exist_ok=True)
-      file = open(tree.place / name, "wb")
+    if isinstance(tree, LocalTree):
+      (tree.folder / PARTS).mkdir(parents=True, exist_ok=True)
+      file = open(tree.folder / name, "w+b")
     else:
       file = tempfile.TemporaryFile()
     return cls(tree, name, file, time.monotonic())
 
   def add(self, row: Row) -> None:
-    """Adds a row; on a disk it is there at once."""
+    """Adds a row; a local file holds it at once."""
     self.file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
     self.file.flush()
-    if not self.tree.is_local and time.monotonic() - self.published > PUBLISH_SECONDS:
+    if time.monotonic() - self.published > PUBLISH_SECONDS:
       self.publish()
 
   def publish(self) -> None:
-    """Puts the lines so far into the store, where there is one."""
+    """Writes the lines so far to the store, if the output folder is in one."""
     self.published = time.monotonic()
-    if not self.tree.is_local:
+    if isinstance(self.tree, StoreTree):
       self.file.seek(0)
       self.tree.write(self.name, self.file.read())
 
   def close(self) -> None:
-    """Ends the file; the store has all of it then. Without a row there is none."""
+    """Ends the file, and publishes all of it; a file without rows is removed."""
     empty = not self.file.tell()
     if not empty:
       self.publish()

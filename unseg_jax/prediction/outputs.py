@@ -1,5 +1,6 @@
 """What is written of each picture: kinds of files, by the ending of their names."""
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import ImageColor
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.images import reading, writing
 from unseg_jax.images.drawing import composite, cutout, fading_frames, overlay
 
 KINDS = ("mask", "cutout", "overlay")
 SECONDS_PER_FRAME = 0.06
 
-# What to encode of a picture, uint8 [H, W, 3], and its probability, float32 [H, W].
-Encode = Callable[[np.ndarray, np.ndarray], bytes]
-Background = tuple[int, int, int] | np.ndarray
+# A picture and its probability of foreground, to the bytes of a file.
+Encode = Callable[[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "h w"]], bytes]
+# A colour, or a picture of any size.
+Background = tuple[int, int, int] | UInt8[np.ndarray, "height width 3"]
 
 
 def encoders(
@@ -29,25 +32,27 @@ def encoders(
     animate: whether to write an animation.
 
   Raises:
-    ValueError: there is no such kind, or there is nothing to write.
+    ValueError: a kind is unknown, or no output remains to write.
   """
   if unknown := sorted(set(kinds) - set(KINDS)):
     raise ValueError(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
   of_kinds: dict[str, Encode] = {
     "mask": lambda image, probability: writing.png_bytes(probability > 0.5),
-    "cutout": lambda *pair: writing.png_bytes(cutout(*pair)),
-    "overlay": lambda *pair: writing.png_bytes(overlay(*pair)),
+    "cutout": lambda image, probability: writing.png_bytes(cutout(image, probability)),
+    "overlay": lambda image, probability: writing.png_bytes(overlay(image, probability)),
   }
-  found = {f"_{kind}.png": of_kinds[kind] for kind in KINDS if kind in kinds}
+  by_ending = {f"_{kind}.png": of_kinds[kind] for kind in KINDS if kind in kinds}
   if background is not None:
-    found["_composite.png"] = lambda *pair: writing.png_bytes(composite(*pair, background))
-  if animate:
-    found["_animated.webp"] = lambda *pair: writing.animation_bytes(
-      writing.there_and_back(fading_frames(*pair)), SECONDS_PER_FRAME
+    by_ending["_composite.png"] = lambda image, probability: writing.png_bytes(
+      composite(image, probability, background)
     )
-  if not found:
+  if animate:
+    by_ending["_animated.webp"] = lambda image, probability: writing.animation_bytes(
+      writing.there_and_back(fading_frames(image, probability)), SECONDS_PER_FRAME
+    )
+  if not by_ending:
     raise ValueError(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")
-  return found
+  return by_ending
 
 
 def read_background(value: str) -> Background:
@@ -56,10 +61,9 @@ def read_background(value: str) -> Background:
   Raises:
     ValueError: it is neither; the message says why.
   """
-  try:
+  colour: tuple[int, ...] = ()
+  with contextlib.suppress(ValueError):
     colour = ImageColor.getrgb(value)
-  except ValueError:
-    colour = ()
   # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
   if len(colour) == 3 and max(colour) <= 255:
     return colour

@@ -1,4 +1,4 @@
-"""Which pictures there are, and where their outputs go: refused before any work is done."""
+"""Which pictures to segment, and where their outputs go: all refusals come before any work."""
 
 import functools
 import os
@@ -38,7 +38,7 @@ def plan(pattern: str, output: FileTree, endings: Iterable[str]) -> list[Picture
     endings: of the outputs' names.
 
   Raises:
-    FileNotFoundError: there are no pictures.
+    FileNotFoundError: no pictures match.
     ValueError: two pictures have the same folder and stem, or an output would replace a picture or
       become one of the next run's.
     OSError: a folder cannot be searched.
@@ -56,8 +56,8 @@ def plan(pattern: str, output: FileTree, endings: Iterable[str]) -> list[Picture
 def _find_local(pattern: str) -> tuple[list[str], str | None]:
   """The pictures, and the folder if the pattern names one."""
   root = os.path.expanduser(pattern)
-  found = [str(path) for path in reading.find_pictures(pattern, subfolders=True)]
-  return found, root.rstrip("/") or "/" if os.path.isdir(root) else None
+  sources = [str(path) for path in reading.find_pictures(pattern, subfolders=True)]
+  return sources, root.rstrip("/") or "/" if os.path.isdir(root) else None
 
 
 def _find_remote(url: str) -> tuple[list[str], str | None]:
@@ -67,13 +67,13 @@ def _find_remote(url: str) -> tuple[list[str], str | None]:
   if folder == url and store.entry():
     return [url], None
   names = (f"{folder}/{name}" for name in store.list())
-  found = sorted(name for name in names if _is_visible_picture(name.removeprefix(f"{folder}/")))
+  sources = sorted(name for name in names if _is_visible_picture(name.removeprefix(f"{folder}/")))
   if folder != url:
     matches = re.compile(glob_translate(url)).fullmatch
-    found = [name for name in found if matches(name)]
-  if not found:
+    sources = [name for name in sources if matches(name)]
+  if not sources:
     raise FileNotFoundError(f"{url}: there are no pictures; expected a picture, a folder or a glob")
-  return found, url if folder == url else None
+  return sources, url if folder == url else None
 
 
 def _is_visible_picture(name: str) -> bool:
@@ -128,7 +128,7 @@ def _is_inside(place: str, outer: str) -> bool:
 
 
 def _check_targets(pictures: Sequence[Picture], output: FileTree) -> None:
-  by_target = {}
+  by_target: dict[str, Picture] = {}
   for picture in pictures:
     other = by_target.setdefault(picture.target, picture)
     if other is not picture:

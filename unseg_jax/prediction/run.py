@@ -3,11 +3,12 @@
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from unseg_jax.array_types import Float, UInt8
 from unseg_jax.images import reading
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter, combine
@@ -17,7 +18,7 @@ from unseg_jax.prediction.plan import Picture
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.storage import places
 from unseg_jax.storage.file_trees import FileTree
-from unseg_jax.storage.stores import open_store
+from unseg_jax.storage.stores import Store, open_store
 
 BATCH_SIZE = 8  # Of pictures of one padded size, for each device.
 THREADS = 8  # That read, and as many that encode and write: a store answers slowly.
@@ -42,11 +43,10 @@ class Job:
   average: bool
 
 
-class _Read(NamedTuple):
+class _Opened(NamedTuple):
   picture: Picture
-  image: np.ndarray | None  # uint8 [H, W, 3]; None: it cannot be read.
-  views: Sequence[np.ndarray]  # Of the image, as the network takes it.
-  problem: str | None  # Why it cannot.
+  image: UInt8[np.ndarray, "h w 3"]
+  views: Sequence[UInt8[np.ndarray, "_ _ 3"]]  # Of the image, as the network takes it.
 
 
 def segment(job: Job, pictures: Iterable[Picture], count: int) -> Iterator[Row]:
@@ -57,7 +57,7 @@ def segment(job: Job, pictures: Iterable[Picture], count: int) -> Iterator[Row]:
   Args:
     job: what is made of each.
     pictures: those to segment.
-    count: how many there are at most.
+    count: their number, at most.
 
   Raises:
     OSError: an output cannot be written.
@@ -68,10 +68,10 @@ def segment(job: Job, pictures: Iterable[Picture], count: int) -> Iterator[Row]:
     concurrent.futures.ThreadPoolExecutor(THREADS) as readers,
     concurrent.futures.ThreadPoolExecutor(THREADS) as writers,
   ):
-    read = prefetch(readers, functools.partial(_read, job), pictures, depth)
+    opened = prefetch(readers, functools.partial(_open, job), pictures, depth)
     skipped: list[Row] = []
-    found = batched.logits(job.segmenter, _readable(read, skipped), batch_size)
-    for row in prefetch(writers, lambda entry: _write(job, *entry), found, depth):
+    answers = batched.logits(job.segmenter, _readable(opened, skipped), batch_size)
+    for row in prefetch(writers, lambda answer: _write(job, *answer), answers, depth):
       while skipped:
         yield skipped.pop()
       yield row
@@ -79,44 +79,47 @@ def segment(job: Job, pictures: Iterable[Picture], count: int) -> Iterator[Row]:
 
 
 def _readable(
-  pictures: Iterator[_Read], skipped: list[Row]
-) -> Iterator[tuple[_Read, Sequence[np.ndarray]]]:
+  opened: Iterator[_Opened | Row], skipped: list[Row]
+) -> Iterator[tuple[_Opened, Sequence[np.ndarray]]]:
   """What the network takes; the rows of the others go to `skipped`."""
-  for read in pictures:
-    if read.problem is None:
-      yield read, read.views
+  for item in opened:
+    if isinstance(item, _Opened):
+      yield item, item.views
     else:
-      skipped.append({"input": read.picture.source, "skipped": read.problem})
+      skipped.append(item)
 
 
-def _read(job: Job, picture: Picture) -> _Read:
+def _open(job: Job, picture: Picture) -> _Opened | Row:
+  """Reads a picture; returns the row that says why, if it cannot be read."""
   try:
     image = reading.read_picture(picture.source, _contents(picture.source))
   except (ValueError, FileNotFoundError) as error:
-    return _Read(picture, None, (), str(error))
-  return _Read(picture, image, job.segmenter.views(image, job.average), None)
+    return {"input": picture.source, "skipped": str(error)}
+  return _Opened(picture, image, job.segmenter.views(image, job.average))
 
 
 def _contents(source: str) -> bytes | None:
-  """What an object holds; None: it is a local file."""
+  """The contents of an object; None: it is a local file."""
   if not places.is_url(source):
     return None
   folder, _, name = source.rpartition("/")
   return _store(folder).read(name)
 
 
-# Opening asks whether the bucket is there.
-_store: Callable = functools.lru_cache(maxsize=1024)(open_store)
+@functools.lru_cache(maxsize=1024)
+def _store(url: str) -> Store:
+  """Opens a store once: each time, its bucket is asked for."""
+  return open_store(url)
 
 
-def _write(job: Job, read: _Read, logits: Sequence[np.ndarray]) -> Row:
-  image, target = read.image, read.picture.target
+def _write(job: Job, opened: _Opened, logits: Sequence[Float[np.ndarray, "_ _"]]) -> Row:
+  image, target = opened.image, opened.picture.target
   height, width = image.shape[:2]
   probability = refinement.refine(combine(logits, (height, width)), image, job.refine)
   for ending, encode in job.encoders.items():
     job.output.write(target + ending, encode(image, probability))
   return {
-    "input": read.picture.source,
+    "input": opened.picture.source,
     "outputs": [target + ending for ending in job.encoders],
     "width": width,
     "height": height,

@@ -8,6 +8,8 @@ from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 import numpy as np
 from markupsafe import Markup
 
+from unseg_jax.array_types import Float
+
 # In SVG units, which are points; the page sets text larger on a phone, so the margins are wide.
 WIDTH, HEIGHT = 480, 274
 LEFT, RIGHT, TOP, BOTTOM = 66, 468, 12, 224
@@ -17,11 +19,14 @@ ROUND = (1, 2, 5, 10)  # First digits of the numbers on a linear axis.
 STYLE = {"font.size": 13, "path.simplify": False, "svg.fonttype": "none"}
 SVG = "{http://www.w3.org/2000/svg}"
 
-# Curves by name, each its steps and its values, float64 [N] both.
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]
+# Steps and values, equally many.
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+Curves = Mapping[str, Curve]  # By name.
+# A stage's log, by the names of its columns.
+Columns = Mapping[str, Sequence[int | float] | np.ndarray]
 
 
-def stage_curves(stage: str, columns: Mapping[str, Sequence[float]]) -> Curves:
+def stage_curves(stage: str, columns: Columns) -> Curves:
   """Returns the curves in the columns of a stage's log; none if it has no lines.
 
   Raises:
@@ -43,9 +48,9 @@ def stage_curves(stage: str, columns: Mapping[str, Sequence[float]]) -> Curves:
   return {name: (steps, values) for name, values in arrays.items()} if steps.size else {}
 
 
-def share_axes(curves: Curves) -> list[Curves]:
+def share_axes(curves: Curves) -> Sequence[Curves]:
   """Sorts curves into charts so that each still fills a fifth of the height of its chart."""
-  groups: list[dict[str, tuple[np.ndarray, np.ndarray]]] = []
+  groups: list[dict[str, Curve]] = []
   for name, curve in curves.items():
     for group in groups:
       together = [_span(values) for _, values in [*group.values(), curve]]
@@ -73,7 +78,8 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
   low, high = _span(np.concatenate([values for _, values in curves.values()]))
   with style.context(STYLE, after_reset=True):
     area = LEFT / WIDTH, 1 - BOTTOM / HEIGHT, (RIGHT - LEFT) / WIDTH, (BOTTOM - TOP) / HEIGHT
-    axes = figure.Figure((WIDTH / 72, HEIGHT / 72), frameon=False).add_axes(area, frameon=False)
+    chart = figure.Figure((WIDTH / 72, HEIGHT / 72), frameon=False)
+    axes = chart.add_axes(area, frameon=False)
     for name, (steps, values) in curves.items():
       axes.plot(steps, values, gid=f"curve {series_style(order.index(name))}", clip_on=False)
     axes.grid(axis="y")
@@ -93,9 +99,9 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
       # A constant curve gets an axis too, and runs in the middle of it.
       margin = 0 if low < high else 0.1 * abs(high) or 1.0
       numbers = ticker.MaxNLocator(5, steps=ROUND).tick_values(low - margin, high + margin)
-      axes.set(yticks=numbers, ylim=numbers[[0, -1]])
+      axes.set(yticks=numbers, ylim=(numbers[0], numbers[-1]))
     axes.yaxis.set_major_formatter(lambda value, _: format_number(value))
-    axes.figure.savefig(file := io.BytesIO(), format="svg")
+    chart.savefig(file := io.BytesIO(), format="svg")
   return _inline(file.getvalue(), label)
 
 
@@ -132,16 +138,17 @@ def _inline(file: bytes, label: str) -> Markup:
   They have no ids, so that several charts fit one page: those that `draw` gives become classes.
   """
   old = fromstring(file)
-  new = Element("svg", {"viewBox": old.get("viewBox"), "role": "img", "aria-label": label})
+  new = Element("svg", {"viewBox": old.get("viewBox", ""), "role": "img", "aria-label": label})
   for group in old.iter(SVG + "g"):
-    curve = {"class": group.get("id")} if group.get("id", "").startswith("curve") else {}
+    identifier = group.get("id", "")
+    curve = {"class": identifier} if identifier.startswith("curve") else {}
     for part in group.findall(SVG + "path"):
       SubElement(new, "path", curve, d=_round(part.get("d", "")))
     for part in group.findall(SVG + "text"):
-      place = {name: _round(part.get(name)) for name in ("x", "y")}
-      # A number at the right edge ends there, as it would not fit around it.
+      place = {name: _round(part.get(name, "")) for name in ("x", "y")}
+      # A number at the right edge ends at it: centred, it would not fit.
       at_edge = float(place["x"]) > RIGHT - 25
-      anchor = "end" if at_edge else re.search(r"text-anchor: (\w+)", part.get("style"))[1]
+      anchor = "end" if at_edge else re.findall(r"text-anchor: (\w+)", part.get("style", ""))[0]
       SubElement(new, "text", place, **{"text-anchor": anchor}).text = part.text
   return Markup(tostring(new, encoding="unicode"))
 

@@ -16,7 +16,7 @@ SAMPLES = 8  # Of each run: enough to see what its segmenter learnt from, beside
 
 
 def write(directories: Sequence[Path], path: Path) -> None:
-  """Writes the page that compares runs, whole or not at all; a page there before is replaced.
+  """Writes the page that compares runs, whole or not at all; an earlier page is replaced.
 
   Each run's segmenter is tried on the pictures that any of the runs lists for its report.
 
@@ -26,7 +26,7 @@ def write(directories: Sequence[Path], path: Path) -> None:
 
   Raises:
     FileNotFoundError, ValueError: a folder is no workdir, is given twice or is damaged, or the
-      pictures are not there. The first two are found before any work is done.
+      pictures are missing. The first two are raised before any work is done.
     OSError: the page cannot be written.
   """
   named = _named(directories)
@@ -59,7 +59,7 @@ def render(runs: Mapping[str, ReportContents]) -> str:
   The same runs give the same text. Predictions of the same name are taken to be of one picture.
 
   Args:
-    runs: what each run found, by what the page calls the run.
+    runs: the results of each run, by what the page calls the run.
 
   Raises:
     ValueError: the contents are not as `ReportContents` describes them, see `report.render`.
@@ -83,9 +83,9 @@ def render(runs: Mapping[str, ReportContents]) -> str:
   )
 
 
-def _curves(runs: Mapping[str, ReportContents]) -> dict[str, dict[str, charts.Curves]]:
+def _curves(runs: Mapping[str, ReportContents]) -> Mapping[str, Mapping[str, charts.Curves]]:
   """Returns for each stage and quantity a curve per run."""
-  stages: dict[str, dict[str, dict]] = {}
+  stages: dict[str, dict[str, dict[str, charts.Curve]]] = {}
   for run, contents in runs.items():
     for stage, columns in contents.curves.items():
       quantities = stages.setdefault(stage, {})

@@ -11,6 +11,7 @@ import numpy as np
 
 from unseg_jax.images import reading
 from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.reporting.charts import Columns
 from unseg_jax.reporting.tables import Metrics
 from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import shards
@@ -61,7 +62,7 @@ class ReportContents:
     curves: for each stage ("Search", "Training") the columns of its log: "step", others as long.
     metrics: for each data set its metrics by name ("accuracy", "iou", "f_beta", "f_max").
     predictions: pictures that the segmenter was tried on, each by a name of its own.
-    restarts: the searches that the direction was chosen from; empty if there was only one.
+    restarts: the searches that the direction was chosen from; empty after a single search.
     animation: an animated WebP of latents that move along the direction.
     reference: for any of the data sets the published metrics by name.
     baselines: for any of the data sets the metrics of answers that look at no picture, by name.
@@ -72,7 +73,7 @@ class ReportContents:
   direction_picture: np.ndarray
   samples: Sequence[tuple[np.ndarray, np.ndarray]]
   filters: Mapping[str, float]
-  curves: Mapping[str, Mapping[str, Sequence[float]]]
+  curves: Mapping[str, Columns]
   metrics: Metrics
   predictions: Sequence[Prediction]
   restarts: Sequence[Restart] = ()
@@ -86,8 +87,8 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
 
   Args:
     directory: the workdir; parts of stages that it lacks are left empty.
-    picture_paths: what to try the segmenter on, if there is one. A prediction is called by the
-      picture's stem, or by its path where another picture has the same stem.
+    picture_paths: what to try the segmenter on, if the run trained one. A prediction is called by
+      the picture's stem, or by its path where another picture has the same stem.
     samples: how many synthetic pairs to take, at most.
 
   Raises:
@@ -148,19 +149,19 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
   Raises:
     FileNotFoundError: a name matches nothing.
   """
-  examples = importlib.resources.files("unseg_jax") / "pretrained" / "example"
-  found = []
+  examples = Path(str(importlib.resources.files("unseg_jax"))) / "pretrained" / "example"
+  paths = []
   for name in names:
     example = name.removeprefix("example:")
-    found += reading.find_pictures(places.local(name) if example == name else examples / example)
-  return found
+    paths += reading.find_pictures(places.local(name) if example == name else examples / example)
+  return paths
 
 
 def configured_pictures(directory: Path) -> list[Path]:
   """Finds the pictures that a run's config.json lists for its report.
 
   Raises:
-    FileNotFoundError, ValueError: this is no workdir, or the pictures are not there.
+    FileNotFoundError, ValueError: this is no workdir, or the pictures are missing.
   """
   names = read_config(directory)["report"]["pictures"]
   try:
@@ -168,7 +169,8 @@ def configured_pictures(directory: Path) -> list[Path]:
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f"report.pictures of {directory / 'config.json'}: {error} Relative names start at the "
-      "current folder: go to the one that the run was started in, or correct the names there."
+      "current folder: go to the one that the run was started in, or correct the names in that "
+      "file."
     ) from error
 
 

@@ -20,8 +20,9 @@ def share_of(value: float, name: str) -> float:
   return value
 
 
+LOADER = jinja2.PackageLoader("unseg_jax.reporting")
 TEMPLATES = jinja2.Environment(
-  loader=jinja2.PackageLoader("unseg_jax.reporting"),
+  loader=LOADER,
   autoescape=True,
   undefined=jinja2.StrictUndefined,
   trim_blocks=True,

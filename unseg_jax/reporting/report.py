@@ -30,7 +30,7 @@ def render(contents: ReportContents) -> str:
 
 
 def write(contents: ReportContents, path: Path) -> None:
-  """Writes the report to `path`, whole or not at all; a report there before is replaced.
+  """Writes the report to `path`, whole or not at all; an earlier report is replaced.
 
   Raises:
     ValueError: see `render`.

@@ -27,7 +27,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class Score(NamedTuple):
-  """A metric of a run, the published one, if there are such, and whether it is best of the runs."""
+  """A metric of a run, the published one, if any, and whether it is the best of the runs."""
 
   value: float | None
   published: float | None
@@ -54,7 +54,7 @@ def metrics_table(
     shown as "-"; without data sets, a sentence that says so.
 
   Raises:
-    ValueError: if there is no such style.
+    ValueError: if the style is unknown.
   """
   if style not in ("text", "markdown"):
     raise ValueError(f"style is {style!r}; use text or markdown")
@@ -72,16 +72,16 @@ def scores(runs: Sequence[tuple[Metrics, Metrics]]) -> dict[str, dict[str, list[
   Returns:
     Of each data set that a run was evaluated on, of each of its metrics, what each run reached.
   """
-  found: dict[str, dict[str, list[Score]]] = {}
+  table: dict[str, dict[str, list[Score]]] = {}
   for data_set, metric in [(d, m) for metrics, _ in runs for d in metrics for m in metrics[d]]:
     values = [metrics.get(data_set, {}).get(metric) for metrics, _ in runs]
     marked = best(values, metric in LOWER_IS_BETTER)
     # The metrics of a data set stay together, though a run may bring one that others lack.
-    found.setdefault(data_set, {})[metric] = [
+    table.setdefault(data_set, {})[metric] = [
       Score(value, reference.get(data_set, {}).get(metric), i in marked)
       for i, (value, (_, reference)) in enumerate(zip(values, runs, strict=True))
     ]
-  return found
+  return table
 
 
 def best(values: Sequence[float | None], lower: bool) -> set[int]:
@@ -92,8 +92,8 @@ def best(values: Sequence[float | None], lower: bool) -> set[int]:
     lower: whether lower is better.
 
   Returns:
-    More than one index for equals; none if there is nothing to compare: fewer than two numbers,
-    or all of them equal.
+    More than one index for equals; none if nothing can be compared: fewer than two numbers, or
+    all of them equal.
   """
   numbers = {i: x for i, x in enumerate(values) if x is not None and not math.isnan(x)}
   if len(set(numbers.values())) < 2:
@@ -156,8 +156,8 @@ def metric_rows(
     rows.append([data_set, *_numbers(values, names)])
     if data_set in reference:
       rows.append([f"{data_set} (reference)", *_numbers(reference[data_set], names)])
-    for answer, found in baselines.get(data_set, {}).items():
-      rows.append([f"{data_set} ({answer})", *_numbers(found, names)])
+    for answer, numbers in baselines.get(data_set, {}).items():
+      rows.append([f"{data_set} ({answer})", *_numbers(numbers, names)])
   return rows
 
 

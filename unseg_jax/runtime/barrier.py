@@ -7,10 +7,10 @@ from unseg_jax.storage import places
 
 
 def barrier(name: str) -> None:
-  """Waits until every process is here; what the others wrote before is then on disk.
+  """Waits until every process has called this; what they wrote before is then on disk.
 
   Args:
-    name: the point in the program; every process names the same.
+    name: of this point in the program, the same in every process.
   """
   if parallel.process_count() > 1:
     multihost_utils.sync_global_devices(name)

@@ -1,4 +1,4 @@
-"""Devices and processes: the only file that knows how many there are and how work is spread.
+"""Devices and processes: the only file that knows their number, and how work is spread over them.
 
 A run is one process or several; each process has its own devices. What all of them compute
 together (search, training) goes through `pmap` over every device of every process; what each
@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,16 +19,19 @@ from flax import jax_utils
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from unseg_jax.array_types import Float, Int, Shaped
 from unseg_jax.storage.cache import cache_folder
 
 AXIS = "devices"
+Result = TypeVar("Result")
+Tree = TypeVar("Tree")
 
 # XLA's CPU compiler hands convolutions and matrix products to YNNPACK where it can. Measured on two
 # cores with jaxlib 0.10, its weight gradients of 3 x 3 convolutions take up to six times as long as
 # Eigen's (590 ms and 95 ms for [16, 64, 64, 128 -> 64]); only its reductions are faster.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
-# A process that has been silent for so long is taken to be dead, and the others stop.
+# A process that has been silent for this time is taken to be dead, and the others stop.
 HEARTBEAT_SECONDS = 30
 
 
@@ -39,7 +42,7 @@ def start(
 
   What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
   and `JAX_PROCESS_ID`, or what JAX finds by itself on a TPU pod, under SLURM and under Open MPI.
-  Where there is none of these, the run is this process alone.
+  Without any of these, the run is this process alone.
 
   Args:
     coordinator: `host:port` at which process 0 can be reached.
@@ -80,7 +83,7 @@ def _number(value: int | None, variable: str) -> int | None:
 
 
 def _announce_death() -> None:
-  """Lets a small companion say what happened should this process not end in the ordinary way.
+  """Starts a small process that reports if this one does not end in the ordinary way.
 
   When another process dies, JAX ends this one from within its C++ code, where nothing can catch it.
   """
@@ -97,18 +100,18 @@ def _announce_death() -> None:
   companion = subprocess.Popen([sys.executable, "-c", code, message], stdin=subprocess.PIPE)
 
   @atexit.register
-  def say_goodbye():
+  def say_goodbye() -> None:
     companion.communicate(b"goodbye")
 
 
 def keep_compiled() -> None:
-  """Keeps compiled programs on disk for the next run, where JAX was not told where already."""
-  if jax.config.jax_compilation_cache_dir is None:
+  """Keeps compiled programs on disk for the next run, unless JAX has a folder for them already."""
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
 
 
 def leave_at_once(status: int) -> None:
-  """Ends a process whose fellows are gone; an ordinary exit would wait for them."""
+  """Ends this process although others have ended; an ordinary exit would wait for them."""
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)
@@ -130,16 +133,16 @@ def is_primary() -> bool:
   return process_index() == 0
 
 
-def own_numbers(count: int) -> range:
-  """This process's share of `count` things: every so many-th of their numbers."""
+def own_indices(count: int) -> range:
+  """This process's share of `count` indices: every `process_count()`-th index."""
   return range(process_index(), count, process_count())
 
 
-def gather_rows(rows: np.ndarray) -> np.ndarray:
-  """Returns the rows `[n, K]` float64 of every process, one after the other, to the last bit.
+def gather_rows(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "m k"]:
+  """Returns the float64 rows of every process, one after the other, to the last bit.
 
   Args:
-    rows: this process's; how many there are may differ from process to process, K may not.
+    rows: this process's; their number may differ from process to process, their length may not.
   """
   if process_count() == 1:
     return rows
@@ -147,16 +150,17 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
   padded = np.zeros((lengths.max(), rows.shape[1]))
   padded[: len(rows)] = rows
   # As integers: JAX would round what is float64.
-  every = np.asarray(multihost_utils.process_allgather(padded.view(np.int32)))
-  return np.concatenate([part.view(np.float64)[:n] for part, n in zip(every, lengths, strict=True)])
+  gathered = np.asarray(multihost_utils.process_allgather(padded.view(np.int32)))
+  parts = zip(gathered, lengths, strict=True)
+  return np.concatenate([part.view(np.float64)[:length] for part, length in parts])
 
 
-def gather(values: Sequence[int]) -> np.ndarray:
-  """Returns the numbers of every process, `[processes, len(values)]`; waits for all of them."""
-  values = np.asarray(values, np.int32)
+def gather(values: Sequence[int]) -> Int[np.ndarray, "processes values"]:
+  """Returns the numbers of every process, one row for each; waits for all of them."""
+  row = np.asarray(values, np.int32)
   if process_count() == 1:
-    return values[None]
-  return np.asarray(multihost_utils.process_allgather(values))
+    return row[None]
+  return np.asarray(multihost_utils.process_allgather(row))
 
 
 def device_count() -> int:
@@ -186,38 +190,40 @@ def compiler_options() -> dict[str, str]:
   return CPU_OPTIONS
 
 
-def jit(function: Callable[..., Any]) -> Callable[..., Any]:
+def jit(function: Callable[..., Result]) -> Callable[..., Result]:
   """`jax.jit` on one device, compiled with `compiler_options`."""
 
   @functools.cache
-  def compiled():
+  def compiled() -> Callable[..., Result]:
     # The options depend on the backend, which must not be started when a module is imported.
     return jax.jit(function, compiler_options=compiler_options())
 
   return lambda *args: compiled()(*args)
 
 
-def pmap(function: Callable[..., Any], donate_argnums: tuple[int, ...] = ()) -> Callable[..., Any]:
+def pmap(
+  function: Callable[..., Result], donate_argnums: tuple[int, ...] = ()
+) -> Callable[..., Result]:
   """`jax.pmap` along `AXIS` over all devices of all processes.
 
-  Every argument has a leading axis as long as this process has devices. A call compiles once for
-  each combination of shapes.
+  Every argument has a leading axis whose length is the number of this process's devices. A call
+  compiles once for each combination of shapes.
   """
   mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
-  # What is compiled ahead of its call takes no arguments from several processes.
+  # A program that is compiled before its call takes no arguments from several processes.
   return _with_options(mapped) if process_count() == 1 else mapped
 
 
-def pmap_local(function: Callable[..., Any]) -> Callable[..., Any]:
+def pmap_local(function: Callable[..., Result]) -> Callable[..., Result]:
   """`jax.pmap` over the devices of this process alone, in step with no other process."""
   return _with_options(jax.pmap(function, axis_name=AXIS, devices=jax.local_devices()))
 
 
 def _with_options(mapped: Any) -> Callable[..., Any]:
   """Compiles with `compiler_options`, for which `jax.pmap` has no argument."""
-  executables = {}
+  executables: dict[Any, Callable[..., Any]] = {}
 
-  def call(*args):
+  def call(*args: Any) -> Any:
     leaves, structure = jax.tree.flatten(args)
     signature = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
     if signature not in executables:
@@ -227,18 +233,18 @@ def _with_options(mapped: Any) -> Callable[..., Any]:
   return call
 
 
-def replicate(tree: Any) -> Any:
+def replicate(tree: Tree) -> Tree:
   """Returns the tree with every array copied to each device of this process, on a new axis."""
   return jax_utils.replicate(tree)
 
 
-def unreplicate(tree: Any) -> Any:
+def unreplicate(tree: Tree) -> Tree:
   """Returns the first device's copy of a replicated tree."""
   return jax_utils.unreplicate(tree)
 
 
-def own_part(array: np.ndarray) -> np.ndarray:
-  """Returns this process's part of the leading axis `[N, ...]`: `[N / processes, ...]`."""
+def own_part(array: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "part ..."]:
+  """Returns this process's part of the leading axis."""
   return np.split(array, process_count())[process_index()]
 
 

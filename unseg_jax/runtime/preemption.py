@@ -1,9 +1,10 @@
-"""Leaving in good order when asked to by SIGTERM, as clusters ask before they take a machine."""
+"""Leaving in good order on SIGTERM, which clusters send before they take a machine away."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 from unseg_jax.runtime import parallel
 
@@ -43,7 +44,7 @@ def anyone_leaving() -> bool:
   return bool(parallel.gather([requested()]).any())
 
 
-def leave(saved: str) -> None:
+def leave(saved: str) -> NoReturn:
   """Raises `Preempted`, saying what was saved."""
   raise Preempted(
     f"asked to leave (SIGTERM): {saved}. Run the same command again to continue from there."

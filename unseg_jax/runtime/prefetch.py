@@ -1,4 +1,4 @@
-"""Work on other threads, so far ahead and no further: memory stays flat whatever is slowest."""
+"""Prefetching on other threads, to a fixed depth: memory stays flat whatever is slowest."""
 
 import collections
 import concurrent.futures
@@ -16,9 +16,9 @@ def prefetch(
   items: Iterable[Item],
   depth: int,
 ) -> Iterator[Result]:
-  """Yields `function(item)` of each item, in order, while up to `depth` more are under way.
+  """Yields `function(item)` of each item, in order, while up to `depth` more are computed.
 
-  The items are taken on the thread that asks for results, and none before it is needed.
+  The items are taken on the thread that asks for the results, and none before it is needed.
   """
   items = iter(items)
   pending = collections.deque(

@@ -1,7 +1,7 @@
 """Progress of long work: a bar with rate and time left, on process 0 only."""
 
-from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from unseg_jax.runtime import parallel
 
@@ -9,10 +9,20 @@ if TYPE_CHECKING:
   import tqdm
 
 Item = TypeVar("Item")
+ItemRead = TypeVar("ItemRead", covariant=True)
+
+
+@runtime_checkable
+class SizedIterable(Protocol[ItemRead]):
+  """Items that can be counted before they are read."""
+
+  def __len__(self) -> int: ...
+
+  def __iter__(self) -> Iterator[ItemRead]: ...
 
 
 def bar(description: str, total: int, done: int = 0, unit: str = "step") -> "tqdm.tqdm":
-  """Returns a progress bar to be used as a context manager; `done` steps are already behind."""
+  """Returns a progress bar, to be used as a context manager, that begins at `done` steps."""
   import tqdm  # Here: what only computes shows no progress, and may lack it.
 
   return tqdm.tqdm(
@@ -26,7 +36,7 @@ def bar(description: str, total: int, done: int = 0, unit: str = "step") -> "tqd
   )
 
 
-def counted(description: str, items: Collection[Item], unit: str = "picture") -> Iterator[Item]:
+def counted(description: str, items: SizedIterable[Item], unit: str = "picture") -> Iterator[Item]:
   """Yields the items while a progress bar counts them."""
   with bar(description, len(items), unit=unit) as progress:
     for item in items:

@@ -5,23 +5,28 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.storage import places
+
+if TYPE_CHECKING:
+  from clu import metric_writers
 
 log = logging.getLogger(__name__)
 
 
 class EventWriter:
-  """Writes curves and pictures to `folder` as TensorBoard events; says so where it cannot.
+  """Writes curves and pictures to a folder as TensorBoard events; says so where it cannot.
 
   clu writes them through TensorFlow, which not every machine with an accelerator has.
   """
 
   def __init__(self, folder: Path):
-    self._folder, self._writer = folder, None
+    self._folder = folder
+    self._writer: metric_writers.SummaryWriter | None = None
     if importlib.util.find_spec("tensorflow") is None:
       log.warning("no TensorBoard events are written: TensorFlow is not installed")
       return
@@ -41,22 +46,21 @@ class EventWriter:
     for name, values in history.items():
       if name != "step":
         for step, value in zip(history["step"], values, strict=True):
-          self._write("write_scalars", int(step), {f"{stage}/{name}": value})
+          if self._writer is not None:
+            self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
     self._flush()
 
-  def picture(self, name: str, image: np.ndarray) -> None:
-    """Writes one `[H, W, 3]` uint8 picture."""
-    self._write("write_images", 0, {name: image[None]})
+  def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Writes one picture."""
+    if self._writer is not None:
+      self._writer.write_images(0, {name: image[None]})
     self._flush()
 
   def scalars(self, scalars: Mapping[str, float]) -> None:
     """Writes the final values."""
-    self._write("write_scalars", 0, dict(scalars))
-    self._flush()
-
-  def _write(self, method: str, step: int, values: Mapping[str, Any]) -> None:
     if self._writer is not None:
-      getattr(self._writer, method)(step, values)
+      self._writer.write_scalars(0, dict(scalars))
+    self._flush()
 
   def _flush(self) -> None:
     if self._writer is not None:

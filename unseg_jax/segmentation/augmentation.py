@@ -4,19 +4,23 @@ import dm_pix
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Bool, Float, Key
+
 SMALLEST_CROP = 0.6
 
 
-def augment(key: jax.Array, image: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+def augment(
+  key: Key[Array, ""], image: Float[AnyArray, "h w 3"], mask: Bool[AnyArray, "h w"]
+) -> tuple[Float[Array, "h w 3"], Bool[Array, "h w"]]:
   """Changes one pair at random.
 
   Args:
-    key: a typed PRNG key.
-    image: `[H, W, 3]` float32 in [-1, 1].
-    mask: `[H, W]` bool.
+    key: decides all changes.
+    image: float32 in [-1, 1].
+    mask: True in the foreground.
 
   Returns:
-    A pair of the same shapes and ranges.
+    The changed image and mask, in the same ranges.
   """
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
   flip = jax.random.bernoulli(flip_key)
@@ -27,7 +31,7 @@ def augment(key: jax.Array, image: jax.Array, mask: jax.Array) -> tuple[jax.Arra
   return jnp.clip(image, 0.0, 1.0) * 2.0 - 1.0, mask
 
 
-def _crop(key, image, mask):
+def _crop(key: Array, image: Array, mask: Array) -> tuple[Array, Array]:
   """Cuts out a square of a random side and place and enlarges it to the whole picture."""
   height, width, _ = image.shape
   side_key, place_key = jax.random.split(key)
@@ -41,7 +45,8 @@ def _crop(key, image, mask):
   return planes[..., :3], planes[..., 3] > 0.5
 
 
-def _colour(key, image):
+def _colour(key: Array, image: Array) -> Array:
+  """Changes brightness, contrast, saturation and hue of a picture in [0, 1]."""
   keys = jax.random.split(key, 4)
   image = dm_pix.random_brightness(keys[0], image, 0.2)
   image = dm_pix.random_contrast(keys[1], image, 0.7, 1.3)
@@ -49,7 +54,7 @@ def _colour(key, image):
   return dm_pix.random_hue(keys[3], image, 0.05)
 
 
-def _blur(key, image):
+def _blur(key: Array, image: Array) -> Array:
   """Blurs half of the pictures, by up to a pixel for every 64 of their side."""
   choice_key, width_key = jax.random.split(key)
   sigma = jax.random.uniform(width_key, minval=0.1, maxval=image.shape[0] / 64)

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
+from unseg_jax.array_types import Array, Key
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation.step import Batch, TrainState
 
@@ -21,17 +22,17 @@ def from_disk(
   sources: Sequence[Records],
   weights: Sequence[float],
   config: ml_collections.ConfigDict,
-  key: jax.Array,
+  key: Key[Array, ""],
   state: TrainState,
 ) -> Iterator[Batch]:
-  """Yields the batches that a training goes on with, spread over this process's devices.
+  """Yields the batches that follow a state of the training, spread over this process's devices.
 
   Args:
     sources: the splits; none is empty, and the images' sizes may differ.
     weights: above 0; of any stretch of pairs each source gives its weight's share.
     config: `config.train` of an experiment.
-    key: the training's; the batches' order comes from it.
-    state: from which the training goes on.
+    key: the training's; decides the order of the pairs.
+    state: the training continues from it.
   """
   order_key = jax.random.split(key, 3)[2]
   seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
@@ -62,7 +63,7 @@ def order(
 
 
 def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
-  """Keeps image and mask, resized to the training's size where the generator's differs."""
+  """Takes image and mask of a record, resized to the training's size where theirs differs."""
   image, mask = record["image"], record["mask"]
   if image.shape[0] != size:
     image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

@@ -1,8 +1,8 @@
-"""Composition: the foregrounds of training pairs before other backgrounds, on the device.
+"""Copy-paste: the foregrounds of training pairs are pasted onto other backgrounds, on the device.
 
-A generator shows its objects before its own backgrounds, of which a segmenter learns more than of
-the objects. The pairs carry masks, so that foregrounds can stand before anything (cut and paste:
-Dwibedi, Misra, Hebert, ICCV 2017).
+A generator shows its objects in front of its own backgrounds, from which a segmenter learns more
+than from the objects. The pairs carry masks, so that a foreground can be pasted onto anything
+(Dwibedi, Misra, Hebert: Cut, Paste and Learn, ICCV 2017).
 """
 
 import functools
@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from unseg_jax.array_types import AnyArray, Array, Bool, Float, Int, Key
 from unseg_jax.runtime import parallel
 
 KINDS = ("plain", "gradient", "noise", "generated", "blurred")
-OF_OTHERS = ("generated", "blurred")  # Kinds that take another pair of the batch.
+FROM_OTHER_PAIRS = ("generated", "blurred")  # Kinds that take another pair of the batch.
 BLURRED = 3.0  # Standard deviation of the blur of the kind `blurred`, in pixels.
 EDGE = 0.7  # Standard deviation of the mask's soft edge, in pixels.
 NOISE_SIDES = (2, 4, 8, 16, 32)  # Of the grids that smooth noise is the sum of.
@@ -35,32 +36,35 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def replace_all(
-  key: jax.Array,
-  images: jax.Array,
-  masks: jax.Array,
-  positions: jax.Array,
+  key: Key[Array, ""],
+  images: Float[AnyArray, "n h w 3"],
+  masks: Bool[AnyArray, "n h w"],
+  positions: Int[AnyArray, " n"],
   config: ml_collections.ConfigDict,
-) -> jax.Array:
-  """Treats this device's part of a batch, under `pmap`; the result is that of the whole batch.
+) -> Float[Array, "n h w 3"]:
+  """Pastes the foregrounds of a share of the pairs of a batch onto other backgrounds.
+
+  It runs under `pmap` on this device's part of the batch. How a batch is divided over devices does
+  not change the result.
 
   Args:
-    key: the step's typed PRNG key.
-    images: `[n, H, W, 3]` float32 in [-1, 1].
-    masks: `[n, H, W]` bool.
-    positions: `[n]`, where the pairs stand in the batch.
+    key: the training step's.
+    images: float32 in [-1, 1].
+    masks: True in the foreground.
+    positions: the pairs' positions in the batch of all devices.
     config: `config.train` of an experiment.
 
   Returns:
-    Images like `images`.
+    The images, in [-1, 1]; the masks stay as they are.
   """
   size, settings = config.batch_size, config.copy_paste
-  # Beyond the positions, which other draws of the step are folded from.
+  # Beyond the positions, from which other keys of the step are derived.
   keys = jax.vmap(lambda i: jax.random.fold_in(key, size + i))(positions)
-  others = images, masks
-  if set(OF_OTHERS) & set(settings.kinds):
-    every = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
+  others: tuple[AnyArray, AnyArray] = images, masks
+  if set(FROM_OTHER_PAIRS) & set(settings.kinds):
+    batch = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
     distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2))
-    others = jax.tree.map(lambda x: x[(positions + distance) % size], every)
+    others = jax.tree.map(lambda x: x[(positions + distance) % size], batch)
   composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
   draw = functools.partial(jax.random.bernoulli, p=settings.share)
   replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
@@ -68,47 +72,49 @@ def replace_all(
 
 
 def replace(
-  key: jax.Array,
-  image: jax.Array,
-  mask: jax.Array,
-  other: tuple[jax.Array, jax.Array],
+  key: Key[Array, ""],
+  image: Float[AnyArray, "h w 3"],
+  mask: Bool[AnyArray, "h w"],
+  other: tuple[Float[AnyArray, "h w 3"], Bool[AnyArray, "h w"]],
   kinds: Sequence[str],
-) -> jax.Array:
-  """Puts a pair's foreground before another background.
+) -> Float[Array, "h w 3"]:
+  """Pastes a pair's foreground onto another background.
 
   Args:
-    key: a typed PRNG key.
-    image: `[H, W, 3]` float32 in [-1, 1].
-    mask: `[H, W]` bool.
+    key: draws the kind of background, and the background.
+    image: float32 in [-1, 1].
+    mask: True in the foreground.
     other: another pair: `generated` takes its background, and `blurred` the whole picture, which
       teaches that an object out of focus is background as well.
-    kinds: which backgrounds there are, of `KINDS`, each as likely as it is often listed.
+    kinds: the kinds of background to draw from, of `KINDS`; one that is listed twice is twice as
+      likely.
 
   Returns:
-    An image like `image`.
+    The image, in [-1, 1].
   """
   kind_key, background_key = jax.random.split(key)
+  height, width = mask.shape
   makers = {
-    "plain": lambda: plain(background_key, mask.shape),
-    "gradient": lambda: gradient(background_key, mask.shape),
-    "noise": lambda: noise(background_key, mask.shape),
+    "plain": lambda: plain(background_key, (height, width)),
+    "gradient": lambda: gradient(background_key, (height, width)),
+    "noise": lambda: noise(background_key, (height, width)),
     "generated": lambda: elsewhere(background_key, *other),
     "blurred": lambda: out_of_focus(background_key, other[0]),
   }
-  made = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
-  chosen = jax.random.randint(kind_key, (), 0, len(kinds))
-  background = jnp.stack([made[kind] for kind in kinds])[chosen]
+  backgrounds = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
+  choice = jax.random.randint(kind_key, (), 0, len(kinds))
+  background = jnp.stack([backgrounds[kind] for kind in kinds])[choice]
   alpha = soft(mask, EDGE)[..., None]
   return alpha * image + (1.0 - alpha) * background
 
 
-def plain(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """One colour, `[H, W, 3]` in [-1, 1]."""
+def plain(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
+  """One colour in [-1, 1], of this `shape` (height, width)."""
   return jnp.broadcast_to(_colour(key), (*shape, 3))
 
 
-def gradient(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """From one colour to another along any direction, `[H, W, 3]` in [-1, 1]."""
+def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
+  """From one colour in [-1, 1] to another along any direction, of this `shape` (height, width)."""
   angle_key, *colour_keys = jax.random.split(key, 3)
   angle = jax.random.uniform(angle_key, maxval=2.0 * jnp.pi)
   rows, columns = jnp.meshgrid(*(jnp.linspace(-1.0, 1.0, side) for side in shape), indexing="ij")
@@ -117,8 +123,8 @@ def gradient(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
   return start + position[..., None] * (end - start)
 
 
-def noise(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-  """Smooth noise of several scales around a colour, `[H, W, 3]` in [-1, 1]."""
+def noise(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
+  """Smooth noise of several scales around a colour, in [-1, 1], of this `shape` (height, width)."""
   colour_key, strength_key, *grid_keys = jax.random.split(key, 2 + len(NOISE_SIDES))
   strengths = jax.random.uniform(strength_key, (len(NOISE_SIDES),), maxval=0.5)
   total = jnp.broadcast_to(_colour(colour_key), (*shape, 3))
@@ -128,7 +134,9 @@ def noise(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
   return jnp.clip(total, -1.0, 1.0)
 
 
-def elsewhere(key: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
+def elsewhere(
+  key: Key[Array, ""], image: Float[AnyArray, "h w 3"], mask: Bool[AnyArray, "h w"]
+) -> Float[Array, "h w 3"]:
   """Another pair's background: its foreground filled from around it, moved, flipped and blurred."""
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
@@ -138,26 +146,26 @@ def elsewhere(key: jax.Array, image: jax.Array, mask: jax.Array) -> jax.Array:
   return blur(filled, width, 6)
 
 
-def out_of_focus(key: jax.Array, image: jax.Array) -> jax.Array:
+def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[Array, "h w 3"]:
   """Another pair's whole picture, its foreground included, moved and blurred."""
   return blur(_moved(key, image), BLURRED, int(3 * BLURRED))
 
 
-def _moved(key: jax.Array, image: jax.Array) -> jax.Array:
+def _moved(key: Array, image: AnyArray) -> Array:
   """Rolls a picture by any number of rows and columns."""
   rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
   return jnp.roll(image, (rows, columns), (0, 1))
 
 
-def fill(image: jax.Array, known: jax.Array) -> jax.Array:
+def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Float[Array, "h w c"]:
   """Fills what is not known of a picture from around it, from coarse to fine.
 
   Args:
-    image: `[H, W, C]`.
-    known: `[H, W]`, 1 where the picture counts and 0 where it is to be filled.
+    image: values in any range.
+    known: 1 where the picture is known, and 0 where it is to be filled.
 
   Returns:
-    `[H, W, C]`: the picture where it is known, elsewhere an average that widens with the distance.
+    The picture where it is known; elsewhere an average that widens with the distance.
   """
   height, width, channels = image.shape
   weight = known[..., None]
@@ -168,7 +176,7 @@ def fill(image: jax.Array, known: jax.Array) -> jax.Array:
   padding = ((0, height % 2), (0, width % 2), (0, 0))
   half = ((height + 1) // 2, (width + 1) // 2)
 
-  def pool(values):
+  def pool(values: AnyArray) -> Array:
     values = jnp.pad(values, padding)
     return values.reshape(half[0], 2, half[1], 2, -1).sum((1, 3))
 
@@ -179,16 +187,24 @@ def fill(image: jax.Array, known: jax.Array) -> jax.Array:
   return weight * image + (1.0 - weight) * coarse[:height, :width]
 
 
-def soft(mask: jax.Array, width: float) -> jax.Array:
-  """Blurs a mask `[H, W]` by a Gaussian of this standard deviation in pixels; float32 in [0, 1]."""
+def soft(mask: Bool[AnyArray, "h w"], width: float) -> Float[Array, "h w"]:
+  """Blurs a mask by a Gaussian of `width` pixels standard deviation; float32 in [0, 1]."""
   return blur(mask.astype(jnp.float32)[..., None], width, int(3 * width + 0.5))[..., 0]
 
 
-def blur(image: jax.Array, width: jax.Array | float, reach: int) -> jax.Array:
-  """Blurs `[H, W, C]` by a Gaussian of this standard deviation in pixels, borders replicated."""
+def blur(
+  image: Float[AnyArray, "h w c"], width: Float[AnyArray, ""] | float, reach: int
+) -> Float[Array, "h w c"]:
+  """Blurs by a Gaussian, the borders replicated.
+
+  Args:
+    image: values in any range.
+    width: the Gaussian's standard deviation in pixels.
+    reach: how far the Gaussian reaches before it is cut off, in pixels.
+  """
   padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
   return dm_pix.gaussian_blur(padded, width, kernel_size=2 * reach + 1, padding="VALID")
 
 
-def _colour(key: jax.Array) -> jax.Array:
+def _colour(key: Array) -> Array:
   return jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)

@@ -4,60 +4,62 @@ import dataclasses
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 
+from unseg_jax.array_types import AnyArray
 from unseg_jax.runtime import parallel
 from unseg_jax.storage import whole_files
 
 
 class TooFewPairs(Exception):
-  """Pairs made on the fly run out, for the filters reject almost everything."""
+  """Pairs made on the fly run out because the filters reject almost everything."""
 
 
 @dataclasses.dataclass
 class Curves:
-  """The training's history, and the losses that wait to be logged as their mean.
+  """The training's history, and the losses since its last point, to be logged as their mean.
 
   Attributes:
     columns: `{curve: {"step": [...], name: [...]}}`, as `history.json` holds it.
-    waiting: losses since the last point; while they are on the devices, each beside the number of
-      pairs of its batch, which is None for a batch from disk.
+    losses: those since the last point that were fetched.
+    on_devices: those after them, as the steps returned them, each with the number of pairs of its
+      batch, which is None for a batch from disk.
   """
 
-  columns: dict[str, dict[str, list]]
-  waiting: list[Any]
+  columns: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
+  losses: list[float] = dataclasses.field(default_factory=list)
+  on_devices: list[tuple[AnyArray, AnyArray | None]] = dataclasses.field(default_factory=list)
 
   @classmethod
   def read(cls, folder: Path, step: int) -> "Curves":
     """Reads what was logged up to the step that training continues from."""
     path, pending = folder / "history.json", folder / "pending.json"
-    curves = cls({}, [])
+    curves = cls()
     if path.exists():
       for curve, columns in whole_files.read_json(path).items():
         kept = [at <= step for at in columns["step"]]
         curves.columns[curve] = {
           name: list(itertools.compress(values, kept)) for name, values in columns.items()
         }
-    if pending.exists() and (left := whole_files.read_json(pending))["step"] == step:
-      curves.waiting = left["losses"]
+    if pending.exists() and (saved := whole_files.read_json(pending))["step"] == step:
+      curves.losses = saved["losses"]
     return curves
 
   def write(self, folder: Path, step: int) -> None:
-    """Writes the history, and what waits at this step if anything does."""
+    """Writes the history, and the losses that were fetched since its last point, if any."""
     if parallel.is_primary():
       whole_files.write_json(folder / "history.json", self.columns)
-      if self.waiting:
-        whole_files.write_json(folder / "pending.json", {"step": step, "losses": self.waiting})
+      if self.losses:
+        whole_files.write_json(folder / "pending.json", {"step": step, "losses": self.losses})
 
   def append(self, curve: str, point: Mapping[str, float]) -> None:
     """Adds a point to a curve, in the columns with which it began.
 
-    A run that an earlier version began has no columns for the scores that are newer.
+    A run that an earlier version began has no columns for newer scores.
     """
     for name, values in self.columns.setdefault(curve, {name: [] for name in point}).items():
       values.append(point[name])
@@ -65,12 +67,9 @@ class Curves:
   def fetch(
     self, step: int, config: ml_collections.ConfigDict, manager: ocp.CheckpointManager
   ) -> None:
-    """Gets the waiting losses from the device; stops the run at one that is not finite."""
-    for i, made in enumerate(self.waiting):
-      if isinstance(made, float):
-        continue
-      loss, pairs = jax.device_get(parallel.unreplicate(made))
-      at = step - len(self.waiting) + i
+    """Fetches the losses from the devices; stops the run at one that is not finite."""
+    for at, replicated in enumerate(self.on_devices, step - len(self.on_devices)):
+      loss, pairs = jax.device_get(parallel.unreplicate(replicated))
       if pairs is not None and pairs < config.batch_size:
         raise TooFewPairs(
           f"the filters reject almost everything: step {at} made {pairs} of the "
@@ -83,13 +82,14 @@ class Curves:
           f"the training loss is not finite at step {at}; {_last(manager)}. Lower "
           "config.train.learning_rate."
         )
-      self.waiting[i] = float(loss)
+      self.losses.append(float(loss))
+    self.on_devices = []
 
   def log(self, step: int) -> float:
-    """Adds the mean of the waiting losses as a point, and returns it."""
-    mean = float(np.mean(self.waiting))
+    """Adds the mean of the fetched losses as a point, and returns it."""
+    mean = float(np.mean(self.losses))
     self.append("Training", {"step": step, "loss": mean})
-    self.waiting = []
+    self.losses = []
     return mean
 
 

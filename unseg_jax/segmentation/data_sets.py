@@ -38,7 +38,7 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
     listed: the workdir of a finished run, a folder or a URL, and the weight of its set.
 
   Raises:
-    FileNotFoundError: a run is not there, its data set is not complete, or has no training split.
+    FileNotFoundError: a run is missing, its data set is not complete, or has no training split.
     ValueError: a weight is not above 0, or a run is listed twice.
   """
   directories = [places.local(os.path.expanduser(run)) for run, _ in listed]
@@ -47,7 +47,7 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
       raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")
     _check_complete(directory)
   counts = collections.Counter(directory.resolve() for directory in directories)
-  if twice := [str(place) for place, count in counts.items() if count > 1]:
+  if twice := [str(directory) for directory, count in counts.items() if count > 1]:
     raise ValueError(
       f"config.train.data_sets lists {', '.join(twice)} twice; list it once, with another weight"
     )
@@ -81,15 +81,15 @@ def _check_complete(directory: Path) -> None:
     )
 
 
-def settings(found: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
-  """What a stage remembers of the data sets: their content and order, not where they lie."""
+def settings(data_sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
+  """What a stage remembers of the data sets: their content and order, not their place."""
   return {
     data_set.name: {
       "number": number,
       "weight": data_set.weight,
       "sha256": data_set.sha256,
     }
-    for number, data_set in enumerate(found, start=1)
+    for number, data_set in enumerate(data_sets, start=1)
   }
 
 

@@ -4,13 +4,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 
-def mean_loss(logits: jax.Array, targets: jax.Array, iou_weight: float) -> jax.Array:
-  """The mean cross-entropy, and beside it one minus the mean soft IoU of the foreground.
+
+def mean_loss(
+  logits: Float[AnyArray, "n h w 2"], targets: Int[AnyArray, "n h w"], iou_weight: float
+) -> Float[Array, ""]:
+  """The mean cross-entropy, plus `iou_weight` times one minus the mean soft IoU of the foreground.
 
   Args:
-    logits: `[n, H, W, 2]`.
-    targets: `[n, H, W]` int32, 1 for foreground.
+    logits: channel 1 is foreground.
+    targets: 1 for foreground, else 0.
     iou_weight: the weight of the second term (Rahman and Wang, ISVC 2016), which counts a picture's
       pixels together and so favours foreground at uncertain borders; 0: the paper's loss.
   """
@@ -18,7 +22,7 @@ def mean_loss(logits: jax.Array, targets: jax.Array, iou_weight: float) -> jax.A
   entropy = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2)).mean()
   if not iou_weight:
     return entropy
-  predicted, wanted = jax.nn.softmax(logits)[..., 1], targets.astype(jnp.float32)
-  intersection = (predicted * wanted).sum((1, 2))
-  union = (predicted + wanted - predicted * wanted).sum((1, 2))
+  probability, mask = jax.nn.softmax(logits)[..., 1], targets.astype(jnp.float32)
+  intersection = (probability * mask).sum((1, 2))
+  union = (probability + mask - probability * mask).sum((1, 2))
   return entropy + iou_weight * (1.0 - (intersection / jnp.maximum(union, 1.0)).mean())

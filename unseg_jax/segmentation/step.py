@@ -3,6 +3,7 @@
 Nothing here reads or writes a file; `train.py` takes the steps, and keeps what they learn.
 """
 
+import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,24 +14,26 @@ import numpy as np
 import optax
 from flax.training import train_state
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.generators import check_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import augmentation, copy_paste, losses
 from unseg_jax.segmentation.unet import Unet
 
-Batch = Mapping[str, Any]  # As `make_step` takes it.
+Batch = Mapping[str, AnyArray]  # As `make_step` takes it.
 
 
+@typing.no_type_check  # JAX also builds it from leaves that are no arrays.
 class TrainState(train_state.TrainState):
-  """What training changes, and all that it needs to go on.
+  """What training changes, which is all that it needs to continue.
 
   Attributes:
     batch_stats: the U-Net's running statistics.
-    candidates: how many candidates were used up, where pairs are made on the fly; else 0.
+    candidates: the number of candidates that were used up, where pairs are made on the fly; else 0.
   """
 
   batch_stats: Any
-  candidates: jax.Array
+  candidates: AnyArray
 
 
 def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
@@ -45,7 +48,7 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 
 
 def initial_state(
-  config: ml_collections.ConfigDict, key: jax.Array, start: Mapping[str, Any] | None = None
+  config: ml_collections.ConfigDict, key: Key[Array, ""], start: Mapping[str, Any] | None = None
 ) -> TrainState:
   """The state before the first step.
 
@@ -62,7 +65,7 @@ def initial_state(
   optimizer = optax.adam(schedule(config))
   zero = np.zeros((), np.int32)
   return TrainState(
-    step=zero,
+    step=zero,  # type: ignore[arg-type]  # flax's annotation leaves out NumPy's arrays.
     apply_fn=Unet(features, jnp.dtype(config.dtype)).apply,
     params=variables["params"],
     tx=optimizer,
@@ -73,20 +76,20 @@ def initial_state(
 
 
 def prepare(
-  config: ml_collections.ConfigDict, key: jax.Array, batch: Batch
-) -> tuple[jax.Array, jax.Array]:
-  """Turns a batch into what the U-Net learns from: composed, augmented, in the networks' range.
+  config: ml_collections.ConfigDict, key: Key[Array, ""], batch: Batch
+) -> tuple[Float[Array, "n s s 3"], Int[Array, "n s s"]]:
+  """Turns a batch into what the U-Net learns from: copy-pasted, augmented, in the networks' range.
 
   Args:
     config: `config.train` of an experiment.
-    key: the step's.
+    key: the training step's.
     batch: as `make_step` describes it.
 
   Returns:
-    Images `[n, S, S, 3]` float32 in [-1, 1] and targets `[n, S, S]` int32, 1 for foreground.
+    Images, float32 in [-1, 1], and targets, int32, 1 for foreground.
   """
-  images = batch["image"].astype(jnp.float32) / 127.5 - 1.0
-  masks, position = batch["mask"][..., 0] > 127, batch["position"]
+  images = jnp.asarray(batch["image"], jnp.float32) / 127.5 - 1.0
+  masks, position = jnp.asarray(batch["mask"])[..., 0] > 127, batch["position"]
   if config.copy_paste.share:
     images = copy_paste.replace_all(key, images, masks, position, config)
   if config.augment:
@@ -96,20 +99,20 @@ def prepare(
 
 
 def make_step(
-  config: ml_collections.ConfigDict, key: jax.Array
-) -> Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]:
+  config: ml_collections.ConfigDict, key: Key[Array, ""]
+) -> Callable[[TrainState, Batch], tuple[TrainState, Array]]:
   """Returns the training step, to run under `pmap` (averages over `parallel.AXIS`).
 
   It maps a state and a batch to the next state and the mean loss. A batch holds `image`
-  `[n, S, S, 3]` uint8, `mask` `[n, S, S, 1]` uint8 (255 is foreground), and `position` `[n]`, where
-  the pairs stand in the batch of all devices; `candidates`, if it is there, is what the state then
-  remembers.
+  `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground), and `position` `[n]`, the
+  pairs' positions in the batch of all devices. Its `candidates`, if it has them, become the
+  state's.
   """
 
-  def step(state, batch):
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
     images, targets = prepare(config, jax.random.fold_in(key, state.step), batch)
 
-    def loss_function(params):
+    def loss_function(params: Mapping[str, Any]) -> tuple[Array, Mapping[str, Any]]:
       variables = {"params": params, "batch_stats": state.batch_stats}
       logits, updated = state.apply_fn(variables, images, train=True, mutable=["batch_stats"])
       return losses.mean_loss(logits, targets, config.iou_weight), updated["batch_stats"]

@@ -8,6 +8,7 @@ import jax
 import ml_collections
 import orbax.checkpoint as ocp
 
+from unseg_jax.array_types import Array, Key
 from unseg_jax.artifacts import checkpoints
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.segmentation.curves import Curves
@@ -18,7 +19,7 @@ def train(
   config: ml_collections.ConfigDict,
   pairs: Callable[[TrainState], Iterator[Batch]],
   validate: Callable[[Mapping[str, Any]], dict[str, float]],
-  key: jax.Array,
+  key: Key[Array, ""],
   folder: Path,
   start: Mapping[str, Any] | None = None,
 ) -> None:
@@ -26,11 +27,11 @@ def train(
 
   Args:
     config: `config.train` of an experiment.
-    pairs: the batches to go on with from a state, such as `batches.from_disk` or
+    pairs: returns the batches that follow a state, such as `batches.from_disk` or
       `on_the_fly.batches` with their other arguments bound.
     validate: scores a U-Net's `params` and `batch_stats` on pairs of its own; the `iou` among the
       scores picks the best checkpoint.
-    key: the typed PRNG key of the experiment's training.
+    key: that of the experiment's training.
     folder: receives `checkpoints/` (orbax; the best by validation IoU and the last) and
       `history.json`.
     start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
@@ -46,20 +47,21 @@ def train(
   with checkpoints.training_manager(folder / "checkpoints") as manager:
     if manager.latest_step() is not None:
       state = _restore(manager, state)
-    done = int(state.step)
-    curves = Curves.read(folder, done)
+    first = int(state.step)
+    curves = Curves.read(folder, first)
     upcoming = pairs(state)
     step = parallel.pmap(make_step(config, augment_key), donate_argnums=(0,))
     state = parallel.replicate(state)
-    with progress.bar("train", config.steps, done) as bar:
-      for t in range(done + 1, config.steps + 1):
+    with progress.bar("train", config.steps, first) as bar:
+      for t in range(first + 1, config.steps + 1):
         batch = next(upcoming)
         state, loss = step(state, batch)
-        curves.waiting.append((loss, batch.get("pairs")))
+        curves.on_devices.append((loss, batch.get("pairs")))
         bar.update()
         checkpoint = t % config.checkpoint_every == 0 or t == config.steps
         log = t % config.log_every == 0 or checkpoint
-        # The device is not waited for at every step, but where processes agree on what to do next.
+        # The host does not wait for the devices at every step, only where a loss is fetched, or the
+        # processes agree on what to do next.
         if not (log or preemption.leaving_alone()):
           continue
         curves.fetch(t, config, manager)
@@ -80,7 +82,7 @@ def train(
 
 
 def _saved(state: TrainState) -> dict[str, Any]:
-  """What a checkpoint holds of a state, by its names on disk."""
+  """The parts of a state that a checkpoint holds, by their names on disk."""
   return {
     "params": state.params,
     "batch_stats": state.batch_stats,
@@ -91,7 +93,7 @@ def _saved(state: TrainState) -> dict[str, Any]:
 
 
 def _fetch(state: TrainState) -> dict[str, Any]:
-  """What a checkpoint holds of a replicated state, as NumPy arrays."""
+  """The parts of a replicated state that a checkpoint holds, as NumPy arrays."""
   return _saved(jax.device_get(parallel.unreplicate(state)))
 
 

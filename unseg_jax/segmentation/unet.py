@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.runtime import parallel
 
 # PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan in).
@@ -21,7 +22,9 @@ class Block(nn.Module):
   dtype: Any = None
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool, sizes: jax.Array | None = None) -> jax.Array:
+  def __call__(
+    self, x: Float[Array, "n h w c"], train: bool, sizes: Int[AnyArray, "n 2"] | None = None
+  ) -> Float[Array, "n h w {self.features}"]:
     for i in (1, 2):
       x = keep_within(x, sizes)
       x = nn.Conv(
@@ -40,14 +43,14 @@ class Block(nn.Module):
 
 
 class Unet(nn.Module):
-  """Maps images `[N, H, W, 3]` in [-1, 1] to logits `[N, H, W, 2]`; channel 1 is foreground.
+  """Maps images in [-1, 1] to logits of background (channel 0) and foreground (channel 1).
 
-  H and W are any size from 2 ** (len(features) - 1) on. In training it runs under `parallel.pmap`,
-  over which the batch norms average.
+  Height and width are any size from 2 ** (len(features) - 1) on. In training it runs under
+  `parallel.pmap`, over which the batch norms average.
 
-  Images of several sizes go through together with `sizes` `[N, 2]`: image n fills the first
-  `sizes[n]` rows and columns of its `[H, W]`, and its logits there are the same as those of the
-  image alone. H and W must then be multiples of 2 ** (len(features) - 1).
+  Images of several sizes go through together with `sizes`: image i fills the first `sizes[i]` rows
+  and columns of its array, and its logits for these equal those of the image alone. Height and
+  width must then be multiples of 2 ** (len(features) - 1).
 
   Attributes:
     features: channels of each level, from full resolution down.
@@ -59,9 +62,12 @@ class Unet(nn.Module):
 
   @nn.compact
   def __call__(
-    self, images: jax.Array, train: bool = False, sizes: jax.Array | None = None
-  ) -> jax.Array:
-    x = Block(self.features[0], dtype=self.dtype, name="inc")(images, train, sizes)
+    self,
+    images: Float[AnyArray, "n h w 3"],
+    train: bool = False,
+    sizes: Int[AnyArray, "n 2"] | None = None,
+  ) -> Float[Array, "n h w 2"]:
+    x = Block(self.features[0], dtype=self.dtype, name="inc")(jnp.asarray(images), train, sizes)
     skips = []
     for i, features in enumerate(self.features[1:], start=1):
       skips.append((x, sizes))
@@ -86,16 +92,18 @@ def levels(params: Mapping[str, Any], way: str) -> list[str]:
   return sorted(name for name in params if name.startswith(f"{way}_"))
 
 
-def keep_within(x: jax.Array, sizes: jax.Array | None) -> jax.Array:
-  """Sets to zero what lies outside of the first `sizes[n]` rows and columns; None keeps all."""
+def keep_within(
+  x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "n 2"] | None
+) -> Float[Array, "n h w c"]:
+  """Sets to zero what lies outside of the first `sizes[i]` rows and columns; None keeps all."""
   if sizes is None:
-    return x
+    return jnp.asarray(x)
   rows = jnp.arange(x.shape[1])[None, :, None, None] < sizes[:, 0, None, None, None]
   columns = jnp.arange(x.shape[2])[None, None, :, None] < sizes[:, 1, None, None, None]
   return jnp.where(rows & columns, x, 0)
 
 
-def max_pool(x: jax.Array) -> jax.Array:
+def max_pool(x: Float[AnyArray, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
   """Halves height and width by the maximum of 2 x 2 pixels; an odd last row or column is dropped.
 
   Written as maxima of slices because the gradient of a windowed reduction is slow on CPUs.
@@ -107,12 +115,14 @@ def max_pool(x: jax.Array) -> jax.Array:
   return jnp.maximum(x[:, :, :, 0], x[:, :, :, 1])
 
 
-def upsample(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
+def upsample(
+  x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "#n 2"] | None = None
+) -> Float[Array, "n 2*h 2*w c"]:
   """Doubles height and width by bilinear interpolation with aligned corners.
 
   Args:
-    x: `[N, H, W, C]`.
-    sizes: `[N, 2]`, how many rows and columns each image fills; None: all.
+    x: the images.
+    sizes: the rows and columns that each image fills; None: all.
   """
   if sizes is None:
     sizes = jnp.array([x.shape[1:3]])
@@ -121,12 +131,16 @@ def upsample(x: jax.Array, sizes: jax.Array | None = None) -> jax.Array:
   return jax.lax.platform_dependent(x, sizes, cpu=upsample_by_slices, default=upsample_by_products)
 
 
-def upsample_by_slices(x: jax.Array, sizes: jax.Array) -> jax.Array:
-  """What `upsample` does on a CPU, of `[N, H, W, C]` and `[N, 2]` or `[1, 2]`."""
+def upsample_by_slices(
+  x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "#n 2"]
+) -> Float[Array, "n 2*h 2*w c"]:
+  """What `upsample` does on a CPU."""
   return _double(_double(x, 1, sizes[:, 0]), 2, sizes[:, 1])
 
 
-def upsample_by_products(x: jax.Array, sizes: jax.Array) -> jax.Array:
+def upsample_by_products(
+  x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "#n 2"]
+) -> Float[Array, "n 2*h 2*w c"]:
   """What `upsample` does on accelerators: a product with a small matrix along either axis."""
   rows, columns = (
     _doubling_matrix(x.shape[axis], sizes[:, axis - 1]).astype(x.dtype) for axis in (1, 2)
@@ -139,13 +153,17 @@ def upsample_by_products(x: jax.Array, sizes: jax.Array) -> jax.Array:
   return product(f"{each}qw,npwc->npqc", columns, x)
 
 
-def _doubling_matrix(size: int, filled: jax.Array) -> jax.Array:
+# A size is an int, or an expression of JAX's where a program of open sizes is exported.
+Size = Any
+
+
+def _doubling_matrix(size: Size, filled: AnyArray) -> Array:
   """The matrices `[N, 2 size, size]` of `_double`: its linear map, row by row of the result."""
   identity = jnp.broadcast_to(jnp.eye(size)[:, None], (len(filled), size, 1, size))
   return _double(identity, 1, filled)[:, :, 0]
 
 
-def _double(x: jax.Array, axis: int, filled: jax.Array) -> jax.Array:
+def _double(x: AnyArray, axis: int, filled: AnyArray) -> Array:
   """Linear interpolation from n to 2n points along one axis, the ends kept in place.
 
   Point `p` of the result lies at `p (n - 1) / (2n - 1)`: point `2j` between the inputs `j - 1` and
@@ -155,7 +173,7 @@ def _double(x: jax.Array, axis: int, filled: jax.Array) -> jax.Array:
   Args:
     x: `[N, H, W, C]`.
     axis: 1 or 2.
-    filled: `[N]` or `[1]`, each image's n; what lies beyond counts for nothing.
+    filled: `[N]` or `[1]`, each image's n; what lies beyond is ignored.
   """
   size = x.shape[axis]
   n = filled.reshape(-1, 1, 1, 1)
@@ -170,7 +188,9 @@ def _double(x: jax.Array, axis: int, filled: jax.Array) -> jax.Array:
   return doubled.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1 :])
 
 
-def pad_to(x: jax.Array, like: jax.Array) -> jax.Array:
+def pad_to(
+  x: Float[AnyArray, "n h w c"], like: Float[AnyArray, "n rows columns _"]
+) -> Float[Array, "n rows columns c"]:
   """Pads height and width with zeros, evenly on both sides, to those of `like`."""
   rows, columns = like.shape[1] - x.shape[1], like.shape[2] - x.shape[2]
   before = (rows // 2, columns // 2)

@@ -2,8 +2,8 @@
 
 What fsspec opens (`gs://`, `s3://`, ...) may stand wherever a folder or a file may. The libraries
 here read and write local files, so a place is kept as a local copy in the cache folder: `local`
-brings it up to date and returns it, `publish` puts a file that was written there into the place,
-and `pull` gets what others put there since. Files outside of such copies are left alone.
+brings it up to date and returns it, `publish` puts a file of the copy into the place, and `pull`
+gets what others have put into the place since. Files outside of such copies are left alone.
 
 An object appears whole or not at all. A folder that counts only as a whole, such as a checkpoint's,
 gets the object `MARKER` last, and is not looked at without it.
@@ -50,7 +50,7 @@ class _Copy:
     folder: the copy.
     lock: held while this process uses the copy; another one takes another copy.
     synced: for each file its object's tag, and its own size and time when they were the same.
-    there: the objects, as they were last listed.
+    listed: the objects, as they were last listed.
     guard: for the two above.
   """
 
@@ -58,7 +58,7 @@ class _Copy:
   folder: Path
   lock: IO
   synced: dict[str, list]
-  there: dict[str, Entry]
+  listed: dict[str, Entry]
   guard: Any = dataclasses.field(default_factory=threading.Lock)
 
   def name(self, path: Path) -> str:
@@ -66,28 +66,28 @@ class _Copy:
 
   def pull(self) -> None:
     """Makes the copy what the place is, but for what is fetched later."""
-    self.there = self.store.list()
+    self.listed = self.store.list()
     self.update()
 
   def update(self) -> None:
     """Makes the copy what was listed last, but for what is fetched later."""
-    for name in [name for name in self.synced if name not in self.there]:
+    for name in [name for name in self.synced if name not in self.listed]:
       (self.folder / name).unlink(missing_ok=True)
       del self.synced[name]
     self.fetch(
       name
-      for name in self.there
+      for name in self.listed
       if not (_LARGE.match(name) or _ONLY_WRITTEN.match(name)) and self._is_whole(name)
     )
 
   def _is_whole(self, name: str) -> bool:
     step = _STEP.match(name)
-    return step is None or f"{step.group(1)}/{MARKER}" in self.there
+    return step is None or f"{step.group(1)}/{MARKER}" in self.listed
 
   def fetch(self, names: Iterable[str]) -> None:
     """Gets those of the objects that the copy has not as they are."""
     missing = [name for name in names if not self._is_current(name)]
-    needed, free = sum(self.there[name].size for name in missing), shutil.disk_usage(self.folder)
+    needed, free = sum(self.listed[name].size for name in missing), shutil.disk_usage(self.folder)
     if needed > free.free:
       raise OSError(
         errno.ENOSPC,
@@ -96,8 +96,8 @@ class _Copy:
       )
 
     def get(name: str) -> None:
-      self.store.download(name, self.folder / name, self.there[name].size)
-      self._note(name, self.there[name])
+      self.store.download(name, self.folder / name, self.listed[name].size)
+      self._note(name, self.listed[name])
 
     with concurrent.futures.ThreadPoolExecutor(TRANSFERS) as pool:
       list(pool.map(get, missing))
@@ -106,7 +106,7 @@ class _Copy:
 
   def _is_current(self, name: str) -> bool:
     path, known = self.folder / name, self.synced.get(name)
-    return known is not None and known[0] == self.there[name].tag and path.exists()
+    return known is not None and known[0] == self.listed[name].tag and path.exists()
 
   def push(self, path: Path) -> None:
     """Puts a file of the copy into the place."""
@@ -122,7 +122,7 @@ class _Copy:
     paths = [path for path in self.folder.rglob("*") if path.is_file()]
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name == MARKER)):
       name, state = self.name(path), path.stat()
-      known, remote = self.synced.get(name), self.there.get(name)
+      known, remote = self.synced.get(name), self.listed.get(name)
       if known and known[1:] == [state.st_size, state.st_mtime_ns]:
         continue
       if not _TEMPORARY.match(name) and (remote.tag if remote else None) == (
@@ -137,7 +137,7 @@ class _Copy:
     state = state or (self.folder / name).stat()
     with self.guard:
       self.synced[name] = [entry.tag, state.st_size, state.st_mtime_ns]
-      self.there[name] = entry
+      self.listed[name] = entry
 
   def _save(self) -> None:
     path = self.folder.with_suffix(".json")
@@ -149,11 +149,11 @@ class _Copy:
   def remove(self, path: Path) -> None:
     """Removes a file's object, or those of a folder; what makes the folder count goes first."""
     name = self.name(path)
-    gone = [known for known in self.there if known == name or known.startswith(f"{name}/")]
+    gone = [known for known in self.listed if known == name or known.startswith(f"{name}/")]
     for known in sorted(gone, key=lambda known: (not known.endswith(MARKER), known)):
       self.store.remove(known)
       with self.guard:
-        self.there.pop(known, None)
+        self.listed.pop(known, None)
         self.synced.pop(known, None)
     self._save()
 
@@ -171,7 +171,7 @@ def local(place: str | os.PathLike) -> Path:
 
   Raises:
     ValueError, ImportError, FileNotFoundError, PermissionError: see `open_store`.
-    OSError: the store did not answer for long, or there is no space to keep the copy.
+    OSError: the store did not answer for long, or the disk has no space for the copy.
   """
   if not is_url(place):
     return Path(place)
@@ -184,7 +184,7 @@ def local(place: str | os.PathLike) -> Path:
   if entry := store.entry():
     return _local_file(store, entry)
   copy = _take_copy(store)
-  copy.there = store.list()
+  copy.listed = store.list()
   copy.push_what_was_left()
   copy.update()
   _copies[copy.folder] = copy
@@ -267,7 +267,7 @@ def folders(folder: Path) -> set[str]:
   if (copy := _copy_of(folder)) is None:
     return set()
   prefix = copy.name(folder) + "/"
-  inside = (name.removeprefix(prefix) for name in copy.there if name.startswith(prefix))
+  inside = (name.removeprefix(prefix) for name in copy.listed if name.startswith(prefix))
   return {name.partition("/")[0] for name in inside if "/" in name}
 
 
@@ -278,11 +278,11 @@ def pull() -> None:
 
 
 def fetch(paths: Iterable[Path]) -> None:
-  """Gets large files, those that belong to a place's copy and are there."""
+  """Gets large files: those that belong to a place's copy and that the place has."""
   paths = list(paths)
   for copy in _copies.values():
     names = [copy.name(path) for path in paths if path.is_relative_to(copy.folder)]
-    copy.fetch(name for name in names if name in copy.there)
+    copy.fetch(name for name in names if name in copy.listed)
 
 
 def size(path: Path) -> int | None:
@@ -290,7 +290,7 @@ def size(path: Path) -> int | None:
   if path.exists():
     return path.stat().st_size
   copy = _copy_of(path)
-  entry = copy and copy.there.get(copy.name(path))
+  entry = copy and copy.listed.get(copy.name(path))
   return entry.size if entry else None
 
 

@@ -1,7 +1,8 @@
 """Object stores, such as buckets, whose short faults are waited out.
 
 Objects appear whole or not at all. What fsspec opens is a store: Amazon's by obstore, Google's by
-gcsfs, both asked once and tried again here, so that every new attempt is said.
+gcsfs. obstore is asked once, and every new attempt is made, and logged, here. gcsfs waits out the
+first half minute by attempts of its own, which are silent; what outlasts them is waited out here.
 """
 
 import contextlib
@@ -52,17 +53,17 @@ class Store:
     """Lists the objects below the place, or those of them whose folder `prefix` is."""
     start = f"{self.root}/{prefix}".rstrip("/")
     try:
-      found = self.patiently("list", prefix, lambda: self.files.find(start, detail=True))
+      objects = self.patiently("list", prefix, lambda: self.files.find(start, detail=True))
     except FileNotFoundError:
       return {}
     return {
       name.removeprefix(f"{self.root}/"): Entry(info["size"], _tag(info))
-      for name, info in found.items()
+      for name, info in objects.items()
       if name.startswith(f"{start}/") and info["type"] == "file"
     }
 
   def entry(self, name: str = "") -> Entry | None:
-    """Looks up one object; `""` is the place itself. None: there is no such object."""
+    """Looks up one object; `""` is the place itself. None: no such object exists."""
     path = f"{self.root}/{name}".rstrip("/")
     if "/" not in path:
       return None  # A bucket, which obstore takes for an object without a name.
@@ -73,7 +74,7 @@ class Store:
     return Entry(info["size"], _tag(info)) if info["type"] == "file" else None
 
   def upload(self, path: Path, name: str) -> Entry:
-    """Puts a file there, whole or not at all."""
+    """Writes a file to the store, whole or not at all."""
     target = f"{self.root}/{name}"
     size = path.stat().st_size
 
@@ -108,7 +109,7 @@ class Store:
     return self.patiently("read", name, lambda: self.files.cat_file(f"{self.root}/{name}"))
 
   def remove(self, name: str) -> None:
-    """Removes an object, if it is there."""
+    """Removes an object, if it exists."""
     with contextlib.suppress(FileNotFoundError):
       self.patiently("remove", name, lambda: self.files.rm_file(f"{self.root}/{name}"))
 
@@ -121,23 +122,23 @@ class Store:
       call: may be called several times.
 
     Raises:
-      FileNotFoundError, PermissionError: there is no such object or bucket, or no right to it.
+      FileNotFoundError, PermissionError: the object or bucket does not exist, or is not allowed.
       OSError: the store did not answer for `PATIENCE_SECONDS`.
     """
     import tenacity  # Here, as in all of this file: local files need none of these libraries.
 
     where = f"{self.url}/{name}".rstrip("/")
 
-    def say(state: "tenacity.RetryCallState") -> None:
-      reason = _first_line(state.outcome.exception())
-      pause = state.next_action.sleep
-      log.warning("%s: could not %s (%s); again in %.1f s", where, what, reason, pause)
+    def announce(state: "tenacity.RetryCallState") -> None:
+      if state.outcome and (error := state.outcome.exception()):
+        reason, pause = _first_line(error), state.upcoming_sleep
+        log.warning("%s: could not %s (%s); again in %.1f s", where, what, reason, pause)
 
     retrying = tenacity.Retrying(
       retry=tenacity.retry_if_exception(_may_pass),
       stop=tenacity.stop_after_delay(PATIENCE_SECONDS),
       wait=tenacity.wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_SECONDS),
-      before_sleep=say,
+      before_sleep=announce,
       reraise=True,
     )
     try:
@@ -169,8 +170,8 @@ def _status(error: BaseException) -> int | None:
     value = getattr(error, name, None)
     if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
       return int(value)
-  found = re.search(r"status code: (\d{3})", str(error))
-  return int(found.group(1)) if found else None
+  named = re.search(r"status code: (\d{3})", str(error))
+  return int(named.group(1)) if named else None
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -201,12 +202,12 @@ def _explained(error: Exception, where: str, what: str) -> Exception:
 
 
 def open_store(url: str) -> Store:
-  """Opens a place; nothing of it need be there yet, but its bucket must.
+  """Opens a place, which need not exist yet; its bucket must.
 
   Raises:
     ValueError: the scheme is not known.
     ImportError: what opens it is not installed.
-    FileNotFoundError, PermissionError: there is no such bucket, or no right to list it.
+    FileNotFoundError, PermissionError: the bucket does not exist, or may not be listed.
   """
   scheme = url.partition("://")[0].lower()
   url = url.rstrip("/")
@@ -243,21 +244,16 @@ def _file_system(scheme: str) -> "fsspec.AbstractFileSystem":
 
 
 def _gcs() -> "fsspec.AbstractFileSystem":
-  """By gcsfs, without its own attempts: they are silent, and as many whatever the patience."""
+  """By gcsfs, which makes up to six attempts of its own within half a minute."""
   # Its file system for buckets of another kind asks for each bucket's kind first.
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
   try:
     from gcsfs.core import GCSFileSystem
   except ImportError as error:
     raise ImportError(f"gs:// needs gcsfs: {error}") from error
-  once = {
-    name: getattr(GCSFileSystem, name).__wrapped__
-    for name in ("_request", "_get_file_request", "_get_file_concurrent")
-    if hasattr(getattr(GCSFileSystem, name, None), "__wrapped__")
-  }
-  return type("GCSFileSystemOnce", (GCSFileSystem,), once)(
-    use_listings_cache=False, skip_instance_cache=True
-  )
+  # It logs a traceback whenever it gives up; the error that it raises then is logged here.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+  return GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
 
 
 def _s3() -> "fsspec.AbstractFileSystem":
@@ -268,9 +264,16 @@ def _s3() -> "fsspec.AbstractFileSystem":
   except ImportError as error:
     raise ImportError(f"s3:// needs obstore and boto3: {error}") from error
   endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-  options: dict[str, Any] = {"timeout": "600s", "connect_timeout": "10s"}
-  if endpoint.startswith("http://"):
-    options["allow_http"] = True
+  options: dict[str, Any] = {
+    "client_options": {
+      "timeout": "600s",
+      "connect_timeout": "10s",
+      "allow_http": endpoint.startswith("http://"),
+    },
+    "retry_config": {"max_retries": 0},  # New attempts are made, and logged, here.
+  }
+  if endpoint:
+    options["config"] = {"endpoint": endpoint}
   try:
     credentials = Boto3CredentialProvider()
   except ValueError as error:
@@ -285,15 +288,9 @@ def _s3() -> "fsspec.AbstractFileSystem":
     def find(self, path, **options):
       bucket, _, prefix = path.partition("/")
       return {
-        f"{bucket}/{found['path']}": {**found, "type": "file"}
+        f"{bucket}/{entry['path']}": {**entry, "type": "file"}
         for batch in self._construct_store(bucket).list(prefix)
-        for found in batch
+        for entry in batch
       }
 
-  return FlatStore(
-    "s3",
-    config={"endpoint": endpoint} if endpoint else None,
-    client_options=options,
-    retry_config={"max_retries": 0},  # Tried again here, and said.
-    credential_provider=credentials,
-  )
+  return FlatStore("s3", credential_provider=credentials, **options)

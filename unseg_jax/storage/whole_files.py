@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.array_types import Shaped
 from unseg_jax.storage import places
 
 
@@ -29,25 +30,26 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-  """Writes a file that is there whole or not at all."""
+  """Writes a file, whole or not at all."""
   with whole_file(path) as temporary:
     temporary.write_bytes(contents)
 
 
-def write_array(path: Path, array: np.ndarray) -> None:
-  """Writes a `.npy` file that is there whole or not at all."""
+def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
+  """Writes a `.npy` file, whole or not at all."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
     np.save(file, array)
 
 
-def write_arrays(path: Path, **arrays: np.ndarray) -> None:
-  """Writes a `.npz` file, of arrays by name, that is there whole or not at all."""
+def write_arrays(path: Path, **arrays: Shaped[np.ndarray, "..."]) -> None:
+  """Writes a `.npz` file, of arrays by name, whole or not at all."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, **arrays)
+    named: dict[str, Any] = {**arrays}  # One of them could be called like an argument of savez.
+    np.savez(file, **named)
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes JSON that is there whole or not at all."""
+  """Writes JSON, whole or not at all."""
   write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 

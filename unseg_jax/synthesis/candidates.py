@@ -1,8 +1,7 @@
 """From latents to candidates: images, their masks, and every filter's verdict, on the device.
 
 Candidate `i` of a stream is a pure function of the stream's key and `i`, and, by the rule `std`, of
-the chunk around it. What is kept of the candidates becomes the data set (arXiv 2105.08127, section
-3.2).
+the chunk around it. The accepted candidates become the data set (arXiv 2105.08127, section 3.2).
 """
 
 from collections.abc import Callable
@@ -13,9 +12,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from unseg_jax.array_types import AnyArray, Array, Bool, Float, Key, Num
 from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel
-from unseg_jax.synthesis import filters, masks
+from unseg_jax.synthesis import filters
+from unseg_jax.synthesis import masks as mask_rules
 
 # The settings of `config.generate` that decide what a candidate is, and whether it is kept.
 SETTINGS = (
@@ -43,9 +44,9 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   low, high = config.area
   if not 0 <= low <= high <= 1:
     raise ValueError(f"config.generate.area={config.area}: expected 0 <= low <= high <= 1")
-  if config.rule not in masks.MASK_RULES:
+  if config.rule not in mask_rules.MASK_RULES:
     raise ValueError(
-      f"config.generate.rule={config.rule!r}: expected one of {list(masks.MASK_RULES)}"
+      f"config.generate.rule={config.rule!r}: expected one of {list(mask_rules.MASK_RULES)}"
     )
   if not 0 <= config.agreement <= 1:
     raise ValueError(
@@ -59,91 +60,93 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
 
 
 def make_masks(
-  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
-) -> jax.Array:
+  images: Float[AnyArray, "n h w 3"],
+  shifted: Float[AnyArray, "k n h w 3"],
+  config: ml_collections.ConfigDict,
+) -> Bool[Array, "n h w"]:
   """Applies the mask rule, and keeps large components where the config says so.
 
   Args:
-    images: `[N, H, W, 3]` float32 in [-1, 1].
-    shifted: `[K, N, H, W, 3]`, as for `mask_and_filters`.
+    images: float32 in [-1, 1].
+    shifted: as for `mask_and_filters`.
     config: `config.generate` of an experiment.
-
-  Returns:
-    Masks `[N, H, W]` bool.
   """
   light = shifted[0]
   if len(shifted) == 1:
-    return _tidy(masks.difference_mask(images, light, config.rule, config.invert), config)
+    return _tidy(mask_rules.difference_mask(images, light, config.rule, config.invert), config)
   pair = (shifted[1], light) if config.invert else (light, shifted[1])
-  return _tidy(masks.dual_mask(*pair), config)
+  return _tidy(mask_rules.dual_mask(*pair), config)
 
 
 def mask_and_filters(
-  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+  images: Float[AnyArray, "n h w 3"],
+  shifted: Float[AnyArray, "k n h w 3"],
+  config: ml_collections.ConfigDict,
+) -> tuple[Bool[Array, "n h w"], dict[str, Bool[Array, " n"]]]:
   """Applies the mask rule and every filter that the config switches on.
 
   Args:
-    images: `[N, H, W, 3]` float32 in [-1, 1].
-    shifted: `[K, N, H, W, 3]`, the same latents' images after the shift along each of K directions:
-      `light`, or `light` and `dark`.
+    images: float32 in [-1, 1].
+    shifted: the same latents' images after the shift along each of K directions: `light`, or
+      `light` and `dark`.
     config: `config.generate` of an experiment.
 
   Returns:
-    Masks `[N, H, W]` bool, and each filter's verdict `[N]` bool by its name.
+    Masks, and each filter's verdict by its name.
   """
-  light, found = shifted[0], make_masks(images, shifted, config)
-  verdicts = {"area": filters.area_accepted(found, *config.area)}
+  light, masks = shifted[0], make_masks(images, shifted, config)
+  verdicts = {"area": filters.area_accepted(masks, *config.area)}
   if config.histogram_maxima:
     verdicts["histogram"] = filters.histogram_accepted(
       light, bins=config.histogram_bins, minimum_maxima=config.histogram_maxima
     )
   if config.roundness:
-    verdicts["roundness"] = filters.roundness_accepted(found, config.roundness)
+    verdicts["roundness"] = filters.roundness_accepted(masks, config.roundness)
   if len(shifted) == 2 and config.agreement:
     verdicts["agreement"] = _agreement(images, shifted, config) >= config.agreement
-  return found, verdicts
+  return masks, verdicts
 
 
 def filter_numbers(
-  found: jax.Array, images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
-) -> dict[str, jax.Array]:
+  masks: Bool[AnyArray, "n h w"],
+  images: Float[AnyArray, "n h w 3"],
+  shifted: Float[AnyArray, "k n h w 3"],
+  config: ml_collections.ConfigDict,
+) -> dict[str, Num[Array, " n"]]:
   """Measures what the filters decide by, of those that the config switches off, too.
 
   Args:
-    found: masks `[N, H, W]` bool, of `mask_and_filters`.
+    masks: of `mask_and_filters`.
     images: as for `mask_and_filters`.
     shifted: as for `mask_and_filters`.
     config: `config.generate` of an experiment.
 
   Returns:
-    By the name of the filter, `[N]` each: `area` as a fraction of the picture, `histogram` as the
+    By the name of the filter: `area` as a fraction of the picture, `histogram` as the
     number of its maxima, `roundness` as `area / perimeter^2`, and with two directions `agreement`
     as a fraction of the pixels.
   """
   numbers = {
-    "area": filters.area_fraction(found),
+    "area": filters.area_fraction(masks),
     "histogram": filters.histogram_maxima(shifted[0], config.histogram_bins),
-    "roundness": filters.roundness(found),
+    "roundness": filters.roundness(masks),
   }
   if len(shifted) == 2:
     numbers["agreement"] = _agreement(images, shifted, config)
   return numbers
 
 
-def _agreement(
-  images: jax.Array, shifted: jax.Array, config: ml_collections.ConfigDict
-) -> jax.Array:
+def _agreement(images: AnyArray, shifted: AnyArray, config: ml_collections.ConfigDict) -> Array:
   """How far the masks that `light` and `dark` make alone agree, `[N]` in [0, 1]."""
   by_light, by_dark = (
-    _tidy(masks.difference_mask(images, moved, config.rule, invert), config)
+    _tidy(mask_rules.difference_mask(images, moved, config.rule, invert), config)
     for moved, invert in zip(shifted, (config.invert, not config.invert), strict=True)
   )
   return filters.agreement(by_light, by_dark)
 
 
-def _tidy(found: jax.Array, config: ml_collections.ConfigDict) -> jax.Array:
-  return masks.keep_large_components(found, config.components) if config.components else found
+def _tidy(masks: Array, config: ml_collections.ConfigDict) -> Array:
+  return mask_rules.keep_large_components(masks, config.components) if config.components else masks
 
 
 def make_candidates(
@@ -152,8 +155,8 @@ def make_candidates(
   """Returns the function of (variables, directions, key, indices) that computes a chunk.
 
   `directions` is `[K, *latent_shape]`, of `light` or of `light` and `dark`; `indices` is `[chunk]`.
-  A last argument, latents `[chunk, *latent_shape]`, takes the place of the generator's own prior;
-  `config.latent_noise` is then added to them.
+  A last argument, latents `[chunk, *latent_shape]`, replaces draws from the generator's own prior;
+  noise of `config.latent_noise` is then added to them.
 
   The result holds `image` `[chunk, H, W, 3]` uint8, `mask` `[chunk, H, W]` bool, `label` `[chunk]`,
   and `verdicts`: each filter's, and `all`, `[chunk]` bool.
@@ -170,12 +173,12 @@ def make_candidates(
         for direction in directions
       ]
     )
-    found, verdicts = mask_and_filters(images, shifted, config)
+    masks, verdicts = mask_and_filters(images, shifted, config)
     everything = jnp.all(jnp.stack(list(verdicts.values())), axis=0)
     pixels = jnp.clip(jnp.round((images + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
     return {
       "image": pixels,
-      "mask": found,
+      "mask": masks,
       "label": labels,
       "verdicts": verdicts | {"all": everything},
     }
@@ -184,8 +187,11 @@ def make_candidates(
 
 
 def first_masks(
-  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array, count: int
-) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+  generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""], count: int
+) -> Callable[
+  [Float[np.ndarray, " k *latent_shape"]],
+  tuple[Bool[np.ndarray, "n h w"], Bool[np.ndarray, " n"]],
+]:
   """Returns the function of directions that makes the first masks of a stream, compiled once.
 
   Args:
@@ -195,8 +201,8 @@ def first_masks(
     count: how many masks, rounded up to whole chunks.
 
   Returns:
-    Directions `[K, *latent_shape]` -> masks `[N, H, W]` bool and whether all filters accept them,
-    `[N]` bool.
+    The function of `light`, or of `light` and `dark`, that gives the masks, and whether all filters
+    accept them.
   """
   generator = with_dtype(generator, config.dtype)
   compute = parallel.pmap_local(make_candidates(generator, config))
@@ -211,8 +217,8 @@ def first_masks(
       for start in range(0, kept, per_call)
     )
     chunks = [parallel.unshard(call) for call in calls]
-    found = np.concatenate([chunk["mask"] for chunk in chunks])[:kept]
-    return found, np.concatenate([chunk["verdicts"]["all"] for chunk in chunks])[:kept]
+    masks = np.concatenate([chunk["mask"] for chunk in chunks])[:kept]
+    return masks, np.concatenate([chunk["verdicts"]["all"] for chunk in chunks])[:kept]
 
   return make
 

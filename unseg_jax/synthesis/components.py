@@ -13,19 +13,21 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from unseg_jax.array_types import AnyArray, Array, Bool, Int
 
-def label_components(masks: jax.Array) -> jax.Array:
+
+def label_components(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   """Labels the 8-connected components of each mask.
 
   Works under `jit`, `vmap` and `pmap`; the images of a batch do not influence each other.
 
   Args:
-    masks: bool [N, H, W], True in the foreground.
+    masks: True in the foreground.
 
   Returns:
-    int32 [N, H, W]: 0 in the background, and in the foreground 1 + the smallest flat index (row * W
-    + column) of any pixel of the component. Labels are therefore unique within an image, and grow
-    in the order in which the components first appear, but are not consecutive.
+    Int32 labels: 0 in the background, and in the foreground 1 + the smallest flat index (row * W +
+    column) of any pixel of the component. Labels are therefore unique within an image, and grow in
+    the order in which the components first appear, but are not consecutive.
 
   Raises:
     ValueError: if `masks` is not bool [N, H, W].
@@ -34,7 +36,7 @@ def label_components(masks: jax.Array) -> jax.Array:
   return lax.platform_dependent(masks, cpu=label_by_pointers, default=label_by_scans)
 
 
-def label_by_scans(masks: jax.Array) -> jax.Array:
+def label_by_scans(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   """What `label_components` does on accelerators: without any gather or scatter.
 
   Scans along rows and columns carry the smallest label through a whole run of blocks that touch.
@@ -77,7 +79,7 @@ def _smallest_so_far(labels: jax.Array, joined: jax.Array, axis: int, reverse: b
   return lax.associative_scan(combine, (labels, joined), reverse=reverse, axis=axis)[0]
 
 
-def label_by_pointers(masks: jax.Array) -> jax.Array:
+def label_by_pointers(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   """What `label_components` does on a CPU, where gathers cost little: about three times as fast.
 
   Blocks hand a smaller label on to the block that their old label names, and follow labels to their
@@ -116,14 +118,14 @@ def label_by_pointers(masks: jax.Array) -> jax.Array:
   return jnp.where(masks, _unblock(first, height, width), 0)
 
 
-def component_areas(labels: jax.Array) -> jax.Array:
+def component_areas(labels: Int[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   """Gives each foreground pixel the area of its component, in pixels.
 
   Args:
-    labels: int32 [N, H, W], from `label_components`.
+    labels: from `label_components`.
 
   Returns:
-    int32 [N, H, W]: the area of the pixel's component, 0 in the background.
+    Int32 areas, 0 in the background.
 
   Raises:
     ValueError: if `labels` is not [N, H, W].
@@ -142,7 +144,7 @@ def component_areas(labels: jax.Array) -> jax.Array:
   return jnp.where(labels > 0, _unblock(areas, height, width), 0)
 
 
-def _check_masks(masks: jax.Array) -> None:
+def _check_masks(masks: AnyArray) -> None:
   if masks.ndim != 3 or masks.dtype != jnp.bool_:
     raise ValueError(
       f"masks must be bool [N, H, W], got {masks.dtype} of shape {masks.shape}; "
@@ -150,7 +152,9 @@ def _check_masks(masks: jax.Array) -> None:
     )
 
 
-def _blocks(images: jax.Array, fill) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+def _blocks(
+  images: AnyArray, fill: bool | int
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Splits [N, H, W] in 2 x 2 blocks: top left, top right, bottom left, bottom right."""
   _, height, width = images.shape
   even = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=fill)
@@ -162,7 +166,7 @@ def _unblock(blocks: jax.Array, height: int, width: int) -> jax.Array:
   return jnp.repeat(jnp.repeat(blocks, 2, axis=1), 2, axis=2)[:, :height, :width]
 
 
-def _first_of_blocks(masks: jax.Array) -> jax.Array:
+def _first_of_blocks(masks: AnyArray) -> jax.Array:
   """1 + the flat index of each block's first foreground pixel; beyond all of them without any."""
   _, height, width = masks.shape
   pixels = jnp.arange(1, height * width + 1, dtype=jnp.int32).reshape(1, height, width)

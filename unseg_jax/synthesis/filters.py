@@ -3,9 +3,9 @@
 `*_accepted` decide; `area_fraction`, `histogram_maxima`, `roundness` and `agreement` are the
 numbers behind their decisions, for people to look at.
 
-Each function is pure, treats the whole batch at once on the device, and works under `jit`. Shapes:
-images [N, H, W, 3] float32 in [-1, 1]; masks bool [N, H, W], True in the foreground. Thresholds,
-fractions and names of rules are Python values, fixed when a function is compiled.
+Each function is pure, treats the whole batch at once on the device, and works under `jit`. Images
+are float32 in [-1, 1]; masks are True in the foreground. Thresholds and fractions are Python
+values, fixed when a function is compiled.
 """
 
 import functools
@@ -14,28 +14,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from unseg_jax.array_types import AnyArray, Array, Bool, Float, Int
 from unseg_jax.synthesis.components import component_areas, label_components
 
 
-def area_fraction(masks: jax.Array) -> jax.Array:
-  """Measures the fraction of the picture that the foreground of each mask `[N, H, W]` takes up.
-
-  Returns:
-    float32 [N] in [0, 1].
-  """
+def area_fraction(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
+  """Measures the fraction of the picture, in [0, 1], that the foreground of each mask takes up."""
   return jnp.mean(masks, axis=(1, 2), dtype=jnp.float32)
 
 
-def area_accepted(masks: jax.Array, low: float, high: float) -> jax.Array:
+def area_accepted(
+  masks: Bool[AnyArray, "n h w"], low: float | int, high: float | int
+) -> Bool[Array, " n"]:
   """Accepts masks whose foreground takes up a fraction of the picture within [low, high].
 
   Args:
-    masks: bool [N, H, W].
+    masks: True in the foreground.
     low: smallest fraction accepted, in [0, 1].
     high: largest fraction accepted, in [low, 1].
-
-  Returns:
-    bool [N].
 
   Raises:
     ValueError: unless 0 <= low <= high <= 1.
@@ -48,16 +44,15 @@ def area_accepted(masks: jax.Array, low: float, high: float) -> jax.Array:
   return (areas >= lowest) & (areas <= highest)
 
 
-def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int = 2) -> jax.Array:
+def histogram_accepted(
+  shifted: Float[AnyArray, "n h w c"], bins: int = 12, minimum_maxima: int = 2
+) -> Bool[Array, " n"]:
   """Accepts images whose histogram of values has several local maxima (`histogram_maxima`).
 
   Args:
-    shifted: float32 [N, H, W, 3], the shifted images.
+    shifted: the shifted images.
     bins: number of bins, at least 2.
     minimum_maxima: the fewest local maxima accepted.
-
-  Returns:
-    bool [N].
 
   Raises:
     ValueError: if there are fewer than 2 bins.
@@ -65,7 +60,7 @@ def histogram_accepted(shifted: jax.Array, bins: int = 12, minimum_maxima: int =
   return histogram_maxima(shifted, bins) >= minimum_maxima
 
 
-def histogram_maxima(shifted: jax.Array, bins: int = 12) -> jax.Array:
+def histogram_maxima(shifted: Float[AnyArray, "n h w c"], bins: int = 12) -> Int[Array, " n"]:
   """Counts the local maxima of the histogram of each image's values.
 
   The histogram counts all values, of all channels, in equal bins over [-1, 1]; values outside are
@@ -73,11 +68,8 @@ def histogram_maxima(shifted: jax.Array, bins: int = 12) -> jax.Array:
   least as high as its neighbours; the two ends have one neighbour each.
 
   Args:
-    shifted: float32 [N, H, W, 3], the shifted images.
+    shifted: the shifted images.
     bins: number of bins, at least 2.
-
-  Returns:
-    int32 [N].
 
   Raises:
     ValueError: if there are fewer than 2 bins.
@@ -103,27 +95,26 @@ def histogram_maxima(shifted: jax.Array, bins: int = 12) -> jax.Array:
   return jnp.sum(maxima, axis=1)
 
 
-def count_by_scatter(bin_of_value: jax.Array, bins: int) -> jax.Array:
-  """Counts how often each of the first `bins` bins stands in a row of int32 `[N, V]` in [0, bins].
-
-  Returns:
-    int32 `[N, bins]`.
-  """
+def count_by_scatter(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array, "n {bins}"]:
+  """Counts how often each of the first `bins` bins stands in a row of int32 values in [0, bins]."""
   n = len(bin_of_value)
   places = bin_of_value + (bins + 1) * jnp.arange(n, dtype=jnp.int32)[:, None]
   counts = jnp.zeros(n * (bins + 1), jnp.int32).at[places].add(1, mode="promise_in_bounds")
   return counts.reshape(n, bins + 1)[:, :bins]
 
 
-def count_by_comparison(bin_of_value: jax.Array, bins: int) -> jax.Array:
+def count_by_comparison(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array, "n {bins}"]:
   """Counts the same as `count_by_scatter`, by one comparison and sum for each bin."""
   counts = [jnp.sum(bin_of_value == i, axis=1, dtype=jnp.int32) for i in range(bins)]
   return jnp.stack(counts, axis=1)
 
 
 def roundness_accepted(
-  masks: jax.Array, threshold: float, low: float = 0.05, high: float = 0.90
-) -> jax.Array:
+  masks: Bool[AnyArray, "n h w"],
+  threshold: float | int,
+  low: float | int = 0.05,
+  high: float | int = 0.90,
+) -> Bool[Array, " n"]:
   """Accepts masks whose largest component is round and of reasonable size.
 
   The largest 8-connected component (of several as large, the first in reading order) must have
@@ -131,13 +122,10 @@ def roundness_accepted(
   ends excluded. An empty mask is never accepted.
 
   Args:
-    masks: bool [N, H, W].
+    masks: True in the foreground.
     threshold: at least 0; a disc has `1 / (4 pi)`, about 0.08, and a ragged mask less.
     low: the fraction of the picture that the component must exceed, in [0, 1].
     high: the fraction that it must stay below, in [low, 1].
-
-  Returns:
-    bool [N].
 
   Raises:
     ValueError: if `threshold` is negative, or unless 0 <= low <= high <= 1.
@@ -145,6 +133,7 @@ def roundness_accepted(
   if threshold < 0:
     raise ValueError(f"threshold must be at least 0 (a disc has 0.08), got {threshold}")
   _check_range(low, high)
+  masks = jnp.asarray(masks)
   largest = _largest_component(masks)
   areas = _count(largest)
   fractions = _possible_fractions(masks)
@@ -154,32 +143,26 @@ def roundness_accepted(
   return above & below & (areas > threshold * perimeter(largest) ** 2)
 
 
-def roundness(masks: jax.Array) -> jax.Array:
-  """Measures `area / perimeter^2` of the largest component of each mask `[N, H, W]`.
+def roundness(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
+  """Measures `area / perimeter^2` of the largest component of each mask.
 
-  Returns:
-    float32 [N]: about 0.08 for a disc, less for a ragged mask, 0 for an empty one, and infinity for
-    a single pixel, whose perimeter is 0.
+  It is about 0.08 for a disc, less for a ragged mask, 0 for an empty one, and infinity for a single
+  pixel, whose perimeter is 0.
   """
-  largest = _largest_component(masks)
+  largest = _largest_component(jnp.asarray(masks))
   areas = _count(largest)
   return jnp.where(areas > 0, areas / perimeter(largest) ** 2, 0.0)
 
 
-def perimeter(masks: jax.Array) -> jax.Array:
+def perimeter(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
   """Measures the length of all outlines of each mask, in pixels.
 
   The same estimate as scikit-image's `perimeter` with `neighborhood=4` (Benkrid and Crookes,
   "Design and FPGA Implementation of a Perimeter Estimator"): a foreground pixel with a background
   pixel, or the end of the picture, above, below, left or right of it is on the outline, and counts
   1, sqrt(2) or the mean of both according to its neighbours on the outline.
-
-  Args:
-    masks: bool [N, H, W].
-
-  Returns:
-    float32 [N].
   """
+  masks = jnp.asarray(masks)
   inner = masks
   for neighbour in _neighbours(masks, ((-1, 0), (1, 0), (0, -1), (0, 1))):
     inner &= neighbour
@@ -200,22 +183,17 @@ def perimeter(masks: jax.Array) -> jax.Array:
   )
 
 
-def agreement(masks_a: jax.Array, masks_b: jax.Array) -> jax.Array:
-  """Measures how far two masks of the same image agree.
-
-  Args:
-    masks_a: bool [N, H, W].
-    masks_b: bool [N, H, W].
-
-  Returns:
-    float32 [N] in [0, 1]: the fraction of pixels that are equal.
+def agreement(
+  masks_a: Bool[AnyArray, "n h w"], masks_b: Bool[AnyArray, "n h w"]
+) -> Float[Array, " n"]:
+  """Measures the fraction of pixels, in [0, 1], on which two masks of the same image agree.
 
   Raises:
     ValueError: if the shapes differ.
   """
   if masks_a.shape != masks_b.shape:
     raise ValueError(f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}")
-  return jnp.mean(masks_a == masks_b, axis=(1, 2))
+  return jnp.mean(jnp.asarray(masks_a) == masks_b, axis=(1, 2))
 
 
 def _largest_component(masks: jax.Array) -> jax.Array:
@@ -238,11 +216,11 @@ def _neighbours(masks: jax.Array, offsets: tuple[tuple[int, int], ...]) -> list[
   ]
 
 
-def _count(masks: jax.Array) -> jax.Array:
+def _count(masks: AnyArray) -> jax.Array:
   return jnp.sum(masks, axis=(1, 2), dtype=jnp.int32)
 
 
-def _possible_fractions(masks: jax.Array) -> np.ndarray:
+def _possible_fractions(masks: AnyArray) -> np.ndarray:
   """The fractions of the picture that 0, 1, 2 ... pixels are, in float64 on the host.
 
   Fractions of the picture are compared through this table, as whole numbers of pixels, since on
@@ -252,7 +230,7 @@ def _possible_fractions(masks: jax.Array) -> np.ndarray:
   return np.arange(size + 1) / size
 
 
-def _check_range(low: float, high: float) -> None:
+def _check_range(low: float | int, high: float | int) -> None:
   if not 0 <= low <= high <= 1:
     raise ValueError(
       f"low and high must be fractions with 0 <= low <= high <= 1, got {low}, {high}"

@@ -1,7 +1,7 @@
 """Stage 2: any number of images with masks (arXiv 2105.08127, section 3.2).
 
-Candidates are computed in chunks of `config.chunk`, one chunk on one device, and a shard is a range
-of them, made by one process: neither the number of devices nor that of processes changes anything.
+Candidates are computed in chunks of `config.chunk`, one chunk on one device. A shard is a range of
+chunks, made by one process: the numbers of devices and processes do not change the data set.
 """
 
 import collections
@@ -18,6 +18,7 @@ import ml_collections
 import numpy as np
 import tqdm
 
+from unseg_jax.array_types import Array, Float, Key
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.runtime.barrier import barrier
@@ -85,7 +86,7 @@ def on_the_fly(config: ml_collections.ConfigDict) -> bool:
   return config.num_images.train == 0
 
 
-def split_key(key: jax.Array, split: str) -> jax.Array:
+def split_key(key: Key[Array, ""], split: str) -> Key[Array, ""]:
   """The key of a split's stream of candidates, from that of the experiment's synthesis."""
   return jax.random.fold_in(key, SPLITS.index(split))
 
@@ -93,8 +94,8 @@ def split_key(key: jax.Array, split: str) -> jax.Array:
 def generate(
   generator: Generator,
   config: ml_collections.ConfigDict,
-  directions: np.ndarray,
-  key: jax.Array,
+  directions: Float[np.ndarray, " k *latent_shape"],
+  key: Key[Array, ""],
   folder: Path,
 ) -> Acceptance:
   """Writes the data set: each split's accepted candidates, in order, cut at the size asked for.
@@ -102,9 +103,9 @@ def generate(
   Args:
     generator: the pretrained generator.
     config: `config.generate` of an experiment.
-    directions: `[K, *latent_shape]`, of `light` or of `light` and `dark`.
+    directions: `light`, or `light` and `dark`.
     key: the typed PRNG key of the experiment's synthesis.
-    folder: receives the shards, then TFDS's metadata. Shards already there are kept.
+    folder: receives the shards, then TFDS's metadata. Existing shards are kept.
 
   Returns:
     How many candidates there were, and how many were accepted, over all splits.
@@ -118,14 +119,14 @@ def generate(
   """
   check_config(config, len(directions))
   generator = with_dtype(generator, config.dtype)
-  given = latents.read(config.latents, generator.latent_shape) if config.latents else None
+  array = latents.read(config.latents, generator.latent_shape) if config.latents else None
   compute = parallel.pmap_local(candidates.make_candidates(generator, config))
   variables, directions = parallel.replicate((generator.variables, directions))
   splits = [split for split in SPLITS if config.num_images[split]]
   lengths = {}
   for split in splits:
     keys = parallel.replicate(split_key(key, split))
-    rows = None if given is None else latents.Rows(given, split, config.latent_noise)
+    rows = None if array is None else latents.Rows(array, split, config.latent_noise)
     compute_split = functools.partial(compute, variables, directions, keys)
     with concurrent.futures.ThreadPoolExecutor() as encoders:
       making = _Split(split, config, folder, generator.image_size, compute_split, rows, encoders)
@@ -146,17 +147,17 @@ def generate(
 
 @dataclasses.dataclass(frozen=True)
 class _Split:
-  """A split that is being made by this process.
+  """A split that this process makes.
 
   Attributes:
     name: of `SPLITS`.
     config: `config.generate` of an experiment.
     folder: receives the shards.
     image_size: the generator's.
-    compute: (indices, and latents where they are given) of all devices -> candidates.
-    rows: the latents that are given; None: the generator's prior.
+    compute: (indices, and latents where they come from a file) of all devices -> candidates.
+    rows: the latents from a file; None: the generator's prior.
     encoders: threads that encode pairs.
-    seen: what this process saw of the candidates so far.
+    seen: the counts of the candidates that this process saw so far.
   """
 
   name: str
@@ -169,14 +170,14 @@ class _Split:
   seen: Acceptance = dataclasses.field(default_factory=Acceptance)
 
   @property
-  def wanted(self) -> int:
-    """How many pairs it shall have."""
+  def num_images(self) -> int:
+    """The number of pairs that the config asks for."""
     return self.config.num_images[self.name]
 
 
 @dataclasses.dataclass
 class _Shard:
-  """A shard of this process: its records, those of each chunk counted, and what was seen."""
+  """A shard of this process: its records, and the counts of the chunks that they come from."""
 
   records: list[bytes]
   chunks: list[tuple[int, int, dict[str, int]]]  # Records, candidates, accepted by each filter.
@@ -192,7 +193,7 @@ class _Shard:
     return self.records[:length], counts
 
   def save(self, path: Path, missing: int) -> None:
-    """Writes what is done, for whoever goes on with it, however many pairs are missing then."""
+    """Writes the finished chunks, for a run that continues, however many pairs that run misses."""
     chunks = self.chunks
     if len(self.records) >= missing:
       chunks = chunks[:-1]  # It may be cut.
@@ -201,7 +202,7 @@ class _Shard:
 
   @classmethod
   def restore(cls, path: Path) -> "_Shard":
-    """What `save` wrote of a shard; an empty one if it did not."""
+    """Reads the part that `save` wrote of a shard; an empty one if it wrote none."""
     records, chunks = shards.read_under_way(path)
     return cls(records, [tuple(chunk) for chunk in chunks])
 
@@ -215,11 +216,11 @@ def _generate_split(split: _Split) -> list[int]:
   lengths: list[int] = []
   own = parallel.process_index()
   with (
-    progress.bar(f"generate {split.name}", split.wanted, unit="pair") as bar,
+    progress.bar(f"generate {split.name}", split.num_images, unit="pair") as bar,
     concurrent.futures.ThreadPoolExecutor(max_workers=1) as writer,
   ):
     writing = None
-    while (missing := split.wanted - sum(lengths)) > 0:
+    while (missing := split.num_images - sum(lengths)) > 0:
       _check_rows(split, lengths)
       path = shards.shard_path(split.folder, split.name, len(lengths) + own)
       shard = None if shards.is_whole(path) else _Shard.restore(path)
@@ -232,14 +233,16 @@ def _generate_split(split: _Split) -> list[int]:
       if everyone[:, 1].any():
         if shard is not None:
           shard.save(path, missing)
-        preemption.leave(f"the shards of {split.name} are kept, and what is done of the next ones")
+        preemption.leave(
+          f"the shards of {split.name} are kept, and the finished chunks of the next ones"
+        )
       before = np.cumsum(everyone[:, 0]) - everyone[:, 0]  # Records of the processes before each.
       kept = np.clip(missing - before, 0, everyone[:, 0])
       if shard is not None and before[own] < missing:
         if writing:
           writing.result()
         is_last = missing == before[own] + kept[own]
-        writing = writer.submit(_write, path, *shard.cut(kept[own] if is_last else None))
+        writing = writer.submit(_write, path, *shard.cut(int(kept[own]) if is_last else None))
       lengths += [int(n) for n, start in zip(kept, before, strict=True) if start < missing]
       bar.update(sum(lengths) - bar.n)
     if writing:
@@ -252,11 +255,11 @@ def _check_rows(split: _Split, lengths: Sequence[int]) -> None:
   if split.rows is None:
     return
   if len(lengths) * split.config.shard_candidates >= split.rows.limit(split.config.chunk):
-    raise TooFewAccepted(split.rows.too_few(split.wanted, sum(lengths)))
+    raise TooFewAccepted(split.rows.too_few(split.num_images, sum(lengths)))
 
 
 def _count_written(split: _Split, path: Path) -> int:
-  """Adds a shard that is on disk to what was seen; returns its number of records."""
+  """Adds the counts of a shard on disk to those of the split; returns its number of records."""
   counts = shards.read_counts(path)
   split.seen.add(counts["candidates"], counts["accepted"])
   return counts["records"]
@@ -299,13 +302,13 @@ def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: t
 def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
   """Computes one shard's candidates and yields them chunk by chunk, in order of their index.
 
-  Each device computes one chunk at a time; while the caller works on these, the next ones are under
-  way, and on their way to the host.
+  Each device computes one chunk at a time. While the caller works on these, the devices compute the
+  next ones and copy them to the host.
 
   Args:
     split: the split.
     first: the index of the shard's first candidate.
-    done: how many of its chunks are done.
+    done: the number of its finished chunks.
   """
   size, end = split.config.chunk, first + split.config.shard_candidates
   if split.rows is not None:

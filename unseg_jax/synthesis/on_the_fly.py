@@ -7,7 +7,7 @@ the data set on disk would hold.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
@@ -15,20 +15,22 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from unseg_jax.array_types import Array, Float, Key
 from unseg_jax.generators import Generator, with_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import candidates
 
 
-@flax.struct.dataclass
-class Pool:
+# Types of fields are not checked at run time: JAX also puts shapes, and placeholders, into pytrees.
+@no_type_check
+class Pool(flax.struct.PyTreeNode):
   """Accepted pairs, the same on every device.
 
   Attributes:
     image: `[capacity, S, S, 3]` uint8.
     mask: `[capacity, S, S, 1]` uint8, 255 is foreground.
     candidate: `[capacity]` int32, the pairs' numbers among the candidates.
-    count: how many pairs there are.
+    count: the number of pairs, which come first in the arrays.
     first: candidates before this one are used up.
     upcoming: the first candidate of the next round.
   """
@@ -49,7 +51,7 @@ def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
     first: the first candidate to use; rounds begin with whole chunks.
   """
   chunk, size = config.generate.chunk, config.train.image_size
-  # As many as there can be: a batch less one, and a round in which all are accepted.
+  # The most pairs that it may hold: a batch less one, and a round in which all are accepted.
   capacity = config.train.batch_size + chunk * parallel.device_count()
   return Pool(
     image=jnp.zeros((capacity, size, size, 3), jnp.uint8),
@@ -63,16 +65,16 @@ def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
 
 def batches(
   generator: Generator,
-  directions: np.ndarray,
+  directions: Float[np.ndarray, " k *latent_shape"],
   config: ml_collections.ConfigDict,
-  key: jax.Array,
+  key: Key[Array, ""],
   state: Any,
 ) -> Iterator[dict[str, Any]]:
   """Yields the batches that a training goes on with, on the devices.
 
   Args:
     generator: the pretrained generator.
-    directions: `[K, *latent_shape]`.
+    directions: `light`, or `light` and `dark`.
     config: an experiment's; its `generate` and `train` count.
     key: the candidates' stream.
     state: from which the training goes on; the number of its `candidates` counts.
@@ -87,7 +89,7 @@ def batches(
 
 
 def make_batch(
-  generator: Generator, config: ml_collections.ConfigDict, key: jax.Array
+  generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""]
 ) -> Callable[..., tuple[Pool, dict[str, jax.Array]]]:
   """Returns the function that makes a batch, to run under `pmap`.
 
@@ -98,9 +100,9 @@ def make_batch(
 
   Returns:
     The function of (pool, variables, directions) that gives the next pool and this device's part of
-    the batch: `image`, `mask` and `position` as for the training step, `candidates` that were used
-    up by then, and `pairs`, how many of the batch's were found: fewer than the batch where the
-    filters reject almost everything.
+    the batch: `image`, `mask` and `position` as for the training step, `candidates`, the number of
+    those used up so far, and `pairs`, the number of accepted pairs in the batch: fewer than its
+    size where the filters reject almost everything.
   """
   settings, batch_size = config.generate, config.train.batch_size
   compute = candidates.make_candidates(generator, settings)
@@ -112,17 +114,17 @@ def make_batch(
     offset = settings.chunk * jax.lax.axis_index(parallel.AXIS)
     numbers = pool.upcoming + offset + jnp.arange(settings.chunk, dtype=jnp.int32)
     made = compute(variables, directions, key, numbers)
-    wanted = made["verdicts"]["all"] & (numbers >= pool.first)
+    accepted = made["verdicts"]["all"] & (numbers >= pool.first)
     image, mask = _fit(made["image"], made["mask"], config.train.image_size)
-    pairs = (image, mask, numbers, wanted)
-    image, mask, numbers, wanted = jax.lax.all_gather(pairs, parallel.AXIS, tiled=True)
-    place = pool.count + jnp.cumsum(wanted) - 1
-    place = jnp.where(wanted, place, len(pool.candidate))  # Beyond the end: dropped.
+    pairs = (image, mask, numbers, accepted)
+    image, mask, numbers, accepted = jax.lax.all_gather(pairs, parallel.AXIS, tiled=True)
+    position = pool.count + jnp.cumsum(accepted) - 1
+    position = jnp.where(accepted, position, len(pool.candidate))  # Beyond the end: dropped.
     return pool.replace(
-      image=pool.image.at[place].set(image, mode="drop"),
-      mask=pool.mask.at[place].set(mask, mode="drop"),
-      candidate=pool.candidate.at[place].set(numbers, mode="drop"),
-      count=pool.count + jnp.sum(wanted, dtype=jnp.int32),
+      image=pool.image.at[position].set(image, mode="drop"),
+      mask=pool.mask.at[position].set(mask, mode="drop"),
+      candidate=pool.candidate.at[position].set(numbers, mode="drop"),
+      count=pool.count + jnp.sum(accepted, dtype=jnp.int32),
       upcoming=pool.upcoming + per_round,
     )
 

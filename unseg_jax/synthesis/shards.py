@@ -17,6 +17,7 @@ from array_record.python import array_record_module
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
+from unseg_jax.array_types import Bool, UInt8
 from unseg_jax.storage import places, whole_files
 
 NAME = "synthetic"
@@ -38,8 +39,8 @@ def features(image_size: int) -> tfds.features.FeaturesDict:
 
 
 def encode_record(
-  image: np.ndarray,
-  mask: np.ndarray,
+  image: UInt8[np.ndarray, "s s 3"],
+  mask: Bool[np.ndarray, "s s"],
   label: int,
   candidate: int,
   record: tfds.features.FeaturesDict,
@@ -47,8 +48,8 @@ def encode_record(
   """Serialises one pair.
 
   Args:
-    image: `[S, S, 3]` uint8.
-    mask: `[S, S]` bool.
+    image: of side S, in pixels.
+    mask: True in the foreground.
     label: the class that the image was generated with; 0 if unconditional.
     candidate: its index among the split's candidates, which with the config's seed makes it again.
     record: `features(S)`.
@@ -77,16 +78,16 @@ def shard_path(folder: Path, split: str, index: int) -> Path:
 
 
 def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any]) -> None:
-  """Writes a shard that is there whole or not at all, and what is known of it.
+  """Writes a shard, whole or not at all, and its counts.
 
   Args:
     path: the shard's, as of `shard_path`.
     records: serialised pairs.
-    counts: what else to remember: how many candidates were seen, and how many accepted.
+    counts: further entries of its counts: how many candidates were seen, and how many accepted.
 
   Raises:
     OSError: it could not be written, as on a full disk; no file is left.
-    ValueError: it was there before, damaged, and does not come out as it was.
+    ValueError: an earlier file of the shard held another number of records.
   """
   counts = {**counts, "records": len(records)}
   if (known := _counts_path(path)).exists():
@@ -106,25 +107,25 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
         f"the shard {path} could not be written ({error}). Free some disk space and run again: the "
         "shards before it are kept."
       ) from error
-    # The counts come first: a shard is complete when its own file is there.
+    # The counts come first: a shard is complete when its own file exists.
     whole_files.write_json(known, counts | {"sha256": whole_files.sha256(temporary)})
 
 
 def write_under_way(path: Path, records: Sequence[bytes], chunks: Sequence[Any]) -> None:
-  """Writes what there is of a shard whose process has to leave.
+  """Writes the finished part of a shard whose process has to leave.
 
   Args:
     path: the shard's, as of `shard_path`.
     records: serialised pairs.
-    chunks: what is known of the chunks that they come from, as JSON keeps it.
+    chunks: the counts of the chunks that they come from, as JSON keeps them.
   """
   kept = _under_way(path)
-  _counts_path(kept).unlink(missing_ok=True)  # What was kept before had fewer.
+  _counts_path(kept).unlink(missing_ok=True)  # Those of an earlier, shorter part.
   write_shard(kept, records, {"chunks": chunks})
 
 
 def read_under_way(path: Path) -> tuple[list[bytes], list[Any]]:
-  """What `write_under_way` was told of a shard; empty, if there is none or it is damaged."""
+  """Reads the records and chunks that `write_under_way` wrote; empty where none, or damaged."""
   kept = _under_way(path)
   if not is_whole(kept):
     return [], []
@@ -155,7 +156,7 @@ def is_whole(path: Path) -> bool:
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-  """What `write_shard` was told of a shard, its number of `records` and its `sha256`."""
+  """Reads the counts that `write_shard` wrote, the number of `records` and the `sha256` too."""
   return whole_files.read_json(_counts_path(path))
 
 
@@ -185,7 +186,7 @@ def write_metadata(
   splits = []
   for split, lengths in shard_lengths.items():
     template = _template(folder, split)
-    num_bytes = sum(places.size(shard_path(folder, split, i)) for i in range(len(lengths)))
+    num_bytes = sum(_num_bytes(shard_path(folder, split, i)) for i in range(len(lengths)))
     splits.append(
       tfds.core.SplitInfo(
         name=split, shard_lengths=list(lengths), num_bytes=num_bytes, filename_template=template
@@ -201,6 +202,13 @@ def write_metadata(
   )
   for name in ("features.json", "dataset_info.json"):  # The data set is complete by the second.
     places.publish(folder / name)
+
+
+def _num_bytes(path: Path) -> int:
+  size = places.size(path)
+  if size is None:
+    raise FileNotFoundError(f"the shard {path} is missing; run the stage generate again")
+  return size
 
 
 def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
@@ -233,8 +241,8 @@ def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
 
 def pairs(
   source: Sequence[Mapping[str, Any]], numbers: Iterable[int] | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Yields the pairs of a split that `read` opened: `[S, S, 3]` uint8 and `[S, S]` bool.
+) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
+  """Yields the images and masks of a split that `read` opened.
 
   Args:
     source: the split.

@@ -8,15 +8,19 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unseg_jax.array_types import UInt8
 from unseg_jax.evaluation import folders
 from unseg_jax.evaluation.source import check_same_size
 
 
-class PicturesWithMasks(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class PicturesWithMasks(
+  tfds.core.GeneratorBasedBuilder,
+  skip_registration=True,  # type: ignore[call-arg]  # TFDS ships no types.
+):
   """A data set of pictures with masks; a subclass says what it is and where its files lie.
 
   Attributes:
-    DESCRIPTION: what the pictures show, and how many there are.
+    DESCRIPTION: what the pictures show, and their number.
     HOMEPAGE: the authors' page.
     CITATION: the paper.
   """
@@ -71,7 +75,7 @@ def fetch(dl_manager: tfds.download.DownloadManager, url: str, extract: bool = T
     The file, or the folder that it was extracted to.
 
   Raises:
-    OSError: the file is not there and the download failed.
+    OSError: the file is missing and the download failed.
   """
   try:
     by_hand = dl_manager.manual_dir / url.rsplit("/", 1)[1]
@@ -98,14 +102,14 @@ def instructions(*urls: str) -> str:
   )
 
 
-def first_channel(path: str | Path) -> np.ndarray:
+def first_channel(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
   """Reads the first channel of an 8-bit mask as it is stored.
 
   Args:
     path: a mask of 1 bit, grey, with a palette, or in colour.
 
   Returns:
-    uint8 [H, W, 1].
+    The channel, in 0 to 255.
 
   Raises:
     ValueError: the file cannot be read.
@@ -117,12 +121,14 @@ def first_channel(path: str | Path) -> np.ndarray:
     raise ValueError(f"{path} cannot be read as a mask: {error}") from error
 
 
-def example(image: Path, mask: np.ndarray, mask_name: str | Path) -> tuple[str, dict[str, Any]]:
+def example(
+  image: Path, mask: UInt8[np.ndarray, "h w 1"], mask_name: str | Path
+) -> tuple[str, dict[str, Any]]:
   """Makes one record.
 
   Args:
     image: the picture's file, which is kept as it is.
-    mask: uint8 [H, W, 1], of the picture's size.
+    mask: of the picture's size.
     mask_name: what an error calls it.
 
   Returns:

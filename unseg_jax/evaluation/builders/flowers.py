@@ -9,6 +9,7 @@ import scipy.io
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unseg_jax.array_types import Num, UInt8
 from unseg_jax.evaluation.builders import archives
 
 _HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -16,7 +17,7 @@ _IMAGES = f"{_HOMEPAGE}102flowers.tgz"
 _MASKS = f"{_HOMEPAGE}102segmentations.tgz"
 _SPLITS = f"{_HOMEPAGE}setid.mat"
 
-# The segmentations are JPEG pictures of the flower before this blue.
+# The segmentations are JPEG pictures of the flower in front of this blue.
 _BACKGROUND = (0, 0, 254)
 # JPEG keeps flat areas within a few levels of it and blurs the outline over a pixel or two.
 _TOLERANCE = 64
@@ -40,19 +41,21 @@ class Flowers102Segmentation(archives.PicturesWithMasks):
     images, masks = (archives.fetch(dl_manager, url) for url in (_IMAGES, _MASKS))
     numbers = scipy.io.loadmat(archives.fetch(dl_manager, _SPLITS, extract=False))
     return {
-      split: self._generate_examples(images / "jpg", masks / "segmim", numbers[key].ravel())
+      split: examples(images / "jpg", masks / "segmim", numbers[key].ravel())
       for split, key in (("train", "trnid"), ("validation", "valid"), ("test", "tstid"))
     }
 
-  def _generate_examples(
-    self, images: Path, masks: Path, numbers: np.ndarray
-  ) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number in numbers:
-      path = masks / f"segmim_{number:05d}.jpg"
-      yield archives.example(images / f"image_{number:05d}.jpg", read_segmentation(path), path)
+
+def examples(
+  images: Path, masks: Path, numbers: Num[np.ndarray, " n"]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Makes the records of the flowers with these numbers, from 1; see `archives.examples`."""
+  for number in numbers:
+    path = masks / f"segmim_{number:05d}.jpg"
+    yield archives.example(images / f"image_{number:05d}.jpg", read_segmentation(path), path)
 
 
-def read_segmentation(path: str | Path) -> np.ndarray:
+def read_segmentation(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
   """Reads an original segmentation as a mask.
 
   Background is each pixel within 64 of the blue (0, 0, 254) in every channel; the rest, however
@@ -62,7 +65,7 @@ def read_segmentation(path: str | Path) -> np.ndarray:
     path: a file `segmim_00001.jpg`.
 
   Returns:
-    uint8 [H, W, 1]: 255 for flower, 0 for background.
+    255 for flower, 0 for background.
 
   Raises:
     ValueError: the file cannot be read.

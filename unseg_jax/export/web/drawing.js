@@ -1,4 +1,4 @@
-// Draws what was found, as `reporting/pictures.py` does.
+// Draws masks and what else a user may save, as `images/drawing.py` does.
 
 const OUTLINE = [255, 200, 40];
 const BACKGROUND_TINT = [14, 20, 44];

@@ -1,4 +1,4 @@
-// Opens pictures, has them segmented, and shows and saves what was found.
+// Opens pictures, has them segmented, and shows and saves the results.
 
 import { draw } from "./drawing.js";
 import { probability } from "./resampling.js";
@@ -129,8 +129,8 @@ function shrink(image) {
 
 /** Draws the chosen view of an image of the current picture. */
 function render(image) {
-  const found = probability(current.logits, image.width, image.height, threshold());
-  return draw(settings.elements.view.value, image, found);
+  const foreground = probability(current.logits, image.width, image.height, threshold());
+  return draw(settings.elements.view.value, image, foreground);
 }
 
 const threshold = () => settings.elements.threshold.valueAsNumber;

@@ -62,10 +62,10 @@ function triangles(old, size) {
  */
 export function probability(logits, width, height, threshold = 0.5) {
   const rows = interpolate(logits.data, logits.height, logits.width, width, 1);
-  const found = interpolate(rows, 1, logits.height, height, width);
+  const values = interpolate(rows, 1, logits.height, height, width);
   const shift = Math.log(threshold / (1 - threshold));
-  for (let i = 0; i < found.length; i++) found[i] = 1 / (1 + Math.exp(shift - found[i]));
-  return found;
+  for (let i = 0; i < values.length; i++) values[i] = 1 / (1 + Math.exp(shift - values[i]));
+  return values;
 }
 
 /** Two taps along the middle axis of floats [before, old, after], in single precision. */
