@@ -26,7 +26,7 @@ class EventWriter:
 
   def __init__(self, folder: Path):
     self._folder = folder
-    self._writer: metric_writers.SummaryWriter | None = None
+    self._writer: "metric_writers.SummaryWriter | None" = None
     if importlib.util.find_spec("tensorflow") is None:
       log.warning("no TensorBoard events are written: TensorFlow is not installed")
       return
