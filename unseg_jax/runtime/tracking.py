@@ -13,7 +13,7 @@ from unseg_jax.array_types import UInt8
 from unseg_jax.storage import places
 
 if TYPE_CHECKING:
-  from clu import metric_writers
+  from clu.metric_writers import SummaryWriter
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class EventWriter:
 
   def __init__(self, folder: Path):
     self._folder = folder
-    self._writer: "metric_writers.SummaryWriter | None" = None
+    self._writer: SummaryWriter | None = None
     if importlib.util.find_spec("tensorflow") is None:
       log.warning("no TensorBoard events are written: TensorFlow is not installed")
       return
