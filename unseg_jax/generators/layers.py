@@ -79,12 +79,12 @@ class DoublingConvolution(nn.Module):
     return x
 
 
-def _as_convolution(x: Array, kernel: Array) -> Array:
+def _as_convolution(x: Array, kernel: AnyArray) -> Array:
   """A convolution over the input with zeros between its pixels."""
   return convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
-def _as_matrix_product(x: Array, kernel: Array) -> Array:
+def _as_matrix_product(x: Array, kernel: AnyArray) -> Array:
   """One matrix product gives each pixel's 4 x 4 contributions, which are then added in place.
 
   Pixel (i, j) contributes to the output rows `2i - 1 + k`. With `k = 2a + p` and one more row of
@@ -189,33 +189,33 @@ class UpsampledConvolution(nn.Module):
 _FOLDING_PAYS = 1024
 
 
-def _folds_on_cpu(x: Array, kernel: Array) -> bool:
+def _folds_on_cpu(x: Array, kernel: AnyArray) -> bool:
   batch, height, width, _ = x.shape
   return kernel.shape[0] > 1 and batch * height * width >= _FOLDING_PAYS
 
 
-def _convolve_upsampled_on_cpu(x: Array, kernel: Array) -> Array:
+def _convolve_upsampled_on_cpu(x: Array, kernel: AnyArray) -> Array:
   if kernel.shape[0] == 1:
     return upsample_nearest(convolution(x, kernel, "SAME"))
   return (_in_phases if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _differentiated_on_cpu(x: Array, kernel: Array) -> Array:
+def _differentiated_on_cpu(x: Array, kernel: AnyArray) -> Array:
   return (_dilated if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _upsampled_first(x: Array, kernel: Array) -> Array:
+def _upsampled_first(x: Array, kernel: AnyArray) -> Array:
   return convolution(upsample_nearest(x), kernel, "SAME")
 
 
-def _dilated(x: Array, kernel: Array) -> Array:
+def _dilated(x: Array, kernel: AnyArray) -> Array:
   """A convolution with the folded kernel over the input with zeros between its pixels."""
   margin = (kernel.shape[0] + 1) // 2
   padding = ((margin, margin), (margin, margin))
   return convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
 
 
-def _in_phases(x: Array, kernel: Array) -> Array:
+def _in_phases(x: Array, kernel: AnyArray) -> Array:
   """One 2 x 2 convolution for all four pixels that a pixel becomes, which are interleaved last.
 
   Row `2i + p` of the result sees, of the folded kernel, the rows of parity p: with pixels i - 1
@@ -243,7 +243,7 @@ def _in_phases(x: Array, kernel: Array) -> Array:
 convolve_upsampled = by_platform(_convolve_upsampled_on_cpu, _dilated, _differentiated_on_cpu)
 
 
-def _fold_upsampling(kernel: Array) -> Array:
+def _fold_upsampling(kernel: AnyArray) -> AnyArray:
   """The kernel, one larger, that makes of zeros between pixels what `kernel` makes of repeats."""
   for axis in (0, 1):
     before, after = ([(0, 0)] * axis + [ends] + [(0, 0)] * (3 - axis) for ends in ((1, 0), (0, 1)))
@@ -253,14 +253,14 @@ def _fold_upsampling(kernel: Array) -> Array:
 
 def convolution(
   x: Float[Array, "n h w c"],
-  kernel: Float[Array, "kh kw c f"],
+  kernel: Float[AnyArray, "kh kw c f"],
   padding: Any = "SAME",
   **options: Any,
 ) -> Float[Array, "n h2 w2 f"]:
   """Convolves pictures with a kernel; options are `conv_general_dilated`'s."""
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
-    x, kernel, (1, 1), padding, dimension_numbers=dimensions, **options
+    x, jnp.asarray(kernel), (1, 1), padding, dimension_numbers=dimensions, **options
   )
 
 
