@@ -54,7 +54,10 @@ class Projection(nn.Module):
     shape = (latents.shape[-1], self.size, self.size, self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return jnp.tensordot(latents, kernel.astype(latents.dtype), 1) + bias.astype(latents.dtype)
+    return (
+      jnp.tensordot(latents, kernel.astype(latents.dtype), 1)
+      + bias.astype(latents.dtype)[None, None, None]
+    )
 
 
 class DoublingConvolution(nn.Module):
@@ -75,7 +78,7 @@ class DoublingConvolution(nn.Module):
     x = _doubling_convolution(x, kernel.astype(x.dtype))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-      x = x + bias.astype(x.dtype)
+      x = x + bias.astype(x.dtype)[None, None, None]
     return x
 
 
@@ -116,7 +119,8 @@ class Affine(nn.Module):
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+    scale, bias = (array.astype(x.dtype)[None, None, None] for array in (scale, bias))
+    return x * scale + bias
 
 
 class ConditionalAffine(nn.Module):
@@ -181,7 +185,7 @@ class UpsampledConvolution(nn.Module):
     x = convolve_upsampled(x, kernel if kernel.ndim == 4 else kernel[None, None])
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-      x = x + bias.astype(x.dtype)
+      x = x + bias.astype(x.dtype)[None, None, None]
     return x
 
 

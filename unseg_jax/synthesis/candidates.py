@@ -169,7 +169,7 @@ def make_candidates(
     images = generator.generate(variables, latents, labels)
     shifted = jnp.stack(
       [
-        generator.generate(variables, latents + config.shift * direction, labels)
+        generator.generate(variables, latents + config.shift * direction[None], labels)
         for direction in directions
       ]
     )
