@@ -1,6 +1,7 @@
 """Fixtures of whole runs, made once."""
 
 import contextlib
+import gc
 import pathlib
 import shutil
 
@@ -15,6 +16,17 @@ from whole_runs import ROOT, make_config  # noqa: E402
 
 from checkpoints_convert.convert import convert_file  # noqa: E402
 from unseg_jax import pipeline  # noqa: E402
+
+# Arrays of another rank are combined on purpose, or not at all.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled_programs():
+  """Frees what a module of tests compiled: a test process else grows to many gigabytes."""
+  yield
+  jax.clear_caches()
+  gc.collect()
 
 
 @pytest.fixture(scope="session")

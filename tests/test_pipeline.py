@@ -108,7 +108,8 @@ class TestWholeRun:
 
 class TestTwoDirectionsAndRestarts:
   @pytest.fixture(scope="class")
-  def searched(self, generator, tmp_path_factory):
+  @classmethod
+  def searched(cls, generator, tmp_path_factory):
     """A workdir after a search of two directions from two starts, and its data set."""
     folder = tmp_path_factory.mktemp("restarts")
     config = make_config(generator)

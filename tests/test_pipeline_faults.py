@@ -70,12 +70,14 @@ train._fetch = die_after_the_first_checkpoint
 
 class TestKilled:
   @pytest.fixture(scope="class")
-  def bars(self):
+  @classmethod
+  def bars(cls):
     """Where the work of each process started, in order: (progress bar, steps already done)."""
     return []
 
   @pytest.fixture(scope="class")
-  def resumed(self, generator, tmp_path_factory, bars):
+  @classmethod
+  def resumed(cls, generator, tmp_path_factory, bars):
     """A workdir whose run was killed in every stage and started again each time."""
     folder = tmp_path_factory.mktemp("killed")
     flags = (f"--config.generator={generator}", f"--workdir={folder}")

@@ -12,7 +12,7 @@ from whole_runs import ROOT, finish, of_processes, run_module, start_python
 
 from unseg_jax.predict import predict
 from unseg_jax.prediction import manifest
-from unseg_jax.prediction import run as segment_lib
+from unseg_jax.prediction import run as run_lib
 from unseg_jax.runtime import preemption
 
 COMMAND = """
@@ -87,15 +87,15 @@ def test_a_second_run_adds_to_the_manifest(photos, expected, tmp_path):
 
 @pytest.fixture
 def seen(monkeypatch):
-  """The pictures that are read, and what to do when there are so many."""
-  read, names, at = segment_lib._read, [], {}
+  """The pictures that are read, and what to do after so many."""
+  open_picture, names, at = run_lib._open, [], {}
 
   def count(job, picture):
     names.append(picture.source)
     at.pop(len(names), lambda: None)()
-    return read(job, picture)
+    return open_picture(job, picture)
 
-  monkeypatch.setattr(segment_lib, "_read", count)
+  monkeypatch.setattr(run_lib, "_open", count)
   return names, at
 
 
@@ -106,7 +106,7 @@ def full():
 @pytest.mark.parametrize("stop", ["asked to leave", "full disk"])
 def test_what_was_stopped_goes_on_where_it_was(photos, expected, tmp_path, monkeypatch, seen, stop):
   names, at = seen
-  monkeypatch.setattr(segment_lib, "BATCH_SIZE", 2)
+  monkeypatch.setattr(run_lib, "BATCH_SIZE", 2)
   at[10] = full if stop == "full disk" else preemption._requested.set
   arguments = ("pretrained:faces", str(photos), str(tmp_path), False)
   try:

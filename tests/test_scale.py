@@ -90,7 +90,8 @@ SLOW = [pytest.param(f"{count} devices", marks=pytest.mark.slow) for count in (2
 
 class TestDevicesAndProcesses:
   @pytest.fixture(scope="class")
-  def new_folder(self, compile_quickly, finished, tmp_path_factory):
+  @classmethod
+  def new_folder(cls, compile_quickly, finished, tmp_path_factory):
     """Makes folders that hold a search's result."""
 
     def new():
@@ -102,7 +103,8 @@ class TestDevicesAndProcesses:
     return new
 
   @pytest.fixture(scope="class")
-  def alone(self, new_folder, generator):
+  @classmethod
+  def alone(cls, new_folder, generator):
     """What one process with one device finds."""
     folder = new_folder()
     process = finish(start_python(ALONE, generator, folder, 1, **devices(1)))
@@ -110,13 +112,15 @@ class TestDevicesAndProcesses:
     return folder
 
   @pytest.fixture(scope="class")
-  def killed(self, new_folder, generator):
+  @classmethod
+  def killed(cls, new_folder, generator):
     """A workdir of two processes, one of which was killed, and how they ended."""
     folder = new_folder()
     return folder, run_together(generator, folder, "die")
 
   @pytest.fixture(scope="class", params=[*SLOW, "2 processes"])
-  def others(self, request, generator, new_folder):
+  @classmethod
+  def others(cls, request, generator, new_folder):
     """What several devices or processes find."""
     if request.param == "2 processes":
       folder, _ = request.getfixturevalue("killed")

@@ -24,7 +24,7 @@ def make():
     num_classes=5,
     sample_latents=normal_latents((3,)),
     generate=lambda variables, latents, labels: jnp.tanh(
-      jnp.broadcast_to((variables["gain"] * latents)[:, None, None], (len(latents), 4, 4, 3))
+      jnp.broadcast_to((variables["gain"][None] * latents)[:, None, None], (len(latents), 4, 4, 3))
     ),
     identity="users own",
   )

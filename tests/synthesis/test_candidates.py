@@ -38,7 +38,8 @@ def unit_directions(count):
 
 class TestTwoDirections:
   @pytest.fixture(scope="class")
-  def golden(self):
+  @classmethod
+  def golden(cls):
     return np.load(ROOT / "tests" / "golden" / "masks.npz")
 
   def decide(self, golden, **changes):
@@ -207,7 +208,8 @@ class TestLatentsFromAFile:
 
 class TestOnTheFly:
   @pytest.fixture(scope="class")
-  def batches(self):
+  @classmethod
+  def batches(cls):
     """Yields the batches from candidate `first` on: (batch, next candidate, number of pairs)."""
 
     def make(first=0, **changes):
@@ -221,7 +223,8 @@ class TestOnTheFly:
     return make
 
   @pytest.fixture(scope="class")
-  def expected(self):
+  @classmethod
+  def expected(cls):
     """The accepted candidates of the same stream, all in one go."""
     config, generator = make_config().generate, tiny_generator()
     made = jax.jit(candidates.make_candidates(generator, config))(

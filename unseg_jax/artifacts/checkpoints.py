@@ -36,7 +36,9 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     best_fn=_score,
     best_mode="max",
     read_only=read_only,
-    create=not alone,  # Orbax does not where one process works alone.
+    # Orbax warns of the defaults of these two where nothing is written.
+    save_interval_steps=0 if read_only else 1,
+    create=not (alone or read_only),  # Orbax creates no folder where one process works alone.
     multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
   return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())

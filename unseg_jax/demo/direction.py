@@ -124,7 +124,7 @@ def compiled(
     latents, labels = sample_at(generator, jax.random.key(seed), jnp.arange(LATENTS))
     images = generator.generate(variables, latents, labels)
     shifted = jnp.stack(
-      [generator.generate(variables, latents + shift * each, labels) for each in directions]
+      [generator.generate(variables, latents + shift * each[None], labels) for each in directions]
     )
     masks, verdicts = candidates.mask_and_filters(images, shifted, settings)
     other = shifted[1] if len(shifted) == 2 else images

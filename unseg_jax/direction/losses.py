@@ -27,7 +27,7 @@ def outside_circle(shifted: Float[AnyArray, "n h w 3"]) -> Float[Array, ""]:
     jnp.linspace(-1.0, 1.0, height), jnp.linspace(-1.0, 1.0, width), indexing="ij"
   )
   rho = jnp.sqrt(rows**2 + columns**2)
-  return jnp.mean(grey(shifted) * (4.0 * (rho - rho.mean())))
+  return jnp.mean(grey(shifted) * (4.0 * (rho - rho.mean()))[None])
 
 
 def sobel_shift(

@@ -49,7 +49,7 @@ def prepare(
   """
   latents, labels = sample_at(generator, key, jnp.arange(ROWS))
   generate = parallel.jit(
-    lambda variables, shift: generator.generate(variables, latents + shift, labels)
+    lambda variables, shift: generator.generate(variables, latents + shift[None], labels)
   )
 
   def at(directions, radius):

@@ -57,7 +57,7 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
 
   def weighted_losses(current, images, variables, latents, labels, radii):
     def one(direction, sign):
-      shifted = generator.generate(variables, latents + radii * direction, labels)
+      shifted = generator.generate(variables, latents + radii * direction[None], labels)
       return {
         "outside_circle": sign * config.circle_weight * losses.outside_circle(shifted),
         "sobel_shift": config.sobel_weight * losses.sobel_shift(images, shifted),

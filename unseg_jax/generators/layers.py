@@ -54,7 +54,10 @@ class Projection(nn.Module):
     shape = (latents.shape[-1], self.size, self.size, self.features)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-    return jnp.tensordot(latents, kernel.astype(latents.dtype), 1) + bias.astype(latents.dtype)
+    return (
+      jnp.tensordot(latents, kernel.astype(latents.dtype), 1)
+      + bias.astype(latents.dtype)[None, None, None]
+    )
 
 
 class DoublingConvolution(nn.Module):
@@ -75,16 +78,16 @@ class DoublingConvolution(nn.Module):
     x = _doubling_convolution(x, kernel.astype(x.dtype))
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-      x = x + bias.astype(x.dtype)
+      x = x + bias.astype(x.dtype)[None, None, None]
     return x
 
 
-def _as_convolution(x: Array, kernel: Array) -> Array:
+def _as_convolution(x: Array, kernel: AnyArray) -> Array:
   """A convolution over the input with zeros between its pixels."""
   return convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
-def _as_matrix_product(x: Array, kernel: Array) -> Array:
+def _as_matrix_product(x: Array, kernel: AnyArray) -> Array:
   """One matrix product gives each pixel's 4 x 4 contributions, which are then added in place.
 
   Pixel (i, j) contributes to the output rows `2i - 1 + k`. With `k = 2a + p` and one more row of
@@ -116,7 +119,8 @@ class Affine(nn.Module):
   def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
     scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    return x * scale.astype(x.dtype) + bias.astype(x.dtype)
+    scale, bias = (array.astype(x.dtype)[None, None, None] for array in (scale, bias))
+    return x * scale + bias
 
 
 class ConditionalAffine(nn.Module):
@@ -181,7 +185,7 @@ class UpsampledConvolution(nn.Module):
     x = convolve_upsampled(x, kernel if kernel.ndim == 4 else kernel[None, None])
     if self.use_bias:
       bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
-      x = x + bias.astype(x.dtype)
+      x = x + bias.astype(x.dtype)[None, None, None]
     return x
 
 
@@ -189,33 +193,33 @@ class UpsampledConvolution(nn.Module):
 _FOLDING_PAYS = 1024
 
 
-def _folds_on_cpu(x: Array, kernel: Array) -> bool:
+def _folds_on_cpu(x: Array, kernel: AnyArray) -> bool:
   batch, height, width, _ = x.shape
   return kernel.shape[0] > 1 and batch * height * width >= _FOLDING_PAYS
 
 
-def _convolve_upsampled_on_cpu(x: Array, kernel: Array) -> Array:
+def _convolve_upsampled_on_cpu(x: Array, kernel: AnyArray) -> Array:
   if kernel.shape[0] == 1:
     return upsample_nearest(convolution(x, kernel, "SAME"))
   return (_in_phases if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _differentiated_on_cpu(x: Array, kernel: Array) -> Array:
+def _differentiated_on_cpu(x: Array, kernel: AnyArray) -> Array:
   return (_dilated if _folds_on_cpu(x, kernel) else _upsampled_first)(x, kernel)
 
 
-def _upsampled_first(x: Array, kernel: Array) -> Array:
+def _upsampled_first(x: Array, kernel: AnyArray) -> Array:
   return convolution(upsample_nearest(x), kernel, "SAME")
 
 
-def _dilated(x: Array, kernel: Array) -> Array:
+def _dilated(x: Array, kernel: AnyArray) -> Array:
   """A convolution with the folded kernel over the input with zeros between its pixels."""
   margin = (kernel.shape[0] + 1) // 2
   padding = ((margin, margin), (margin, margin))
   return convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
 
 
-def _in_phases(x: Array, kernel: Array) -> Array:
+def _in_phases(x: Array, kernel: AnyArray) -> Array:
   """One 2 x 2 convolution for all four pixels that a pixel becomes, which are interleaved last.
 
   Row `2i + p` of the result sees, of the folded kernel, the rows of parity p: with pixels i - 1
@@ -243,7 +247,7 @@ def _in_phases(x: Array, kernel: Array) -> Array:
 convolve_upsampled = by_platform(_convolve_upsampled_on_cpu, _dilated, _differentiated_on_cpu)
 
 
-def _fold_upsampling(kernel: Array) -> Array:
+def _fold_upsampling(kernel: AnyArray) -> AnyArray:
   """The kernel, one larger, that makes of zeros between pixels what `kernel` makes of repeats."""
   for axis in (0, 1):
     before, after = ([(0, 0)] * axis + [ends] + [(0, 0)] * (3 - axis) for ends in ((1, 0), (0, 1)))
@@ -253,14 +257,14 @@ def _fold_upsampling(kernel: Array) -> Array:
 
 def convolution(
   x: Float[Array, "n h w c"],
-  kernel: Float[Array, "kh kw c f"],
+  kernel: Float[AnyArray, "kh kw c f"],
   padding: Any = "SAME",
   **options: Any,
 ) -> Float[Array, "n h2 w2 f"]:
   """Convolves pictures with a kernel; options are `conv_general_dilated`'s."""
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
-    x, kernel, (1, 1), padding, dimension_numbers=dimensions, **options
+    x, jnp.asarray(kernel), (1, 1), padding, dimension_numbers=dimensions, **options
   )
 
 

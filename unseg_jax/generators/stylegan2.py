@@ -62,11 +62,11 @@ class Mapping(nn.Module):
       x = _leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     if self.truncation_psi != 1:
-      truncated = average + self.truncation_psi * (x - average)
+      truncated = average[None] + self.truncation_psi * (x - average[None])
     else:
       truncated = x  # without rounding
     cutoff = self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
-    is_truncated = jnp.arange(self.num_ws)[:, None] < cutoff
+    is_truncated = jnp.arange(self.num_ws)[None, :, None] < cutoff
     return jnp.where(is_truncated, truncated[:, None], x[:, None])
 
 
@@ -152,8 +152,8 @@ class Layer(nn.Module):
     x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
     if self.noise:
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
-      x = x + noise[..., None].astype(x.dtype)
-    return _clamp(_leaky_relu(x + bias.astype(x.dtype)), self.clamp)
+      x = x + noise[None, ..., None].astype(x.dtype)
+    return _clamp(_leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
 
 
 class Colours(nn.Module):
@@ -172,8 +172,8 @@ class Colours(nn.Module):
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)
     kernel = self.param("kernel", nn.initializers.normal(1.0), (channels, 3), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (3,), jnp.float32)
-    kernels = style[:, :, None] * kernel.astype(x.dtype)  # [N, channels, 3]
-    x = jnp.einsum("nhwc,ncf->nhwf", x, kernels) + bias.astype(x.dtype)
+    kernels = style[:, :, None] * kernel.astype(x.dtype)[None]  # [N, channels, 3]
+    x = jnp.einsum("nhwc,ncf->nhwf", x, kernels) + bias.astype(x.dtype)[None, None, None]
     return _clamp(x, self.clamp)
 
 

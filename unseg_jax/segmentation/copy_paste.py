@@ -119,7 +119,7 @@ def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3
   angle = jax.random.uniform(angle_key, maxval=2.0 * jnp.pi)
   rows, columns = jnp.meshgrid(*(jnp.linspace(-1.0, 1.0, side) for side in shape), indexing="ij")
   position = (jnp.sin(angle) * rows + jnp.cos(angle) * columns) / jnp.sqrt(2.0) / 2.0 + 0.5
-  start, end = map(_colour, colour_keys)
+  start, end = (_colour(key)[None, None] for key in colour_keys)
   return start + position[..., None] * (end - start)
 
 

@@ -162,14 +162,14 @@ def make_candidates(
   and `verdicts`: each filter's, and `all`, `[chunk]` bool.
   """
 
-  def candidates(variables, directions, key, indices, given=None):
+  def candidates(variables, directions, key, indices, file_latents=None):
     latents, labels = sample_at(generator, key, indices)
-    if given is not None:
-      latents = given + config.latent_noise * _noise(key, indices, given.shape[1:])
+    if file_latents is not None:
+      latents = file_latents + config.latent_noise * _noise(key, indices, file_latents.shape[1:])
     images = generator.generate(variables, latents, labels)
     shifted = jnp.stack(
       [
-        generator.generate(variables, latents + config.shift * direction, labels)
+        generator.generate(variables, latents + config.shift * direction[None], labels)
         for direction in directions
       ]
     )
