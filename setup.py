@@ -80,9 +80,11 @@ setup(
     "orbax-checkpoint>=0.11",
     "pillow",
     "pooch>=1.9",
+    "protobuf",
     "requests",
     "safetensors",
     "scipy",
+    "simplejpeg>=1.8",  # Decodes about 1.7 times as fast as Pillow, to the same pixels.
     "tenacity",
     # clu writes TensorBoard events through TensorFlow, which never computes here: its build without
     # accelerators is enough where there is one.

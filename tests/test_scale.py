@@ -202,7 +202,7 @@ class TestAskedToLeave:
   def test_saves_leaves_with_its_own_status_and_continues(self, generator, finished, tmp_path):
     flags = (f"--config.generator={generator}", f"--workdir={tmp_path}")
     for stage in ("search", "generate", "train"):
-      process = run_main(*flags, before=f"STAGE = '{stage}'{LEAVE}")
+      process = run_main(*flags, "--workers=2", before=f"STAGE = '{stage}'{LEAVE}")
       assert process.returncode == preemption.EXIT_STATUS, process.stderr
       message = process.stderr.strip().splitlines()[-1]
       assert message.startswith("asked to leave (SIGTERM)") and "same command again" in message
@@ -214,7 +214,7 @@ class TestAskedToLeave:
         assert pairs and all(pair in records(finished, "train") for pair in pairs)
     # Step 2 of the training was saved, though no checkpoint was due at the odd step before it.
     assert (tmp_path / "search" / "state.msgpack").exists()
-    pipeline.run(make_config(generator), tmp_path, STAGES)
+    pipeline.run(make_config(generator), tmp_path, STAGES, worker_count=1)
     assert_same_result(tmp_path, finished)
     assert not (tmp_path / "generate" / shards.UNDER_WAY).exists()
 

@@ -170,7 +170,7 @@ def assert_same_result(folder, finished):
 # Runs in one folder of a place after the other, each killed as often as it takes. Forks a child for
 # each attempt, so that the libraries are loaded once.
 KILLS = """
-import os, random, signal, sys, time
+import os, pathlib, random, signal, sys, time
 import tensorflow, clu.metric_writers
 from unseg_jax import pipeline
 from whole_runs import make_config
@@ -182,7 +182,8 @@ def attempt(patience):
   child = os.fork()
   if child == 0:
     try:
-      pipeline.run(make_config(generator), f"{place}/{workdir}", list(pipeline.STAGES))
+      config, stages = make_config(generator), list(pipeline.STAGES)
+      pipeline.run(config, f"{place}/{workdir}", stages, worker_count=kills % 3)
     except BaseException as error:
       print(repr(error), file=sys.stderr, flush=True)
       os._exit(1)
@@ -204,4 +205,13 @@ while kills:
   else:
     kills -= 1
 assert attempt(120)
+
+# Worker processes end with the process that was killed.
+time.sleep(2)
+for path in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
+  try:
+    command, parent = path.read_bytes(), path.with_name("stat").read_text().rpartition(")")[2]
+  except OSError:
+    continue
+  assert b"multiprocessing.spawn" not in command or parent.split()[1] != "1", path
 """

@@ -15,8 +15,9 @@ from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.inference import refinement
 from unseg_jax.reporting import contents
 from unseg_jax.runtime.tracking import EventWriter
-from unseg_jax.segmentation import batches, data_sets, step
+from unseg_jax.segmentation import data_sets, step
 from unseg_jax.synthesis import generate, shards
+from unseg_jax.synthesis.records import Split
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Run:
     generator: None where the config trains on other runs' data sets.
     data_sets: those of other runs; empty where this run makes its own.
     pictures: what to adapt to; None without the adaptation.
+    workers: processes that encode and decode pairs; 0: threads of this process.
   """
 
   config: ml_collections.ConfigDict
@@ -38,13 +40,14 @@ class Run:
   generator: generators.Generator | None
   data_sets: Sequence[data_sets.DataSet]
   pictures: unlabelled.Pictures | None
+  workers: int = 0
 
   @functools.cached_property
   def events(self) -> EventWriter:
     """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
     return EventWriter(self.workdir / "events")
 
-  def sources(self, split: str) -> dict[str, batches.Records]:
+  def sources(self, split: str) -> dict[str, Split]:
     """Opens a split of every data set that the segmenter learns from, by its row in the table."""
     if not self.data_sets:
       return {evaluate.SYNTHETIC: shards.read(self.workdir / "generate", split)}
@@ -58,12 +61,13 @@ class Run:
     return [data_set.weight for data_set in self.data_sets] or [1.0]
 
 
-def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
+def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: int = 0) -> Run:
   """Opens what a config names, and raises at once for what would fail late.
 
   Args:
     config: the resolved config.
     directory: the workdir.
+    worker_count: processes that encode and decode pairs.
 
   Raises:
     ValueError, FileNotFoundError, ImportError: a setting makes no sense, or a file, a folder or a
@@ -87,7 +91,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path) -> Run:
   contents.find_pictures(config.report.pictures)
   if not others:
     generator = generators.resolve(config.generator, config.generator_options.to_dict())
-  return Run(config, directory, generator, others, pictures)
+  return Run(config, directory, generator, others, pictures, worker_count)
 
 
 def _check_generator(config: ml_collections.ConfigDict) -> None:

@@ -49,6 +49,13 @@ _STAGES = flags.DEFINE_list(
 _REPAIR = flags.DEFINE_bool(
   "repair", False, "Look for damaged shards of the data set, and make exactly these anew."
 )
+_WORKERS = flags.DEFINE_integer(
+  "workers",
+  None,
+  "Processes that encode and decode pairs; 0 for threads of this process. If unset, as many as the "
+  "machine has processors to spare; none where JAX computes on the processors.",
+  lower_bound=0,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -59,7 +66,7 @@ def main(argv: list[str]) -> None:
   import jax
 
   from unseg_jax import pipeline
-  from unseg_jax.runtime import parallel, preemption
+  from unseg_jax.runtime import parallel, preemption, workers
   from unseg_jax.segmentation import curves
   from unseg_jax.stages import STAGES
   from unseg_jax.synthesis import generate
@@ -72,8 +79,11 @@ def main(argv: list[str]) -> None:
     parallel.keep_compiled()
     if not parallel.is_primary():
       logging.getLogger("unseg_jax").setLevel(logging.WARNING)
+    worker_count = _WORKERS.value
+    if worker_count is None:
+      worker_count = workers.spare_processors(not parallel.on_accelerator())
     with preemption.watch():
-      pipeline.run(config, directory, stages, _REPAIR.value)
+      pipeline.run(config, directory, stages, _REPAIR.value, worker_count)
   except preemption.Preempted as stop:
     print(places.in_urls(str(stop)), file=sys.stderr)
     sys.exit(preemption.EXIT_STATUS)
@@ -87,6 +97,7 @@ def main(argv: list[str]) -> None:
     OSError,
     ImportError,
     FloatingPointError,
+    workers.WorkerDied,
     stage_records.StageMismatch,
     generate.TooFewAccepted,
     curves.TooFewPairs,

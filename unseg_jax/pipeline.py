@@ -37,6 +37,7 @@ def run(
   directory: Path | str,
   stages: Collection[str],
   repair: bool = False,
+  worker_count: int = 0,
 ) -> None:
   """Runs the stages of an experiment.
 
@@ -46,6 +47,8 @@ def run(
     stages: names of `STAGES`, run in their own order; all of them stand for those that the config
       does not leave out.
     repair: whether to look for damaged shards of the data set first, and make these anew.
+    worker_count: processes that encode and decode pairs; 0: threads of this process. Results are
+      the same for any number.
 
   Raises:
     preemption.Preempted: the run was asked to leave; what it had done is saved.
@@ -59,7 +62,7 @@ def run(
   directory = places.local(directory)
   if config.segmenter:
     return evaluate_segmenter(config, directory)
-  this = experiment.open_run(config, directory)
+  this = experiment.open_run(config, directory, worker_count)
   # All refusals come before any work, and before any process changes anything.
   for stage in STAGES:
     if stage not in stages_of(config):

@@ -142,7 +142,12 @@ def _directions(this: Run) -> Float[np.ndarray, "k ..."]:
 
 def _generate(this: Run, folder: Path) -> None:
   acceptance = generate.generate(
-    _generator(this), this.config.generate, _directions(this), stream_key(this, "generate"), folder
+    _generator(this),
+    this.config.generate,
+    _directions(this),
+    stream_key(this, "generate"),
+    folder,
+    this.workers,
   )
   if not parallel.is_primary():
     return
@@ -160,10 +165,15 @@ def _train(this: Run, folder: Path) -> None:
     stream = generate.split_key(stream_key(this, "generate"), "train")
     pairs = functools.partial(on_the_fly.batches, this.generator, _directions(this), config, stream)
   else:
-    sources = list(this.sources("train").values())
-    pairs = functools.partial(batches.from_disk, sources, this.weights(), config.train, key)
+    pairs = functools.partial(_from_disk, this, key)
   train.train(config.train, pairs, _validation(this), key, folder)
   _log_curves(this, "train", folder)
+
+
+def _from_disk(this: Run, key: Key[jax.Array, ""], state: TrainState) -> Iterator[Batch]:
+  sources = list(this.sources("train").values())
+  settings = this.config.train
+  return batches.from_disk(sources, this.weights(), settings, key, state, this.workers)
 
 
 def _validation(this: Run) -> Callable[[Mapping[str, Any]], dict[str, float]]:
@@ -202,6 +212,7 @@ def _adapt(this: Run, folder: Path) -> None:
     _validation(this),
     stream_key(this, "adapt"),
     folder,
+    this.workers,
   )
   for made in sorted(folder.glob("round-*")):
     _log_curves(this, f"adapt/{made.name}", made)

@@ -22,8 +22,8 @@ from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.segmentation import batches, train
-from unseg_jax.segmentation.batches import Records
-from unseg_jax.synthesis import shards
+from unseg_jax.synthesis import records, shards
+from unseg_jax.synthesis.records import Split
 
 SHARD_PICTURES = 256  # Pictures of a shard, after which what was labelled is on disk.
 SPLIT = "train"
@@ -52,11 +52,12 @@ def adapt(
   config: ml_collections.ConfigDict,
   segmenter: Segmenter,
   pictures: tuple[int, Read],
-  sources: Sequence[Records],
+  sources: Sequence[Split],
   weights: Sequence[float],
   validate: Callable[[Mapping[str, Any]], dict[str, float]],
   key: Key[Array, ""],
   folder: Path,
+  worker_count: int = 0,
 ) -> None:
   """Labels the pictures and continues the training with them, once in each round.
 
@@ -70,6 +71,7 @@ def adapt(
     key: that of the experiment's adaptation.
     folder: receives `round-1/` and so on: the labelled pictures as a data set, and what `train`
       leaves.
+    worker_count: processes that read pairs; see `batches.from_disk`.
 
   Raises:
     ValueError, FloatingPointError, preemption.Preempted: see `write_labelled` and `train.train`.
@@ -80,7 +82,9 @@ def adapt(
     round_folder, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
     write_labelled(segmenter, *pictures, config.adapt, round_folder)
     splits = [*sources, shards.read(round_folder, SPLIT)]
-    pairs = functools.partial(batches.from_disk, splits, weights, settings, round_key)
+    pairs = functools.partial(
+      batches.from_disk, splits, weights, settings, round_key, worker_count=worker_count
+    )
     train.train(settings, pairs, validate, round_key, round_folder, segmenter.variables)
     best = checkpoints.restore_best(round_folder / "checkpoints")
     segmenter = Segmenter.create(best, settings.features, settings.image_size)
@@ -137,21 +141,22 @@ def _write_shard(
   config: ml_collections.ConfigDict,
   path: Path,
 ) -> None:
-  record = shards.features(segmenter.image_size)
-  records, confidences = [], []
+  bits = shards.mask_bits(path.parent)
+  pairs, confidences = [], []
   for index, image in zip(indices, read(indices.start, indices.stop), strict=True):
     small = resize_shorter_side(image, segmenter.image_size)
     probability = segmenter.probability(image, small.shape[:2], average=True)
     confidences.append(confidence(probability))
     if confidences[-1] >= config.confidence:
       mask = refinement.refine(probability, small, config.refine) > 0.5
-      records += [
-        shards.encode_record(*square, label=0, candidate=index, record=record)
+      pairs += [
+        records.encode(*square, label=0, candidate=index, mask_bits=bits)
         for square in squares(small, mask)
       ]
   kept = sum(value >= config.confidence for value in confidences)
   counts = {"candidates": len(indices), "accepted": {"confidence": kept}}
-  shards.write_shard(path, records, counts | {"range": [min(confidences), max(confidences)]})
+  counts |= {"range": [min(confidences), max(confidences)], "mask_bits": bits}
+  shards.write_shard(path, pairs, counts)
 
 
 def _complete(image_size: int, total: int, least: float, folder: Path) -> None:

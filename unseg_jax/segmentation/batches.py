@@ -1,29 +1,36 @@
-"""Training batches from data sets on disk, by grain: number `t` is a function of seed and `t`."""
+"""Training batches from data sets on disk: number `t` is a function of seed and `t`.
 
+grain decides the order of the pairs. Worker processes read and decode them.
+"""
+
+import functools
+import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import grain.python as grain
 import jax
 import ml_collections
 import numpy as np
-from PIL import Image
 
-from unseg_jax.array_types import Array, Key
-from unseg_jax.runtime import parallel
+from unseg_jax.array_types import Array, Int, Key
+from unseg_jax.runtime import parallel, workers
+from unseg_jax.runtime.prefetch import prefetch
+from unseg_jax.segmentation import loading
 from unseg_jax.segmentation.step import Batch, TrainState
+from unseg_jax.synthesis.records import Split
 
-# A split for random access, as `shards.read` opens it.
-Records = Sequence[Mapping[str, Any]]
+# Pairs that a worker process reads at once.
+PIECE = 32
 
 
 def from_disk(
-  sources: Sequence[Records],
+  sources: Sequence[Split],
   weights: Sequence[float],
   config: ml_collections.ConfigDict,
   key: Key[Array, ""],
   state: TrainState,
+  worker_count: int = 0,
 ) -> Iterator[Batch]:
   """Yields the batches that follow a state of the training, spread over this process's devices.
 
@@ -33,40 +40,49 @@ def from_disk(
     config: `config.train` of an experiment.
     key: the training's; decides the order of the pairs.
     state: the training continues from it.
+    worker_count: processes that read pairs; 0: threads of this process. The batches are the same.
   """
   order_key = jax.random.split(key, 3)[2]
   seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
+  own_size = config.batch_size // parallel.process_count()
+  pieces = -(-own_size // PIECE)
+  numbers = order(sources, weights, config, seed)
+  paths = itertools.chain.from_iterable(source.paths for source in sources)
+  lengths = itertools.chain.from_iterable(source.lengths for source in sources)
+  everything = Split(tuple(paths), tuple(lengths))
+  first, end = int(state.step), config.steps
+  places = (
+    [everything.locate(number) for number in piece.tolist()]
+    for t in range(first, end)
+    for piece in np.array_split(numbers[t], pieces)
+  )
   # Half of the processors: where JAX computes on them as well, it needs the other half.
   threads = max(1, (os.cpu_count() or 1) // 2)
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(8, threads))
-  dataset = order(sources, weights, config, seed)[int(state.step) :]
-  for batch in dataset.to_iter_dataset(options):
-    yield parallel.shard(batch) | {"position": position}
+  with workers.executor(worker_count, threads) as pool:
+    load = functools.partial(loading.load, size=config.image_size)
+    loaded = prefetch(pool, load, places, 2 * (worker_count or threads) + pieces)
+    for _ in range(first, end):
+      parts = [next(loaded) for _ in range(pieces)]
+      batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+      yield parallel.shard(batch) | {"position": position}
 
 
 def order(
-  sources: Sequence[Records],
+  sources: Sequence[Split],
   weights: Sequence[float],
   config: ml_collections.ConfigDict,
   seed: int,
-) -> grain.MapDataset:
-  """This process's part of the training batches: number `t` is a function of the seed and `t`."""
+) -> grain.MapDataset[Int[np.ndarray, " batch"]]:
+  """This process's part of the training batches, as numbers of pairs over all sources in turn.
+
+  Number `t` is a function of the seed and `t`: each source is shuffled anew in every epoch.
+  """
+  ends = np.cumsum([len(source) for source in sources])
   repeated = [
-    grain.MapDataset.source(source).seed(seed + number).shuffle().repeat()
-    for number, source in enumerate(sources)
+    grain.MapDataset.range(int(end) - len(source), int(end)).seed(seed + i).shuffle().repeat()
+    for i, (source, end) in enumerate(zip(sources, ends, strict=True))
   ]
   dataset = grain.MapDataset.mix(repeated, list(weights))
-  dataset = dataset.map(lambda record: _fit(record, config.image_size))
   count = parallel.process_count()
   return dataset.batch(config.batch_size // count)[parallel.process_index() :: count]
-
-
-def _fit(record: Mapping[str, Any], size: int) -> dict[str, np.ndarray]:
-  """Takes image and mask of a record, resized to the training's size where theirs differs."""
-  image, mask = record["image"], record["mask"]
-  if image.shape[0] != size:
-    image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-    mask = Image.fromarray(mask[..., 0]).resize((size, size), Image.Resampling.NEAREST)
-    mask = np.asarray(mask)[..., None]
-  return {"image": image, "mask": mask}

@@ -18,17 +18,19 @@ import ml_collections
 import numpy as np
 import tqdm
 
-from unseg_jax.array_types import Array, Float, Key
+from unseg_jax.array_types import Array, Float, Int, Key
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime import parallel, preemption, progress, workers
 from unseg_jax.runtime.barrier import barrier
-from unseg_jax.synthesis import candidates, latents, shards
+from unseg_jax.synthesis import candidates, latents, records, shards
 
 SPLITS = ("train", "validation", "test")
 # After so many candidates, a split that keeps too few of them is given up.
 CANDIDATES_BEFORE_VERDICT = 512
-# Chunks that may wait for their encoding; more would fill the memory where encoding is slower.
+# Chunks that may wait for their encoding, besides one for each worker process.
 WAITING_CHUNKS = 4
+# Pairs that are sent to a worker process at once.
+ENCODED_TOGETHER = 32
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ def generate(
   directions: Float[np.ndarray, " k *latent_shape"],
   key: Key[Array, ""],
   folder: Path,
+  worker_count: int = 0,
 ) -> Acceptance:
   """Writes the data set: each split's accepted candidates, in order, cut at the size asked for.
 
@@ -106,6 +109,7 @@ def generate(
     directions: `light`, or `light` and `dark`.
     key: the typed PRNG key of the experiment's synthesis.
     folder: receives the shards, then TFDS's metadata. Existing shards are kept.
+    worker_count: processes that encode pairs; 0: threads of this process.
 
   Returns:
     How many candidates there were, and how many were accepted, over all splits.
@@ -123,13 +127,13 @@ def generate(
   compute = parallel.pmap_local(candidates.make_candidates(generator, config))
   variables, directions = parallel.replicate((generator.variables, directions))
   splits = [split for split in SPLITS if config.num_images[split]]
-  lengths = {}
-  for split in splits:
-    keys = parallel.replicate(split_key(key, split))
-    rows = None if array is None else latents.Rows(array, split, config.latent_noise)
-    compute_split = functools.partial(compute, variables, directions, keys)
-    with concurrent.futures.ThreadPoolExecutor() as encoders:
-      making = _Split(split, config, folder, generator.image_size, compute_split, rows, encoders)
+  lengths, bits, waiting = {}, shards.mask_bits(folder), WAITING_CHUNKS + worker_count
+  with workers.executor(worker_count) as encoders:
+    for split in splits:
+      keys = parallel.replicate(split_key(key, split))
+      rows = None if array is None else latents.Rows(array, split, config.latent_noise)
+      compute_split = functools.partial(compute, variables, directions, keys)
+      making = _Split(split, config, folder, compute_split, rows, bits, encoders, waiting)
       lengths[split] = _generate_split(making)
   barrier("every shard is written")
   total = Acceptance()
@@ -153,20 +157,22 @@ class _Split:
     name: of `SPLITS`.
     config: `config.generate` of an experiment.
     folder: receives the shards.
-    image_size: the generator's.
     compute: (indices, and latents where they come from a file) of all devices -> candidates.
     rows: the latents from a file; None: the generator's prior.
-    encoders: threads that encode pairs.
+    mask_bits: bits a pixel of the masks on disk.
+    encoders: worker processes or threads that encode pairs.
+    waiting: chunks that may wait for their encoding; more would fill the memory.
     seen: the counts of the candidates that this process saw so far.
   """
 
   name: str
   config: ml_collections.ConfigDict
   folder: Path
-  image_size: int
   compute: Callable[..., dict[str, Any]]
   rows: latents.Rows | None
+  mask_bits: int
   encoders: concurrent.futures.Executor
+  waiting: int
   seen: Acceptance = dataclasses.field(default_factory=Acceptance)
 
   @property
@@ -177,34 +183,34 @@ class _Split:
 
 @dataclasses.dataclass
 class _Shard:
-  """A shard of this process: its records, and the counts of the chunks that they come from."""
+  """A shard of this process: its pairs, and the counts of the chunks that they come from."""
 
-  records: list[bytes]
-  chunks: list[tuple[int, int, dict[str, int]]]  # Records, candidates, accepted by each filter.
+  pairs: list[bytes]
+  chunks: list[tuple[int, int, dict[str, int]]]  # Pairs, candidates, accepted by each filter.
 
   def cut(self, length: int | None) -> tuple[list[bytes], Acceptance]:
-    """The first `length` records, or all, and the counts of the chunks that they come from."""
-    counts, records = Acceptance(), 0
+    """The first `length` pairs, or all, and the counts of the chunks that they come from."""
+    counts, kept = Acceptance(), 0
     for new, seen, accepted in self.chunks:
-      if length is not None and records >= length:
+      if length is not None and kept >= length:
         break
       counts.add(seen, accepted)
-      records += new
-    return self.records[:length], counts
+      kept += new
+    return self.pairs[:length], counts
 
-  def save(self, path: Path, missing: int) -> None:
+  def save(self, path: Path, missing: int, mask_bits: int) -> None:
     """Writes the finished chunks, for a run that continues, however many pairs that run misses."""
     chunks = self.chunks
-    if len(self.records) >= missing:
+    if len(self.pairs) >= missing:
       chunks = chunks[:-1]  # It may be cut.
-    records = sum(new for new, _, _ in chunks)
-    shards.write_under_way(path, self.records[:records], chunks)
+    kept = sum(new for new, _, _ in chunks)
+    shards.write_under_way(path, self.pairs[:kept], {"chunks": chunks, "mask_bits": mask_bits})
 
   @classmethod
   def restore(cls, path: Path) -> "_Shard":
     """Reads the part that `save` wrote of a shard; an empty one if it wrote none."""
-    records, chunks = shards.read_under_way(path)
-    return cls(records, [tuple(chunk) for chunk in chunks])
+    pairs, counts = shards.read_under_way(path)
+    return cls(pairs, [tuple(chunk) for chunk in counts.get("chunks", [])])
 
 
 def _generate_split(split: _Split) -> list[int]:
@@ -228,11 +234,11 @@ def _generate_split(split: _Split) -> list[int]:
         length = _count_written(split, path)
       else:
         _finish_shard(split, shard, len(lengths) + own, missing, bar)
-        length = len(shard.records)
+        length = len(shard.pairs)
       everyone = parallel.gather([length, preemption.requested()])
       if everyone[:, 1].any():
         if shard is not None:
-          shard.save(path, missing)
+          shard.save(path, missing, split.mask_bits)
         preemption.leave(
           f"the shards of {split.name} are kept, and the finished chunks of the next ones"
         )
@@ -242,7 +248,9 @@ def _generate_split(split: _Split) -> list[int]:
         if writing:
           writing.result()
         is_last = missing == before[own] + kept[own]
-        writing = writer.submit(_write, path, *shard.cut(int(kept[own]) if is_last else None))
+        pairs, counts = shard.cut(int(kept[own]) if is_last else None)
+        described = dataclasses.asdict(counts) | {"mask_bits": split.mask_bits}
+        writing = writer.submit(shards.write_shard, path, pairs, described)
       lengths += [int(n) for n, start in zip(kept, before, strict=True) if start < missing]
       bar.update(sum(lengths) - bar.n)
     if writing:
@@ -265,33 +273,30 @@ def _count_written(split: _Split, path: Path) -> int:
   return counts["records"]
 
 
-def _write(path: Path, records: list[bytes], counts: Acceptance) -> None:
-  shards.write_shard(path, records, dataclasses.asdict(counts))
-
-
 def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: tqdm.tqdm) -> None:
   """Makes the rest of a shard, or as much of it as the split misses; stops if asked to leave."""
   for _, candidates_seen, accepted in shard.chunks:
     split.seen.add(candidates_seen, accepted)
-  count = len(shard.records)
+  count = len(shard.pairs)
   bar.update(count)
   if count >= missing:
     return
   encoding: collections.deque[list[concurrent.futures.Future]] = collections.deque()
 
   def collect_one():
-    shard.records.extend(future.result() for future in encoding.popleft())
+    for future in encoding.popleft():
+      shard.pairs.extend(future.result())
 
   for chunk in _chunks(split, index * split.config.shard_candidates, len(shard.chunks)):
     accepted = {name: int(verdict.sum()) for name, verdict in chunk["verdicts"].items()}
-    futures = _encode_accepted(split, chunk, missing - count)
-    encoding.append(futures)
-    count += len(futures)
-    shard.chunks.append((len(futures), len(chunk["label"]), accepted))
+    kept = np.flatnonzero(chunk["verdicts"]["all"])[: missing - count]
+    encoding.append(_encode(split, chunk, kept))
+    count += len(kept)
+    shard.chunks.append((len(kept), len(chunk["label"]), accepted))
     split.seen.add(len(chunk["label"]), accepted)
-    bar.update(len(futures))
+    bar.update(len(kept))
     _check_acceptance(split)
-    while len(encoding) > WAITING_CHUNKS:
+    while len(encoding) > split.waiting:
       collect_one()
     if count >= missing or preemption.requested():
       break
@@ -334,22 +339,15 @@ def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
       yield jax.tree.map(lambda x, offset=offset: x[offset : offset + size], arrays)
 
 
-def _encode_accepted(
-  split: _Split, chunk: dict[str, Any], most: int
-) -> list[concurrent.futures.Future]:
-  """Starts to encode the accepted candidates of a chunk, at most so many."""
-  record = shards.features(split.image_size)
-  accepted = np.flatnonzero(chunk["verdicts"]["all"])[:most]
+def _encode(
+  split: _Split, chunk: dict[str, Any], kept: Int[np.ndarray, " pairs"]
+) -> list[concurrent.futures.Future[list[bytes]]]:
+  """Starts to encode the candidates of a chunk that are kept."""
+  columns = [chunk[name] for name in ("image", "mask", "label", "candidate")]
+  encode = functools.partial(records.encode_all, mask_bits=split.mask_bits)
   return [
-    split.encoders.submit(
-      shards.encode_record,
-      chunk["image"][i],
-      chunk["mask"][i],
-      int(chunk["label"][i]),
-      int(chunk["candidate"][i]),
-      record,
-    )
-    for i in accepted
+    split.encoders.submit(encode, *(column[few] for column in columns))
+    for few in np.split(kept, range(ENCODED_TOGETHER, len(kept), ENCODED_TOGETHER))
   ]
 
 

@@ -5,7 +5,6 @@
 
 import concurrent.futures
 import glob
-import io
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,16 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
-from PIL import Image
-from tensorflow_datasets.proto import tf_example_pb2
 
 from unseg_jax.array_types import Bool, UInt8
+from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.storage import places, whole_files
+from unseg_jax.synthesis import records
 
 NAME = "synthetic"
-JPEG_QUALITY = 95
 UNDER_WAY = "under_way"
+DECODING_THREADS = 2
+DECODED_AHEAD = 64  # Pairs.
 FILENAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
@@ -38,68 +38,34 @@ def features(image_size: int) -> tfds.features.FeaturesDict:
   )
 
 
-def encode_record(
-  image: UInt8[np.ndarray, "s s 3"],
-  mask: Bool[np.ndarray, "s s"],
-  label: int,
-  candidate: int,
-  record: tfds.features.FeaturesDict,
-) -> bytes:
-  """Serialises one pair.
-
-  Args:
-    image: of side S, in pixels.
-    mask: True in the foreground.
-    label: the class that the image was generated with; 0 if unconditional.
-    candidate: its index among the split's candidates, which with the config's seed makes it again.
-    record: `features(S)`.
-  """
-  example = {
-    "image": _encode(image, "JPEG", quality=JPEG_QUALITY, subsampling=0),
-    "mask": _encode(np.where(mask, 255, 0).astype(np.uint8), "PNG"),
-    "label": label,
-    "candidate": candidate,
-  }
-  serialized = record.serialize_example(record.encode_example(example))
-  # Protobuf writes a map's entries in an order of each process's own unless asked not to.
-  return tf_example_pb2.Example.FromString(serialized).SerializeToString(deterministic=True)
-
-
-def _encode(array: np.ndarray, image_format: str, **options: Any) -> io.BytesIO:
-  buffer = io.BytesIO()
-  Image.fromarray(array).save(buffer, image_format, **options)
-  buffer.seek(0)
-  return buffer
-
-
 def shard_path(folder: Path, split: str, index: int) -> Path:
   """The file of one shard."""
   return folder / f"{NAME}-{split}.array_record-{index:05d}"
 
 
-def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any]) -> None:
+def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -> None:
   """Writes a shard, whole or not at all, and its counts.
 
   Args:
     path: the shard's, as of `shard_path`.
-    records: serialised pairs.
+    pairs: serialised by `records.encode`.
     counts: further entries of its counts: how many candidates were seen, and how many accepted.
 
   Raises:
     OSError: it could not be written, as on a full disk; no file is left.
     ValueError: an earlier file of the shard held another number of records.
   """
-  counts = {**counts, "records": len(records)}
+  counts = {**counts, "records": len(pairs)}
   if (known := _counts_path(path)).exists():
-    if (before := whole_files.read_json(known)["records"]) != len(records):
+    if (before := whole_files.read_json(known)["records"]) != len(pairs):
       raise ValueError(
-        f"{path} held {before} records and now has {len(records)}: it was made on other hardware "
+        f"{path} held {before} records and now has {len(pairs)}: it was made on other hardware "
         f"or by another version. Delete {path.parent} and make all of it again."
       )
   with whole_files.whole_file(path) as temporary:
     try:
       writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
-      for record in records:
+      for record in pairs:
         writer.write(record)
       writer.close()
     except RuntimeError as error:
@@ -111,32 +77,31 @@ def write_shard(path: Path, records: Sequence[bytes], counts: Mapping[str, Any])
     whole_files.write_json(known, counts | {"sha256": whole_files.sha256(temporary)})
 
 
-def write_under_way(path: Path, records: Sequence[bytes], chunks: Sequence[Any]) -> None:
-  """Writes the finished part of a shard whose process has to leave.
-
-  Args:
-    path: the shard's, as of `shard_path`.
-    records: serialised pairs.
-    chunks: the counts of the chunks that they come from, as JSON keeps them.
-  """
+def write_under_way(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -> None:
+  """Writes the finished part of a shard whose process has to leave; see `write_shard`."""
   kept = _under_way(path)
   _counts_path(kept).unlink(missing_ok=True)  # Those of an earlier, shorter part.
-  write_shard(kept, records, {"chunks": chunks})
+  write_shard(kept, pairs, counts)
 
 
-def read_under_way(path: Path) -> tuple[list[bytes], list[Any]]:
-  """Reads the records and chunks that `write_under_way` wrote; empty where none, or damaged."""
+def read_under_way(path: Path) -> tuple[list[bytes], dict[str, Any]]:
+  """Reads the pairs and counts that `write_under_way` wrote; empty where none, or damaged."""
   kept = _under_way(path)
   if not is_whole(kept):
-    return [], []
+    return [], {}
   places.fetch([kept])
   if not _is_as_written(kept):
-    return [], []
+    return [], {}
   reader = array_record_module.ArrayRecordReader(str(kept))
-  chunks = read_counts(kept)["chunks"]
-  records = reader.read_all() if reader.num_records() else []
+  pairs = reader.read_all() if reader.num_records() else []
   reader.close()
-  return records, chunks
+  return pairs, read_counts(kept)
+
+
+def mask_bits(folder: Path) -> int:
+  """Bits a pixel of a data set's masks, which an unfinished one keeps: 8 before version 0.2."""
+  counts = [*folder.glob("counts/*.json"), *folder.glob(f"{UNDER_WAY}/counts/*.json")]
+  return whole_files.read_json(min(counts)).get("mask_bits", 8) if counts else records.MASK_BITS
 
 
 def remove_under_way(folder: Path) -> None:
@@ -221,8 +186,8 @@ def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
   )
 
 
-def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
-  """Opens a split for random access: records with `image`, `mask` [S, S, 1], `label`, `candidate`.
+def read(folder: Path, split: str) -> records.Split:
+  """Opens a split for random access: pairs with `image`, `mask` [S, S, 1], `label`, `candidate`.
 
   Raises:
     FileNotFoundError: there is no complete data set.
@@ -236,18 +201,20 @@ def read(folder: Path, split: str) -> Sequence[Mapping[str, Any]]:
       f"damaged, for their SHA-256 is not what was written: {names}. Run again with --repair to "
       "make exactly these shards anew."
     )
-  return tfds.builder_from_directory(folder).as_data_source(split)
+  info = tfds.builder_from_directory(folder).info.splits[split]
+  return records.Split(tuple(map(str, info.filepaths)), tuple(info.shard_lengths))
 
 
 def pairs(
   source: Sequence[Mapping[str, Any]], numbers: Iterable[int] | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
-  """Yields the images and masks of a split that `read` opened.
+  """Yields the images and masks of a split that `read` opened, decoded ahead on other threads.
 
   Args:
     source: the split.
     numbers: which of its pairs; None: all.
   """
-  for i in range(len(source)) if numbers is None else numbers:
-    record = source[i]
-    yield record["image"], record["mask"][..., 0] > 127
+  numbers = range(len(source)) if numbers is None else numbers
+  with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS) as threads:
+    for record in prefetch(threads, source.__getitem__, numbers, DECODED_AHEAD):
+      yield record["image"], record["mask"][..., 0] > 127
