@@ -3,7 +3,7 @@
 python benchmarks/tpu.py [--stages=search,candidates,train,on_the_fly] [--chips=1]
   [--generators=bigbigan-128,studiogan-sagan,selfcondgan,biggan-deep-256,stylegan2-1024,dcgan-faces]
   [--dtype=bfloat16] [--batch=128] [--microbatch=8] [--chunk=64] [--acceptance=0.3]
-  [--json=FILE] [--text=FOLDER]
+  [--host=FILE] [--cores=28] [--json=FILE] [--text=FOLDER]
 
 It needs x86-64 Linux and libtpu (`pip install -e '.[tpu]'`), and takes about a minute a program.
 Nothing runs on a TPU: every time is an estimate, and nobody has seen it. The chip is a v5e.
@@ -25,8 +25,10 @@ one chunk of candidates on each chip. `--batch`, `--microbatch` and `--chunk` re
 - where it goes: the five costliest kinds of operation, named by what they were before compilation.
 
 With several numbers of chips (`--chips=1,8,16`) the paper's whole run is projected for each: 300
-steps of search, 1,000,000 kept pairs, 18,000 training steps; what crosses chips, the disk and the
-host take no time in it. `--json` receives all of it, `--text` each program's HLO.
+steps of search, 1,000,000 kept pairs, 18,000 training steps; what crosses chips and the disk take
+no time in it. `--host` takes what `host.py --json` wrote: where the host is slower than the chips,
+its time counts, with `--cores` processors for each chip and eight chips a host. Without it, the
+host takes no time. `--json` receives all of it, `--text` each program's HLO.
 """
 
 import argparse
@@ -50,6 +52,7 @@ TOPOLOGIES = {"1": "v5e:2x2", "4": "v5e:2x2", "8": "v5e:2x4", "16": "v5e:4x4"}
 STAGES = ("search", "candidates", "train", "on_the_fly")
 OF_ANY_GENERATOR = ("train", "on_the_fly")
 PAPER = "bigbigan-128"
+CHIPS_OF_A_HOST = 8
 FAMILIES = (PAPER, "studiogan-sagan", "selfcondgan", "biggan-deep-256", "stylegan2-1024")
 FAMILIES = (*FAMILIES, "dcgan-faces")
 LITTLE = 65_536  # Bytes: more are no numbers of candidates.
@@ -77,7 +80,7 @@ def programs(stages: Sequence[str], generators: Sequence[str]) -> list[tuple[str
 
 
 def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-  """The results of `tpu_programs.py`, in a process of its own, one after the other.
+  """The results of `tpu_estimates/programs.py`, in a process of its own, one after the other.
 
   Raises:
     subprocess.CalledProcessError: it failed; it has said why.
@@ -89,7 +92,7 @@ def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
   }
-  script = Path(__file__).with_name("tpu_programs.py")
+  script = Path(__file__).parent / "tpu_estimates" / "programs.py"
   command = [sys.executable, str(script), json.dumps(request)]
   with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
     for line in child.stdout:
@@ -180,13 +183,31 @@ def _bytes(size: float) -> str:
   return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
 
-def measured(results: Sequence[Mapping[str, Any]]) -> dict[str, projection.Measured]:
+def host_seconds(cost: Mapping[str, float], chips: int, cores: int) -> float:
+  """What a pair takes on the hosts of so many chips, with `cores` processors for each chip.
+
+  Args:
+    cost: processor time of a pair in all processes (`cpu`), and in the one that feeds the chips
+      (`serial`), as `host.py` measures it.
+    chips: their number.
+    cores: processors for each of them.
+  """
+  hosts = -(-chips // CHIPS_OF_A_HOST)
+  return max(cost["serial"] / hosts, cost["cpu"] / (cores * chips))
+
+
+def measured(
+  results: Sequence[Mapping[str, Any]], host: Mapping[str, Mapping[str, float]], cores: int
+) -> dict[str, projection.Measured]:
   """The paper's units, from the estimates of its generator, by number of chips."""
   found: dict[str, projection.Measured] = {}
   for result in results:
     if result["generator"] != PAPER or "error" in result:
       continue
     units = found.setdefault(f"{result['chips']} x v5e", projection.Measured())
+    for name, part in (("written", "write"), ("read", "read")):
+      if part in host:
+        setattr(units, name, host_seconds(host[part], result["chips"], cores))
     if result["stage"] == "search":
       units.search = result["seconds"]
     elif result["stage"] == "candidates":
@@ -214,6 +235,8 @@ def make_parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--acceptance", type=command_line.share, default=0.3, help="share of candidates kept"
   )
+  parser.add_argument("--host", type=Path, help="file that `host.py --json` wrote")
+  parser.add_argument("--cores", type=positive, default=28, help="processors for each chip")
   parser.add_argument("--json", type=Path, help="file that receives everything")
   parser.add_argument("--text", help="folder that receives each program's HLO")
   return parser
@@ -241,10 +264,12 @@ def main() -> None:
   for result in results:
     if result["chips"] > 1 and "error" not in result:
       print(crossing(result))
-  units = measured(results)
+  host = json.loads(arguments.host.read_text()) if arguments.host else {}
+  units = measured(results, host, arguments.cores)
   if units and arguments.batch is None:
     config = experiments.load("bigbigan.py")
-    projection.print_table(units, config, arguments.acceptance, "by the estimates")
+    slower = "by the estimates of chip and host" if host else "by the estimates"
+    projection.print_table(units, config, arguments.acceptance, slower)
   if arguments.json:
     arguments.json.write_text(json.dumps(results, indent=1))
 

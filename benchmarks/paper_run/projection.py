@@ -18,6 +18,7 @@ class Measured:
     pair: of a kept pair, onto the disk, where all candidates are kept.
     disk_step: of a training step from the disk.
     on_the_fly_step: of a training step that makes its pairs, all candidates kept.
+    written, read: a pair written to the disk, and one read from it, by the host alone.
     candidate_flops, step_flops: floating-point operations of a candidate and of a training step.
   """
 
@@ -26,6 +27,8 @@ class Measured:
   pair: float | None = None
   disk_step: float | None = None
   on_the_fly_step: float | None = None
+  written: float | None = None
+  read: float | None = None
   candidate_flops: float | None = None
   step_flops: float | None = None
 
@@ -48,9 +51,11 @@ def project(
     scale = paper.search.batch_size / config.search.batch_size
     times["search"] = paper.search.steps * scale * measured.search
   if measured.pair:
-    times["generate"] = pairs * max(measured.candidate / acceptance, measured.pair)
+    slowest = max(measured.candidate / acceptance, measured.pair, measured.written or 0.0)
+    times["generate"] = pairs * slowest
   if measured.disk_step:
-    times["train"] = steps * larger * measured.disk_step
+    reading = config.train.batch_size * (measured.read or 0.0)
+    times["train"] = steps * larger * max(measured.disk_step, reading)
   if measured.on_the_fly_step and measured.candidate:
     rejected = config.train.batch_size * (1 / acceptance - 1)
     step = measured.on_the_fly_step + rejected * measured.candidate

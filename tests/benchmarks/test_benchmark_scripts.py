@@ -4,6 +4,7 @@ Nothing here looks at how fast anything is: only that it is told, and that where
 both did the same work.
 """
 
+import json
 import re
 import runpy
 import sys
@@ -246,3 +247,19 @@ class TestExport:
     for row in table.values():
       assert all(float(row[name]) > 0 for name in list(row)[1:-1]), row
       assert float(row["probabilities differ by"]) < 1e-4
+
+
+class TestHost:
+  def test_measures_every_part_and_says_what_chips_ask_for(self, run, tmp_path):
+    written = tmp_path / "host.json"
+    flags = ("--sizes=32,48", "--workers=0,1", "--pairs=64", "--rounds=1", f"--json={written}")
+    printed = run("host.py", *flags)
+    measured = [row for row in rows(printed) if row[0] in ("write", "read") and len(row) == 6]
+    assert len(measured) == 2 * 2 * 2
+    for row in measured:
+      rate, cpu, serial = map(float, row[3:])
+      assert rate > 0 and cpu >= serial > 0, row
+    assert_told(printed, "Python's time of a step of search: # ms")
+    assert_told(printed, "Python's time of a step of train: # ms")
+    costs = json.loads(written.read_text())
+    assert costs.keys() == {"write", "read"} and costs["read"]["cpu"] > 0

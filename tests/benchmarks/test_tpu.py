@@ -122,7 +122,7 @@ def test_the_papers_run_is_projected_for_each_number_of_chips(load, capsys):
   stages = ("search", "candidates", "train", "on_the_fly")
   results = [result(stage, chips, seconds=1.6 / chips) for stage in stages for chips in (1, 16)]
   results.append(result("search", 1, generator="selfcondgan", seconds=99.0))
-  units = load("tpu").measured(results)
+  units = load("tpu").measured(results, {}, 28)
   assert list(units) == ["1 x v5e", "16 x v5e"]
 
   paper = importlib.import_module("unseg_jax.configs.bigbigan").get_config()
@@ -138,6 +138,28 @@ def test_the_papers_run_is_projected_for_each_number_of_chips(load, capsys):
 
   load("paper_run.projection").print_table(units, paper, 0.3, "by the estimates")
   assert "The paper's run by the estimates, if the filters keep 30%" in capsys.readouterr().out
+
+
+def test_the_slower_of_chip_and_host_counts(load):
+  stages = ("search", "candidates", "train")
+  results = [result(stage, chips, seconds=0.1) for stage in stages for chips in (1, 8, 16)]
+  host = {"write": {"cpu": 1e-3, "serial": 2e-4}, "read": {"cpu": 1e-3, "serial": 2e-4}}
+  paper = importlib.import_module("unseg_jax.configs.bigbigan").get_config()
+
+  def times(cores):
+    units = load("tpu").measured(results, host, cores)
+    return [load("paper_run.projection").project(found, paper, 0.3) for found in units.values()]
+
+  one, eight, _ = times(28)
+  assert one["train"] == pytest.approx(18_000 * 0.1)  # The chip is slower.
+  assert one["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / 64)
+  # Of eight chips on one host, what one process does for every pair is slower.
+  assert eight["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / (8 * 64))
+  assert load("tpu").host_seconds(host["read"], 8, 28) == 2e-4
+  assert load("tpu").host_seconds(host["read"], 16, 28) == 1e-4
+  one, *_ = times(1)
+  assert one["train"] == pytest.approx(18_000 * 128 * 1e-3)
+  assert one["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / 64)
 
 
 def test_training_is_compiled_once_and_the_rest_for_each_generator(load):

@@ -41,7 +41,7 @@ def test_tfds_and_decode_read_the_same_pair(mask_bits, seed, label, candidate):
 
 
 def test_unfinished_set_of_an_earlier_version_is_finished_byte_for_byte():
-  """Versions before 0.2 wrote records through TFDS, with masks of 8 bits."""
+  """Earlier versions wrote records through TFDS, with masks of 8 bits."""
   image, mask = make_pair(0)
   features = shards.features(24)
   jpeg, png = io.BytesIO(), io.BytesIO()

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 
 JPEG_QUALITY = 95
-# Masks have one bit a pixel. Versions before 0.2 wrote eight, at PIL's own level of compression.
+# Masks have one bit a pixel. Earlier versions wrote eight, at PIL's own level of compression.
 MASK_BITS = 1
 # Of 9. A mask is plain: higher levels take longer and save little.
 PNG_LEVEL = 1
@@ -72,7 +72,7 @@ def encode(
     mask: `[S, S]` bool, True in the foreground.
     label: the class that the image was generated with; 0 if unconditional.
     candidate: its index among the split's candidates, which with the config's seed makes it again.
-    mask_bits: 1, or 8 as versions before 0.2 wrote masks.
+    mask_bits: 1, or 8 as earlier versions wrote masks.
   """
   example = _Example()
   feature = example.features.feature

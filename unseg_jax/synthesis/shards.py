@@ -99,7 +99,7 @@ def read_under_way(path: Path) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def mask_bits(folder: Path) -> int:
-  """Bits a pixel of a data set's masks, which an unfinished one keeps: 8 before version 0.2."""
+  """Bits a pixel of a data set's masks, which an unfinished one keeps; 8 in earlier versions."""
   counts = [*folder.glob("counts/*.json"), *folder.glob(f"{UNDER_WAY}/counts/*.json")]
   return whole_files.read_json(min(counts)).get("mask_bits", 8) if counts else records.MASK_BITS
 
