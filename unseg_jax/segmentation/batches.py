@@ -35,7 +35,7 @@ def from_disk(
     state: the training continues from it.
   """
   order_key = jax.random.split(key, 3)[2]
-  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max, np.int32))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   # Half of the processors: where JAX computes on them as well, it needs the other half.
   threads = max(1, (os.cpu_count() or 1) // 2)
