@@ -37,7 +37,7 @@ def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   Raises:
     FileNotFoundError, ValueError: as `generators.load`; or the samples hold NaN.
   """
-  generator = generators.load(generator_file)
+  generator = generators.load(os.fspath(generator_file))
   generate, key = jax.jit(generator.generate), jax.random.key(0)
   batch = min(num_samples, _BATCH)
   batches = []

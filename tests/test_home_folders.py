@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 
+import file_server
 import numpy as np
 import pytest
 from PIL import Image
@@ -107,7 +108,8 @@ def test_of_the_demo(home, monkeypatch):
 def test_in_python(home):
   segmenter = Segmenter.restore("~/run")
   segmenter.save("~/segmenter.safetensors")
-  picture = np.asarray(Image.open(home / "images" / "head.png").convert("RGB"))
+  with Image.open(home / "images" / "head.png") as opened:
+    picture = np.asarray(opened.convert("RGB"))
   np.testing.assert_array_equal(
     Segmenter.restore("~/segmenter.safetensors")("~/images/head.png"), segmenter(picture)
   )
@@ -125,5 +127,6 @@ def test_in_python(home):
 
 
 def test_of_downloads(home):
-  with pytest.raises(OSError, match="cannot download"):
-    download.fetch("http://127.0.0.1:9/file", "~/downloads")
+  with file_server.serve(home / "images") as url:
+    fetched = download.fetch(f"{url}/head.png", "~/downloads")
+  assert fetched.parent == home / "downloads" and fetched.exists()

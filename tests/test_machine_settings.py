@@ -1,4 +1,4 @@
-"""What a machine's environment sets for JAX and Python changes no result, and needs no traceback."""
+"""What the environment sets for JAX and Python changes no result, and shows no traceback."""
 
 import json
 
@@ -61,7 +61,13 @@ for number, (command, arguments, platform) in enumerate(cases):
   "settings",
   [
     {"JAX_ENABLE_X64": "1"},
-    {"JAX_DEBUG_NANS": "1", "JAX_NUMPY_RANK_PROMOTION": "raise", "PYTHONWARNINGS": "error"},
+    {
+      "JAX_CHECK_TRACER_LEAKS": "1",
+      "JAX_DEBUG_NANS": "1",
+      "JAX_NUMPY_RANK_PROMOTION": "raise",
+      # ml_collections loads the config's file in that way.
+      "PYTHONWARNINGS": "error,ignore:the load_module() method:DeprecationWarning",
+    },
   ],
   ids=["64 bits", "alarms"],
 )

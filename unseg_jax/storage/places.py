@@ -9,6 +9,7 @@ An object appears whole or not at all. A folder that counts only as a whole, suc
 gets the object `MARKER` last, and is not looked at without it.
 """
 
+import atexit
 import concurrent.futures
 import dataclasses
 import errno
@@ -169,6 +170,14 @@ class _Copy:
 
 # The copies that this process uses, by their folders.
 _copies: dict[Path, _Copy] = {}
+
+
+@atexit.register
+def release() -> None:
+  """Lets other processes use this one's copies."""
+  for copy in _copies.values():
+    copy.lock.close()
+  _copies.clear()
 
 
 def local(place: str | os.PathLike) -> Path:
