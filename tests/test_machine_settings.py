@@ -3,10 +3,15 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 from whole_runs import assert_same_result, finish, run_main, start_python
 
+from unseg_jax import pipeline
+from unseg_jax.direction import directions
+from unseg_jax.generators import base
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import augmentation, copy_paste
 from unseg_jax.storage import whole_files
 
 # Commands as they are typed, but for `python`.
@@ -62,7 +67,6 @@ for number, (command, arguments, platform) in enumerate(cases):
   [
     {"JAX_ENABLE_X64": "1"},
     {
-      "JAX_CHECK_TRACER_LEAKS": "1",
       "JAX_DEBUG_NANS": "1",
       "JAX_NUMPY_RANK_PROMOTION": "raise",
       # ml_collections loads the config's file in that way.
@@ -77,6 +81,43 @@ def test_a_run_leaves_the_same(settings, generator, finished, tmp_path, compile_
   assert_same_result(tmp_path, finished)
   for name in ("metrics.json", "search/history.json", "generate/filters.json"):
     assert whole_files.read_json(tmp_path / name) == whole_files.read_json(finished / name)
+
+
+def test_a_run_leaks_no_tracer(config, tmp_path, compile_quickly):
+  # Nothing that was traced is used again while leaks are looked for: as few calls as there can be.
+  config.search.update({"steps": 1, "save_every": 1})
+  config.generate.num_images.update({"train": 8, "validation": 4, "test": 4})
+  config.train.update({"steps": 1, "checkpoint_every": 1})
+  with jax.checking_leaks():
+    pipeline.run(config, tmp_path, list(pipeline.STAGES))
+  assert (tmp_path / "report.html").exists()
+
+
+DRAWS = {
+  "latents": lambda key: base.normal_latents((6,))(key, 4),
+  "direction": lambda key: directions.initial(key, 2, (6,)),
+  "radii": lambda key: directions.sample_radii(key, (6,)),
+  "augmentation": lambda key: augmentation.augment(key, IMAGE, IMAGE[..., 0] > 0),
+  **{
+    kind: lambda key, kind=kind: copy_paste.replace(
+      key, IMAGE, IMAGE[..., 0] > 0, (IMAGE[::-1], IMAGE[..., 1] > 0), [kind]
+    )
+    for kind in copy_paste.KINDS
+  },
+}
+IMAGE = np.random.default_rng(0).uniform(-1, 1, (32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", DRAWS)
+def test_draws_are_the_same_in_64_bits(name):
+  key = jax.random.key(5)
+  draw = jax.jit(DRAWS[name])
+  expected = draw(key)
+  with jax.enable_x64(True):
+    drawn = draw(key)
+  for ours, wanted in zip(jax.tree.leaves(drawn), jax.tree.leaves(expected), strict=True):
+    assert ours.dtype == wanted.dtype
+    np.testing.assert_allclose(ours, wanted, atol=1e-6)
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="there are other devices")

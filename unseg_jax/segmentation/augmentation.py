@@ -23,7 +23,7 @@ def augment(
     The changed image and mask, in the same ranges.
   """
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
-  flip = jax.random.bernoulli(flip_key)
+  flip = jax.random.bernoulli(flip_key, jnp.float32(0.5))
   image = jnp.where(flip, dm_pix.flip_left_right(image), image)
   mask = jnp.where(flip, mask[:, ::-1], mask)
   image, mask = _crop(crop_key, image, mask)
@@ -64,4 +64,4 @@ def _blur(key: Array, image: Array) -> Array:
   choice_key, width_key = jax.random.split(key)
   sigma = jax.random.uniform(width_key, (), jnp.float32, 0.1, image.shape[0] / 64)
   blurred = dm_pix.gaussian_blur(image, sigma, kernel_size=max(3, image.shape[0] // 16 | 1))
-  return jnp.where(jax.random.bernoulli(choice_key), blurred, image)
+  return jnp.where(jax.random.bernoulli(choice_key, jnp.float32(0.5)), blurred, image)

@@ -142,7 +142,7 @@ def elsewhere(
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
   filled = _moved(shift_key, fill(image, known))
-  filled = jnp.where(jax.random.bernoulli(flip_key), filled[:, ::-1], filled)
+  filled = jnp.where(jax.random.bernoulli(flip_key, jnp.float32(0.5)), filled[:, ::-1], filled)
   width = jax.random.uniform(blur_key, (), jnp.float32, 0.1, 3.0)
   return blur(filled, width, 6)
 
