@@ -130,7 +130,7 @@ def main() -> None:
   parser.add_argument("--steps", type=command_line.positive, default=100, help="of the search")
   parser.add_argument("--batch", type=command_line.positive, default=16, help="of the search")
   parser.add_argument("--count", type=command_line.positive, default=256, help="of candidates")
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   for name in arguments.generators.split(","):
     compare_search(name, arguments.steps, arguments.batch, arguments.count)
 

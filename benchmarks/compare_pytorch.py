@@ -173,7 +173,7 @@ def main() -> None:
   parser.add_argument("--chunk", type=command_line.positive, default=64, help="candidates at once")
   parser.add_argument("--batch", type=command_line.positive, default=16, help="of the training")
   command_line.add_divisor(parser)
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   rounds = arguments.rounds
   if jax.default_backend() != "cpu":
     parser.error(f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to compare CPUs")

@@ -130,7 +130,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--pictures", type=command_line.positive, default=5000, help="how many")
   parser.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures")
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   print(
     f"JAX {jax.__version__} on {jax.default_backend()}, {len(os.sched_getaffinity(0))} cores; "
     f"{arguments.pictures} {arguments.format} pictures of {WIDTH} x {HEIGHT}, U-Net {WIDTHS} at "

@@ -59,7 +59,7 @@ def main() -> None:
   parser.add_argument("--segmenter", default="pretrained:faces", help="what is exported")
   parser.add_argument("--sizes", type=sizes, default=[64, 128, 320], help="sides, in pixels")
   parser.add_argument("--rounds", type=command_line.positive, default=20, help="calls of each")
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   ours = Segmenter.restore(arguments.segmenter)
   with tempfile.TemporaryDirectory() as folder:
     path = export.export(arguments.segmenter, str(Path(folder) / "segmenter.onnx"))

@@ -196,7 +196,7 @@ def main() -> None:
   parser.add_argument("--steps", type=positive, default=4, help="of the search in one timing")
   parser.add_argument("--candidates", type=positive, help="only measure the memory, over so many")
   parser.add_argument("--shard", type=positive, default=16_384, help="candidates of a shard, there")
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   generator = generators.load(cases.faces_config().generator)
   config = make_config(arguments.pairs, arguments.chunk)
   if arguments.candidates:

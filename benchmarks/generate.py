@@ -114,7 +114,7 @@ def main() -> None:
   parser.add_argument("--batch", type=command_line.positive, default=4, help="images at once")
   parser.add_argument("--rounds", type=command_line.positive, default=3, help="timings of each")
   parser.add_argument("--memory", action="store_true", help="of the search, instead of rates")
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   if arguments.memory:
     for name in arguments.generators:
       print_memory(name)

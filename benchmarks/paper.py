@@ -158,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> None:
   """Runs the measurements and prints the tables."""
   parser = make_parser()
-  arguments = parser.parse_args()
+  arguments = command_line.parse(parser)
   sizes = (arguments.batch, arguments.chunk)
   try:
     configs = {dtype: experiment(*sizes, dtype, arguments.divisor) for dtype in arguments.dtype}

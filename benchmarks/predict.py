@@ -75,8 +75,9 @@ def run(
     time.sleep(LOOK_SECONDS)
   seconds = time.perf_counter() - start
   for process in started:
+    _, errors = process.communicate()
     if process.returncode:
-      sys.exit(process.stderr.read().decode())
+      sys.exit(errors.decode())
   return seconds, sizes
 
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from unseg_jax import generators
 from unseg_jax.images import writing
-from unseg_jax.storage import whole_files
+from unseg_jax.storage import places, whole_files
 
 _BATCH = 4  # keeps the largest generators within a small memory
 
 
 def sheet_path(generator_file: str | os.PathLike) -> pathlib.Path:
   """Where a generator file's contact sheet lies: beside it, `*_samples.png`."""
-  path = pathlib.Path(generator_file)
+  path = places.path(generator_file)
   return path.with_name(f"{path.stem}_samples.png")
 
 
@@ -37,12 +37,13 @@ def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   Raises:
     FileNotFoundError, ValueError: as `generators.load`; or the samples hold NaN.
   """
-  generator = generators.load(pathlib.Path(generator_file))
+  generator = generators.load(os.fspath(generator_file))
   generate, key = jax.jit(generator.generate), jax.random.key(0)
   batch = min(num_samples, _BATCH)
   batches = []
   for start in range(0, num_samples, batch):
-    latents, labels = generators.sample_at(generator, key, jnp.arange(start, start + batch))
+    indices = jnp.arange(start, start + batch, dtype=jnp.int32)
+    latents, labels = generators.sample_at(generator, key, indices)
     batches.append(np.asarray(generate(generator.variables, latents, labels)))
   images = writing.to_uint8(np.concatenate(batches)[:num_samples])
   path = sheet_path(generator_file)

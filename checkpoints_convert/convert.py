@@ -41,7 +41,8 @@ from checkpoints_convert import (
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
 from unseg_jax.artifacts import generator_files
-from unseg_jax.storage import download, whole_files
+from unseg_jax.runtime import parallel
+from unseg_jax.storage import download, places, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
 # `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.
@@ -103,7 +104,7 @@ def convert_file(
     sha256 = published.sha256 if published and source == published.url else None
     path = download.fetch(source, sha256=sha256)
   else:
-    path = pathlib.Path(source)
+    path = places.path(source)
   settings = {**(published.settings if published else {}), **(settings or {})}
   try:
     converted = _convert(path, format_name, settings)
@@ -138,7 +139,7 @@ def _choose(format_name: str | None, variant: str | None) -> tuple[str, Variant 
 
 
 def _check_absent(path: str | os.PathLike, overwrite: bool) -> None:
-  if os.path.exists(path) and not overwrite:
+  if places.path(path).exists() and not overwrite:
     raise FileExistsError(
       f"{path} exists already: choose another --output, or pass --overwrite to replace it"
     )
@@ -216,7 +217,7 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     ValueError: it holds no JSON object.
   """
   try:
-    settings = json.loads(pathlib.Path(path).read_text())
+    settings = json.loads(places.path(path).read_text())
   except ValueError as error:
     raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
   if not isinstance(settings, dict):
@@ -252,6 +253,7 @@ def main(argv: list[str]) -> None:
     raise app.UsageError(f"expected only flags, got {argv[1:]}: write --source=FILE")
   values = flags.FLAGS
   try:
+    parallel.check_devices()
     if values.samples:
       _check_absent(contact_sheet.sheet_path(values.output), values.overwrite)
     generator_file = convert_file(

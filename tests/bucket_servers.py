@@ -99,9 +99,7 @@ def use(kind, address, machine, monkeypatch):
 
 def move_to(machine, monkeypatch):
   """Goes on as on a fresh machine, whose cache folder is this one."""
-  for copy in places._copies.values():
-    copy.lock.close()
-  monkeypatch.setattr(places, "_copies", {})
+  places.release()
   monkeypatch.setenv("XDG_CACHE_HOME", str(machine))
 
 

@@ -16,6 +16,7 @@ from whole_runs import ROOT, make_config  # noqa: E402
 
 from checkpoints_convert.convert import convert_file  # noqa: E402
 from unseg_jax import pipeline  # noqa: E402
+from unseg_jax.storage import places  # noqa: E402
 
 # Arrays of another rank are combined on purpose, or not at all.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -23,8 +24,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
-  """Frees what a module of tests compiled: a test process else grows to many gigabytes."""
+  """Frees what a module of tests compiled and copied: a process else grows to many gigabytes."""
   yield
+  places.release()
   jax.clear_caches()
   gc.collect()
 

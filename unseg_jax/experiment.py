@@ -16,6 +16,7 @@ from unseg_jax.inference import refinement
 from unseg_jax.reporting import contents
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import data_sets, step
+from unseg_jax.storage import places
 from unseg_jax.synthesis import generate, shards
 from unseg_jax.synthesis.records import Split
 
@@ -100,7 +101,8 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
       "config.generator is empty: expected a converted file, pretrained:NAME or "
       "package.module:function; or list finished runs in config.train.data_sets to train on theirs"
     )
-  if config.convert_command and not (":" in config.generator or Path(config.generator).is_file()):
+  is_missing = ":" not in config.generator and not places.path(config.generator).is_file()
+  if config.convert_command and is_missing:
     raise FileNotFoundError(
       f"no generator at config.generator={config.generator}; make it with\n"
       f"  {config.convert_command}"

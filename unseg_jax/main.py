@@ -24,12 +24,12 @@ def find_config(path: str) -> str:
   Args:
     path: as `--config` takes it, a variant after a colon included.
   """
-  name, colon, variant = path.partition(":")
+  name, colon, variant = os.path.expanduser(path).partition(":")
   package = importlib.util.find_spec("unseg_jax.configs")
   if Path(name).exists() or Path(name).parent != Path("configs"):
-    return path
+    return name + colon + variant
   if package is None or package.origin is None:
-    return path
+    return name + colon + variant
   return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
 
 

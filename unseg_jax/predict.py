@@ -35,7 +35,6 @@ was asked to leave (SIGTERM).
 """
 
 import itertools
-import os
 import sys
 from collections.abc import Sequence
 
@@ -164,7 +163,7 @@ def predict(
   background_read = None if background is None else outputs.read_background(background)
   encoders = outputs.encoders(kinds, background_read, animate)
   pictures = plan(pattern, tree, encoders)
-  segmenter = Segmenter.restore(os.path.expanduser(segmenter_folder))
+  segmenter = Segmenter.restore(segmenter_folder)
   settings = f"segmenter={segmenter_folder} refine={refine} average={average}"
   if background is not None:
     settings += f" background={background}"

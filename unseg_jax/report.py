@@ -10,7 +10,6 @@ theme, and fits a phone. A page that exists already is replaced, whole or not at
 The exit status is 1 if anything went wrong, and stderr says what.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +19,14 @@ from absl import logging as absl_logging
 
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
+from unseg_jax.runtime import parallel
 from unseg_jax.storage import places
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the arguments describe; returns its exit status."""
   try:
+    parallel.check_devices()
     print(places.in_urls(f"report: {make(argv[1:], flags.FLAGS.output)}"))
   except (ImportError, OSError, ValueError) as error:
     print(places.in_urls(f"error: {error}"), file=sys.stderr)
@@ -48,13 +49,13 @@ def make(runs: Sequence[str], output: str | None) -> Path:
   """
   if not runs:
     raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
-  directory, *others = (places.local(os.path.expanduser(run)) for run in runs)
+  directory, *others = (places.local(run) for run in runs)
   default = "comparison.html" if others else directory / "report.html"
   if output and places.is_url(output):
     folder, _, name = output.rpartition("/")
     path = places.local(folder) / name
   else:
-    path = Path(os.path.expanduser(output or default))
+    path = places.path(output or default)
   if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
     raise ValueError(f"--output={output}: expected the name of a page, such as comparison.html")
   if others:

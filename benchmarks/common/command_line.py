@@ -1,7 +1,21 @@
 """What the flags of the benchmarks accept."""
 
 import argparse
+import sys
 from collections.abc import Callable, Collection
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+  """Parses the flags of what runs on JAX's devices; ends the program if these are not there."""
+  # Imported here: what starts no device itself needs no JAX.
+  from unseg_jax.runtime import parallel
+
+  arguments = parser.parse_args()
+  try:
+    parallel.check_devices()
+  except ValueError as error:
+    sys.exit(f"error: {error}")
+  return arguments
 
 
 def positive(text: str) -> int:

@@ -30,6 +30,9 @@ def main() -> int:
     if arguments.part not in WITHOUT_DEVICES:
       import jax
 
+      from unseg_jax.runtime import parallel
+
+      parallel.check_devices()
       jax.devices()
     importlib.import_module(f"on_device.{arguments.part}").run(report, arguments.smoke)
   except Exception as error:

@@ -51,7 +51,8 @@ def test_the_command_converts_a_generator_that_makes_the_same_pictures(tmp_path)
   assert np.abs(images - golden["image"]).max() < 1e-5
   file = generator_files.read_generator(path)
   assert file.source_sha256 == hashlib.sha256((GOLDEN / "dcgan.pth").read_bytes()).hexdigest()
-  assert Image.open(sheet).size == (2 * 64, 3 * 64)
+  with Image.open(sheet) as picture:
+    assert picture.size == (2 * 64, 3 * 64)
 
   # Converting again, in another process, gives the same bytes; but only with --overwrite.
   with pytest.raises(FileExistsError, match=r"small\.safetensors exists already.*--overwrite"):

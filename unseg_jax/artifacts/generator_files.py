@@ -8,7 +8,6 @@ config as JSON, and the SHA-256 of the checkpoint that was converted.
 import dataclasses
 import json
 import os
-import pathlib
 from typing import Any
 
 import flax.traverse_util
@@ -16,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from unseg_jax.storage import whole_files
+from unseg_jax.storage import places, whole_files
 
 _FORMAT_VERSION = "1"
 _METADATA_KEYS = ("architecture", "config", "format_version", "source_sha256")
@@ -69,9 +68,7 @@ def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> No
     "format_version": _FORMAT_VERSION,
     "source_sha256": generator_file.source_sha256,
   }
-  whole_files.write_bytes(
-    pathlib.Path(path), _sort_header(safetensors.numpy.save(arrays, metadata))
-  )
+  whole_files.write_bytes(places.path(path), _sort_header(safetensors.numpy.save(arrays, metadata)))
 
 
 def read_generator(path: str | os.PathLike) -> GeneratorFile:
@@ -88,7 +85,8 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
     ValueError: the file is not safetensors, is truncated, lacks metadata, comes from a newer
       version of this package, or holds NaN or infinity.
   """
-  if not pathlib.Path(path).is_file():
+  path = places.path(path)
+  if not path.is_file():
     raise FileNotFoundError(
       f"no generator file at {path}: expected a .safetensors file; make one from a published "
       "checkpoint with `python -m checkpoints_convert.convert`"

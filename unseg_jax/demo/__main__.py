@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     if argv[1:]:
       raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    parallel.check_devices()
     # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     memory.let_large_blocks_go()

@@ -121,7 +121,8 @@ def compiled(
   generator = with_dtype(generator, settings.dtype)
 
   def compute(variables, directions, seed, shift):
-    latents, labels = sample_at(generator, jax.random.key(seed), jnp.arange(LATENTS))
+    indices = jnp.arange(LATENTS, dtype=jnp.int32)
+    latents, labels = sample_at(generator, jax.random.key(seed), indices)
     images = generator.generate(variables, latents, labels)
     shifted = jnp.stack(
       [generator.generate(variables, latents + shift * each[None], labels) for each in directions]

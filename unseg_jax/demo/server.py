@@ -4,10 +4,10 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from unseg_jax.demo import html, limits
+from unseg_jax.storage import places
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SESSIONS = 64  # Whose pictures are held at most; the least recent one's are let go first.
@@ -36,7 +36,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
       ) from error
     from unseg_jax.demo import page as layout
 
-    page = layout.build(Path(os.path.expanduser(runs)))
+    page = layout.build(places.path(runs))
     # The system's fonts: those that Gradio's themes name would come from elsewhere.
     theme = gradio.themes.Default(
       font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")

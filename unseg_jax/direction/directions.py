@@ -15,7 +15,7 @@ def initial(
   key: Key[Array, ""], count: int, latent_shape: tuple[int, ...]
 ) -> Float[Array, " {count} *latent_shape"]:
   """Draws directions from N(0, 0.1^2)."""
-  return 0.1 * jax.random.normal(key, (count, *latent_shape))
+  return 0.1 * jax.random.normal(key, (count, *latent_shape), jnp.float32)
 
 
 def normalise(
@@ -31,4 +31,4 @@ def normalise(
 
 def sample_radii(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
   """Draws the length of the shift for every element of a latent: `max(N(2, 0.5^2), 0.1)`."""
-  return jnp.maximum(2.0 + 0.5 * jax.random.normal(key, shape), 0.1)
+  return jnp.maximum(2.0 + 0.5 * jax.random.normal(key, shape, jnp.float32), 0.1)

@@ -24,7 +24,8 @@ def outside_circle(shifted: Float[AnyArray, "n h w 3"]) -> Float[Array, ""]:
   """
   _, height, width, _ = shifted.shape
   rows, columns = jnp.meshgrid(
-    jnp.linspace(-1.0, 1.0, height), jnp.linspace(-1.0, 1.0, width), indexing="ij"
+    *(jnp.linspace(-1.0, 1.0, side, dtype=jnp.float32) for side in (height, width)),
+    indexing="ij",
   )
   rho = jnp.sqrt(rows**2 + columns**2)
   return jnp.mean(grey(shifted) * (4.0 * (rho - rho.mean()))[None])

@@ -47,7 +47,7 @@ def prepare(
     make_masks: (images, shifted images) -> masks, by the rule of the synthesis.
     shift: the length of the shift that makes masks.
   """
-  latents, labels = sample_at(generator, key, jnp.arange(ROWS))
+  latents, labels = sample_at(generator, key, jnp.arange(ROWS, dtype=jnp.int32))
   generate = parallel.jit(
     lambda variables, shift: generator.generate(variables, latents + shift[None], labels)
   )

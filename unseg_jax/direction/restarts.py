@@ -70,4 +70,5 @@ def _agreement(masks: np.ndarray, number: int) -> float:
   if len(masks) == 1:
     return 1.0
   others = np.delete(masks, number, axis=0)
-  return float(np.mean([jnp.mean(masks[number] == other, axis=(1, 2)).mean() for other in others]))
+  agree = [masks[number] == other for other in others]
+  return float(np.mean([jnp.mean(same, axis=(1, 2), dtype=jnp.float32).mean() for same in agree]))

@@ -63,7 +63,7 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
         "sobel_shift": config.sobel_weight * losses.sobel_shift(images, shifted),
       }
 
-    signs = jnp.array(directions.SIGNS[: len(current)])
+    signs = jnp.array(directions.SIGNS[: len(current)], jnp.float32)
     parts = jax.vmap(one)(directions.normalise(current), signs)
     return sum(part.sum() for part in parts.values()), parts
 

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from unseg_jax.evaluation import folders, tfds_source
 from unseg_jax.evaluation.source import Source
+from unseg_jax.storage import places
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
     ValueError: files of the folders are unpaired. While the pairs are read: a file is unreadable,
       or a mask has another size than its picture.
   """
-  root = Path(data_root).expanduser()
+  root = places.path(data_root)
   images, masks = root / benchmark.images, root / benchmark.masks
   if images.is_dir() or masks.is_dir():
     return folders.open_pairs(images, masks)
@@ -153,6 +154,6 @@ def prepare(name: str, data_root: str | Path) -> None:
   importlib.import_module(benchmark.module)
   # Of TFDS's formats, this one can be read without TensorFlow.
   builder = tfds.builder(
-    benchmark.tfds_name, data_dir=Path(data_root).expanduser(), file_format="array_record"
+    benchmark.tfds_name, data_dir=places.path(data_root), file_format="array_record"
   )
   builder.download_and_prepare()

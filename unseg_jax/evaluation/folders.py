@@ -57,7 +57,7 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
     FileNotFoundError: a folder is missing or has no picture files.
     ValueError: two files of a folder share a stem, or some have no partner.
   """
-  images, masks = (_by_stem(Path(folder)) for folder in (images_folder, masks_folder))
+  images, masks = (_by_stem(places.path(folder)) for folder in (images_folder, masks_folder))
   problems = [
     f"{_names(unpaired)} of {folder} without a partner in {other}"
     for folder, other, unpaired in (

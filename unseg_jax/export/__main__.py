@@ -28,6 +28,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from unseg_jax.export.files import FORMATS, export
+from unseg_jax.runtime import parallel
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     if argv[1:]:
       raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    parallel.check_devices()
     given = flags.FLAGS
     path = export(given.segmenter, given.output, given.format, given.runtime)
   except (ImportError, OSError, ValueError) as error:

@@ -1,6 +1,5 @@
 """A segmenter as a file of another format, or as a page."""
 
-import os
 from pathlib import Path
 
 import unseg_jax
@@ -8,7 +7,7 @@ from unseg_jax.export import to_jax, to_onnx, to_web
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.inference import onnx_files
 from unseg_jax.inference.segmenter import Segmenter
-from unseg_jax.storage import whole_files
+from unseg_jax.storage import places, whole_files
 
 FILE_FORMATS = ("onnx", "stablehlo", "tflite")
 FORMATS = (*FILE_FORMATS, "web")
@@ -35,9 +34,8 @@ def export(
   """
   if file_format not in FORMATS:
     raise ValueError(f"--format={file_format} is not offered; use one of {', '.join(FORMATS)}")
-  path = Path(os.path.expanduser(output))
+  path = places.path(output)
   _check(path, file_format, runtime)
-  segmenter = os.path.expanduser(segmenter)
   restored = Segmenter.restore(segmenter)
   features = restored.features  # Raises for a segmenter that has no weights to export.
   described = describe(segmenter, restored.image_size, file_format)
@@ -99,7 +97,7 @@ def describe(segmenter: str, image_size: int, file_format: str) -> dict[str, str
       f"picture's size (bilinear, half-pixel centres){best}. Foreground is what exceeds a "
       "probability of 0.5."
     ),
-    "source": segmenter if is_ours else Path(segmenter).absolute().name,
+    "source": segmenter if is_ours else places.path(segmenter).absolute().name,
     "unseg_jax_version": unseg_jax.__version__,
     **license_known,
   }

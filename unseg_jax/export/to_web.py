@@ -14,7 +14,7 @@ import jinja2
 import pooch
 
 from unseg_jax.inference.onnx_files import IMAGE_SIZE_KEY
-from unseg_jax.storage import download, whole_files
+from unseg_jax.storage import download, places, whole_files
 
 RUNTIME_VERSION = "1.30.0"
 RUNTIME_SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
@@ -103,7 +103,7 @@ def check_runtime(path: str | os.PathLike) -> Path:
     OSError: it cannot be read.
     ValueError: it is another file.
   """
-  path = Path(os.path.expanduser(path))
+  path = places.path(path)
   if (digest := pooch.file_hash(path)) != RUNTIME_SHA256:
     raise ValueError(
       f"--runtime={path} is not onnxruntime-web {RUNTIME_VERSION} as published: its SHA-256 is "

@@ -22,7 +22,7 @@ DTYPES = ("float32", "bfloat16")
 
 def normal_latents(latent_shape: tuple[int, ...]) -> SampleLatents:
   """Returns a sampler of float32 latents from N(0, 1)."""
-  return lambda key, n: jax.random.normal(key, (n, *latent_shape))
+  return lambda key, n: jax.random.normal(key, (n, *latent_shape), jnp.float32)
 
 
 def apply(

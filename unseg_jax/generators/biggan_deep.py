@@ -144,7 +144,9 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
 
 def _truncated_latents(size: int, truncation: float | int) -> SampleLatents:
   bound = _TRUNCATION_BOUND
-  return lambda key, n: truncation * jax.random.truncated_normal(key, -bound, bound, (n, size))
+  return lambda key, n: (
+    truncation * jax.random.truncated_normal(key, -bound, bound, (n, size), jnp.float32)
+  )
 
 
 def _fold_statistics(params: Mapping[str, Any], truncation: float | int, epsilon: float) -> dict:

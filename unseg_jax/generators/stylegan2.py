@@ -66,7 +66,7 @@ class Mapping(nn.Module):
     else:
       truncated = x  # without rounding
     cutoff = self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
-    is_truncated = jnp.arange(self.num_ws)[None, :, None] < cutoff
+    is_truncated = jnp.arange(self.num_ws, dtype=jnp.int32)[None, :, None] < cutoff
     return jnp.where(is_truncated, truncated[:, None], x[:, None])
 
 
@@ -298,8 +298,8 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
 
   def sample_latents(key, n):
     noise_key, label_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
-    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
+    noise = jax.random.normal(noise_key, (n, config["z_dim"]), jnp.float32)
+    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1), jnp.int32)
     return apply(mapping, {"params": mapping_params}, noise, labels)
 
   return Generator(

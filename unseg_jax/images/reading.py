@@ -161,8 +161,9 @@ def _decode(
   convert: Callable[[Image.Image], np.ndarray],
   contents: bytes | None = None,
 ) -> np.ndarray:
+  file = os.path.expanduser(path) if contents is None else io.BytesIO(contents)
   try:
-    with Image.open(path if contents is None else io.BytesIO(contents)) as image:
+    with Image.open(file) as image:
       return convert(ImageOps.exif_transpose(image))
   # Given damaged files, decoders raise errors of nearly every type.
   except Exception as error:

@@ -1,9 +1,7 @@
 """What is written of each picture: kinds of files, by the ending of their names."""
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import ImageColor
@@ -11,6 +9,7 @@ from PIL import ImageColor
 from unseg_jax.array_types import Float, UInt8
 from unseg_jax.images import reading, writing
 from unseg_jax.images.drawing import composite, cutout, fading_frames, overlay
+from unseg_jax.storage import places
 
 KINDS = ("mask", "cutout", "overlay")
 SECONDS_PER_FRAME = 0.06
@@ -67,7 +66,7 @@ def read_background(value: str) -> Background:
   # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
   if len(colour) == 3 and max(colour) <= 255:
     return colour
-  path = Path(os.path.expanduser(value))
+  path = places.path(value)
   reason = "there is no such file"
   if path.is_file():
     try:

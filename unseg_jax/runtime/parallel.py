@@ -50,7 +50,8 @@ def start(
     process: the number of this one, from 0.
 
   Raises:
-    ValueError: only some of the three are known, or they contradict each other.
+    ValueError: only some of the three are known, or they contradict each other; or see
+      `check_devices`.
   """
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
   processes = _number(processes, "JAX_NUM_PROCESSES")
@@ -61,16 +62,44 @@ def start(
       f"coordinator={coordinator}, processes={processes}, process={process}: expected all three, "
       "as --coordinator=HOST:PORT --processes=N --process=I, or none"
     )
+  _join(*given)
+  check_devices()
+  if process_count() > 1:
+    _announce_death()
+
+
+def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
   # This package saves by itself when it is asked to leave.
   jax.config.update("jax_enable_preemption_service", False)
   try:
-    jax.distributed.initialize(*given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    jax.distributed.initialize(
+      coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+    )
   except ValueError as error:
-    if coordinator is None and "coordinator_address" in str(error):
-      return  # Nothing around this process says that there are others.
-    raise
-  if process_count() > 1:
-    _announce_death()
+    # Otherwise nothing around this process says that there are others.
+    if coordinator is not None or "coordinator_address" not in str(error):
+      raise
+
+
+def check_devices() -> None:
+  """Starts the devices that `JAX_PLATFORMS` asks for; without it nothing is started or checked.
+
+  Raises:
+    ValueError: JAX cannot start them, and finds others.
+  """
+  asked = os.environ.get("JAX_PLATFORMS")
+  if not asked:
+    return
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    reason = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
+    jax.config.update("jax_platforms", None)
+    found = sorted({device.platform for device in jax.devices()})
+    raise ValueError(
+      f"JAX_PLATFORMS={asked}: {reason or 'no such device'}; expected one of what JAX finds here, "
+      f"{', '.join(found)}, as in JAX_PLATFORMS={found[0]}, or no JAX_PLATFORMS"
+    ) from error
 
 
 def _number(value: int | None, variable: str) -> int | None:
@@ -198,7 +227,7 @@ def jit(function: Callable[..., Result]) -> Callable[..., Result]:
     # The options depend on the backend, which must not be started when a module is imported.
     return jax.jit(function, compiler_options=compiler_options())
 
-  return lambda *args: compiled()(*args)
+  return _with_32_bits(lambda *args: compiled()(*args))
 
 
 def pmap(
@@ -211,12 +240,23 @@ def pmap(
   """
   mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
   # A program that is compiled before its call takes no arguments from several processes.
-  return _with_options(mapped) if process_count() == 1 else mapped
+  return _with_32_bits(_with_options(mapped) if process_count() == 1 else mapped)
 
 
 def pmap_local(function: Callable[..., Result]) -> Callable[..., Result]:
   """`jax.pmap` over the devices of this process alone, in step with no other process."""
-  return _with_options(jax.pmap(function, axis_name=AXIS, devices=jax.local_devices()))
+  mapped = jax.pmap(function, axis_name=AXIS, devices=jax.local_devices())
+  return _with_32_bits(_with_options(mapped))
+
+
+def _with_32_bits(function: Callable[..., Result]) -> Callable[..., Result]:
+  """Computes in 32 bits where JAX is set to 64: libraries' constants and counters included."""
+
+  def call(*args: Any) -> Result:
+    with jax.enable_x64(False):
+      return function(*args)
+
+  return call
 
 
 def _with_options(mapped: Any) -> Callable[..., Any]:

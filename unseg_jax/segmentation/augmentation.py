@@ -23,7 +23,7 @@ def augment(
     The changed image and mask, in the same ranges.
   """
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
-  flip = jax.random.bernoulli(flip_key)
+  flip = jax.random.bernoulli(flip_key, jnp.float32(0.5))
   image = jnp.where(flip, dm_pix.flip_left_right(image), image)
   mask = jnp.where(flip, mask[:, ::-1], mask)
   image, mask = _crop(crop_key, image, mask)
@@ -35,9 +35,9 @@ def _crop(key: Array, image: Array, mask: Array) -> tuple[Array, Array]:
   """Cuts out a square of a random side and place and enlarges it to the whole picture."""
   height, width, _ = image.shape
   side_key, place_key = jax.random.split(key)
-  scale = 1.0 / jax.random.uniform(side_key, minval=SMALLEST_CROP, maxval=1.0)
-  size = jnp.array([height, width])
-  translation = -jax.random.uniform(place_key, (2,)) * (scale - 1.0) * size
+  scale = 1.0 / jax.random.uniform(side_key, (), jnp.float32, SMALLEST_CROP, 1.0)
+  size = jnp.array([height, width], jnp.float32)
+  translation = -jax.random.uniform(place_key, (2,), jnp.float32) * (scale - 1.0) * size
   planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
   planes = jax.image.scale_and_translate(
     planes, planes.shape, (0, 1), jnp.full((2,), scale), translation, "linear", antialias=False
@@ -47,16 +47,21 @@ def _crop(key: Array, image: Array, mask: Array) -> tuple[Array, Array]:
 
 def _colour(key: Array, image: Array) -> Array:
   """Changes brightness, contrast, saturation and hue of a picture in [0, 1]."""
-  keys = jax.random.split(key, 4)
-  image = dm_pix.random_brightness(keys[0], image, 0.2)
-  image = dm_pix.random_contrast(keys[1], image, 0.7, 1.3)
-  image = dm_pix.random_saturation(keys[2], image, 0.6, 1.4)
-  return dm_pix.random_hue(keys[3], image, 0.05)
+  ranges = ((-0.2, 0.2), (0.7, 1.3), (0.6, 1.4), (-0.05, 0.05))
+  # Not by dm_pix's own draws, whose type depends on JAX's settings.
+  brightness, contrast, saturation, hue = (
+    jax.random.uniform(key, (), jnp.float32, low, high)
+    for key, (low, high) in zip(jax.random.split(key, 4), ranges, strict=True)
+  )
+  image = dm_pix.adjust_brightness(image, brightness)
+  image = dm_pix.adjust_contrast(image, contrast)
+  image = dm_pix.adjust_saturation(image, saturation)
+  return dm_pix.adjust_hue(image, hue)
 
 
 def _blur(key: Array, image: Array) -> Array:
   """Blurs half of the pictures, by up to a pixel for every 64 of their side."""
   choice_key, width_key = jax.random.split(key)
-  sigma = jax.random.uniform(width_key, minval=0.1, maxval=image.shape[0] / 64)
+  sigma = jax.random.uniform(width_key, (), jnp.float32, 0.1, image.shape[0] / 64)
   blurred = dm_pix.gaussian_blur(image, sigma, kernel_size=max(3, image.shape[0] // 16 | 1))
-  return jnp.where(jax.random.bernoulli(choice_key), blurred, image)
+  return jnp.where(jax.random.bernoulli(choice_key, jnp.float32(0.5)), blurred, image)

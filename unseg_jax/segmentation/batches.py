@@ -43,7 +43,7 @@ def from_disk(
     worker_count: processes that read pairs; 0: threads of this process. The batches are the same.
   """
   order_key = jax.random.split(key, 3)[2]
-  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max, np.int32))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   own_size = config.batch_size // parallel.process_count()
   pieces = -(-own_size // PIECE)

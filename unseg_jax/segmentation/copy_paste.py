@@ -63,10 +63,10 @@ def replace_all(
   others: tuple[AnyArray, AnyArray] = images, masks
   if set(FROM_OTHER_PAIRS) & set(settings.kinds):
     batch = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
-    distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2))
+    distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2), jnp.int32)
     others = jax.tree.map(lambda x: x[(positions + distance) % size], batch)
   composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
-  draw = functools.partial(jax.random.bernoulli, p=settings.share)
+  draw = functools.partial(jax.random.bernoulli, p=jnp.float32(settings.share))
   replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
   return jnp.where(replaced[:, None, None, None], composed, images)
 
@@ -102,7 +102,7 @@ def replace(
     "blurred": lambda: out_of_focus(background_key, other[0]),
   }
   backgrounds = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
-  choice = jax.random.randint(kind_key, (), 0, len(kinds))
+  choice = jax.random.randint(kind_key, (), 0, len(kinds), jnp.int32)
   background = jnp.stack([backgrounds[kind] for kind in kinds])[choice]
   alpha = soft(mask, EDGE)[..., None]
   return alpha * image + (1.0 - alpha) * background
@@ -116,8 +116,9 @@ def plain(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
 def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
   """From one colour in [-1, 1] to another along any direction, of this `shape` (height, width)."""
   angle_key, *colour_keys = jax.random.split(key, 3)
-  angle = jax.random.uniform(angle_key, maxval=2.0 * jnp.pi)
-  rows, columns = jnp.meshgrid(*(jnp.linspace(-1.0, 1.0, side) for side in shape), indexing="ij")
+  angle = jax.random.uniform(angle_key, (), jnp.float32, maxval=2.0 * jnp.pi)
+  axes = (jnp.linspace(-1.0, 1.0, side, dtype=jnp.float32) for side in shape)
+  rows, columns = jnp.meshgrid(*axes, indexing="ij")
   position = (jnp.sin(angle) * rows + jnp.cos(angle) * columns) / jnp.sqrt(2.0) / 2.0 + 0.5
   start, end = (_colour(key)[None, None] for key in colour_keys)
   return start + position[..., None] * (end - start)
@@ -126,10 +127,10 @@ def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3
 def noise(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
   """Smooth noise of several scales around a colour, in [-1, 1], of this `shape` (height, width)."""
   colour_key, strength_key, *grid_keys = jax.random.split(key, 2 + len(NOISE_SIDES))
-  strengths = jax.random.uniform(strength_key, (len(NOISE_SIDES),), maxval=0.5)
+  strengths = jax.random.uniform(strength_key, (len(NOISE_SIDES),), jnp.float32, maxval=0.5)
   total = jnp.broadcast_to(_colour(colour_key), (*shape, 3))
   for side, strength, grid_key in zip(NOISE_SIDES, strengths, grid_keys, strict=True):
-    grid = jax.random.normal(grid_key, (side, side, 3))
+    grid = jax.random.normal(grid_key, (side, side, 3), jnp.float32)
     total += strength * jax.image.resize(grid, (*shape, 3), "linear")
   return jnp.clip(total, -1.0, 1.0)
 
@@ -141,8 +142,8 @@ def elsewhere(
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
   filled = _moved(shift_key, fill(image, known))
-  filled = jnp.where(jax.random.bernoulli(flip_key), filled[:, ::-1], filled)
-  width = jax.random.uniform(blur_key, minval=0.1, maxval=3.0)
+  filled = jnp.where(jax.random.bernoulli(flip_key, jnp.float32(0.5)), filled[:, ::-1], filled)
+  width = jax.random.uniform(blur_key, (), jnp.float32, 0.1, 3.0)
   return blur(filled, width, 6)
 
 
@@ -153,7 +154,7 @@ def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[
 
 def _moved(key: Array, image: AnyArray) -> Array:
   """Rolls a picture by any number of rows and columns."""
-  rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
+  rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2], jnp.int32), jnp.int32)
   return jnp.roll(image, (rows, columns), (0, 1))
 
 
@@ -207,4 +208,4 @@ def blur(
 
 
 def _colour(key: Array) -> Array:
-  return jax.random.uniform(key, (3,), minval=-1.0, maxval=1.0)
+  return jax.random.uniform(key, (3,), jnp.float32, -1.0, 1.0)

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
     FileNotFoundError: a run is missing, its data set is not complete, or has no training split.
     ValueError: a weight is not above 0, or a run is listed twice.
   """
-  directories = [places.local(os.path.expanduser(run)) for run, _ in listed]
+  directories = [places.local(run) for run, _ in listed]
   for (run, weight), directory in zip(listed, directories, strict=True):
     if not 0 < weight < math.inf:
       raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")

@@ -19,7 +19,8 @@ def mean_loss(
       pixels together and so favours foreground at uncertain borders; 0: the paper's loss.
   """
   # Not by integer labels: XLA folds the gradient of their look-up for seconds.
-  entropy = optax.softmax_cross_entropy(logits, jax.nn.one_hot(targets, 2)).mean()
+  wanted = jax.nn.one_hot(targets, 2, dtype=jnp.float32)
+  entropy = optax.softmax_cross_entropy(logits, wanted).mean()
   if not iou_weight:
     return entropy
   probability, mask = jax.nn.softmax(logits)[..., 1], targets.astype(jnp.float32)

@@ -60,7 +60,7 @@ def initial_state(
   features = tuple(config.features)
   variables = start
   if variables is None:
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
+    images = jnp.zeros((1, config.image_size, config.image_size, 3), jnp.float32)
     variables = jax.jit(Unet(features).init)(key, images)
   optimizer = optax.adam(schedule(config))
   zero = np.zeros((), np.int32)

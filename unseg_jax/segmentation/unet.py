@@ -98,9 +98,10 @@ def keep_within(
   """Sets to zero what lies outside of the first `sizes[i]` rows and columns; None keeps all."""
   if sizes is None:
     return jnp.asarray(x)
-  rows = jnp.arange(x.shape[1])[None, :, None, None] < sizes[:, 0, None, None, None]
-  columns = jnp.arange(x.shape[2])[None, None, :, None] < sizes[:, 1, None, None, None]
-  return jnp.where(rows & columns, x, 0)
+  rows, columns = (jnp.arange(size, dtype=jnp.int32) for size in x.shape[1:3])
+  rows_within = rows[None, :, None, None] < sizes[:, 0, None, None, None]
+  columns_within = columns[None, None, :, None] < sizes[:, 1, None, None, None]
+  return jnp.where(rows_within & columns_within, x, 0)
 
 
 def max_pool(x: Float[AnyArray, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
@@ -125,7 +126,7 @@ def upsample(
     sizes: the rows and columns that each image fills; None: all.
   """
   if sizes is None:
-    sizes = jnp.array([x.shape[1:3]])
+    sizes = jnp.array([x.shape[1:3]], jnp.int32)
   # On a TPU slices and stacks of pictures are copies in slow layouts; on a CPU they are cheaper
   # than products with matrices that are almost all zeros.
   return jax.lax.platform_dependent(x, sizes, cpu=upsample_by_slices, default=upsample_by_products)
@@ -159,7 +160,8 @@ Size = Any
 
 def _doubling_matrix(size: Size, filled: AnyArray) -> Array:
   """The matrices `[N, 2 size, size]` of `_double`: its linear map, row by row of the result."""
-  identity = jnp.broadcast_to(jnp.eye(size)[:, None], (len(filled), size, 1, size))
+  identity = jnp.eye(size, dtype=jnp.float32)[:, None]
+  identity = jnp.broadcast_to(identity, (len(filled), size, 1, size))
   return _double(identity, 1, filled)[:, :, 0]
 
 
@@ -177,7 +179,7 @@ def _double(x: AnyArray, axis: int, filled: AnyArray) -> Array:
   """
   size = x.shape[axis]
   n = filled.reshape(-1, 1, 1, 1)
-  j = jnp.arange(size).reshape([-1 if i == axis else 1 for i in range(4)])
+  j = jnp.arange(size, dtype=jnp.int32).reshape([-1 if i == axis else 1 for i in range(4)])
   first, without_first = jnp.split(x, [1], axis)
   without_last, last = jnp.split(x, [size - 1], axis)
   before = jnp.concatenate([first, without_last], axis)

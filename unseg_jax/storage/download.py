@@ -11,6 +11,7 @@ from typing import Any
 import pooch
 import requests
 
+from unseg_jax.storage import places
 from unseg_jax.storage.cache import cache_folder
 
 
@@ -40,7 +41,7 @@ def fetch(
   name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path).rpartition("/")[2])
   name = f"{hashlib.sha256(url.encode()).hexdigest()[:12]}_{name[-100:]}"
   cache = pooch.create(
-    path=cache_folder() if folder is None else folder,
+    path=cache_folder() if folder is None else places.path(folder),
     base_url="",
     registry={name: sha256},
     urls={name: url},

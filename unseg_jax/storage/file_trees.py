@@ -114,7 +114,7 @@ def open_tree(place: str | os.PathLike) -> FileTree:
   """
   if places.is_url(place):
     return StoreTree(open_store(str(place)))
-  folder = Path(os.path.expanduser(place))
+  folder = places.path(place)
   if folder.exists() and not folder.is_dir():
     raise NotADirectoryError(f"{place} is a file; expected a folder, or a new name.")
   return LocalTree(folder)

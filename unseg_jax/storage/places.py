@@ -9,6 +9,7 @@ An object appears whole or not at all. A folder that counts only as a whole, suc
 gets the object `MARKER` last, and is not looked at without it.
 """
 
+import atexit
 import concurrent.futures
 import dataclasses
 import errno
@@ -39,6 +40,15 @@ _STEP = re.compile(r"((?:.*/)?checkpoints/\d+)/")
 def is_url(place: str | os.PathLike) -> bool:
   """Whether a place is a URL, such as `gs://bucket/run`, and not a local path."""
   return re.match(r"[A-Za-z][\w+.-]*://", str(place)) is not None
+
+
+def path(place: str | os.PathLike) -> Path:
+  """Returns the local path that a user means, `~` and `~NAME` being home folders.
+
+  No shell expands them in configs, in notebooks and behind the = of a flag. Every path that a user
+  names comes through here, or through `local`; pictures' through `images.reading`.
+  """
+  return Path(os.path.expanduser(place))
 
 
 @dataclasses.dataclass
@@ -162,19 +172,27 @@ class _Copy:
 _copies: dict[Path, _Copy] = {}
 
 
+@atexit.register
+def release() -> None:
+  """Lets other processes use this one's copies."""
+  for copy in _copies.values():
+    copy.lock.close()
+  _copies.clear()
+
+
 def local(place: str | os.PathLike) -> Path:
   """Returns where a place can be read and written as local files; a local path is that itself.
 
   Args:
-    place: a local path; or the URL of an object, or of a folder, which may be empty as yet. Of
-      runs' folders the shards are left to `fetch`.
+    place: a local path, as `path` takes it; or the URL of an object, or of a folder, which may be
+      empty as yet. Of runs' folders the shards are left to `fetch`.
 
   Raises:
     ValueError, ImportError, FileNotFoundError, PermissionError: see `open_store`.
     OSError: the store did not answer for long, or the disk has no space for the copy.
   """
   if not is_url(place):
-    return Path(place)
+    return path(place)
   url = str(place).rstrip("/")
   for copy in _copies.values():
     if copy.store.url == url:

@@ -226,4 +226,5 @@ def first_masks(
 def _noise(key: jax.Array, indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
   # A stream of its own, apart from the candidates' latents and labels.
   noise_key = jax.random.fold_in(jax.random.split(key)[1], 0)
-  return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(noise_key, i), shape))(indices)
+  keys = jax.vmap(lambda i: jax.random.fold_in(noise_key, i))(indices)
+  return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

@@ -92,7 +92,7 @@ def histogram_maxima(shifted: Float[AnyArray, "n h w c"], bins: int = 12) -> Int
   smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
   padded = jnp.pad(smooth, ((0, 0), (1, 1)), constant_values=-1)
   maxima = (smooth >= padded[:, :-2]) & (smooth >= padded[:, 2:])
-  return jnp.sum(maxima, axis=1)
+  return jnp.sum(maxima, axis=1, dtype=jnp.int32)
 
 
 def count_by_scatter(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array, "n {bins}"]:
@@ -151,7 +151,7 @@ def roundness(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
   """
   largest = _largest_component(jnp.asarray(masks))
   areas = _count(largest)
-  return jnp.where(areas > 0, areas / perimeter(largest) ** 2, 0.0)
+  return areas / jnp.where(areas > 0, perimeter(largest), 1.0) ** 2
 
 
 def perimeter(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
@@ -193,7 +193,7 @@ def agreement(
   """
   if masks_a.shape != masks_b.shape:
     raise ValueError(f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}")
-  return jnp.mean(jnp.asarray(masks_a) == masks_b, axis=(1, 2))
+  return jnp.mean(jnp.asarray(masks_a) == masks_b, axis=(1, 2), dtype=jnp.float32)
 
 
 def _largest_component(masks: jax.Array) -> jax.Array:

@@ -118,7 +118,7 @@ def make_batch(
     image, mask = _fit(made["image"], made["mask"], config.train.image_size)
     pairs = (image, mask, numbers, accepted)
     image, mask, numbers, accepted = jax.lax.all_gather(pairs, parallel.AXIS, tiled=True)
-    position = pool.count + jnp.cumsum(accepted) - 1
+    position = pool.count + jnp.cumsum(accepted, dtype=jnp.int32) - 1
     position = jnp.where(accepted, position, len(pool.candidate))  # Beyond the end: dropped.
     return pool.replace(
       image=pool.image.at[position].set(image, mode="drop"),
@@ -135,7 +135,7 @@ def make_batch(
       (pool, jnp.zeros((), jnp.int32)),
     )
     own = batch_size // parallel.device_count()
-    position = own * jax.lax.axis_index(parallel.AXIS) + jnp.arange(own)
+    position = own * jax.lax.axis_index(parallel.AXIS) + jnp.arange(own, dtype=jnp.int32)
     return _without_first(pool, batch_size), {
       "image": pool.image[position],
       "mask": pool.mask[position],
