@@ -247,7 +247,7 @@ def replicate(tree: Tree) -> Tree:
 def unreplicate(tree: Any) -> Any:
   """Fetches the first device's copy of a replicated tree to the host, as NumPy arrays."""
   copies = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
-  return jax.tree.map(lambda x: x[0], copies)
+  return jax.tree.map(lambda x: x[0, ...], copies)  # Without the dots: scalars, no arrays.
 
 
 def key(seed: int) -> Key[Array, ""]:
