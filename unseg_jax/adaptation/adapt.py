@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -150,7 +149,7 @@ def _write_shard(
     views = ((sample, sample.views) for sample in samples)
     segmented = batched.logits(segmenter, views, BATCH_SIZE)
     labelled = list(prefetch(labellers, lambda sample: label(*sample), segmented, depth))
-  labelled.sort(key=lambda picture: picture.index)  # The batches do not keep the order.
+  labelled.sort(key=lambda picture: picture.number)  # The batches do not keep the order.
   confidences = [picture.confidence for picture in labelled]
   kept = sum(value >= config.confidence for value in confidences)
   counts = {"candidates": len(indices), "accepted": {"confidence": kept}}
@@ -162,12 +161,12 @@ class _Sample(NamedTuple):
   """A picture for the network.
 
   Attributes:
-    index: its number.
+    number: its index among the pictures.
     small: the picture at the training's size.
     views: of it, as the network takes them.
   """
 
-  index: int
+  number: int
   small: UInt8[np.ndarray, "h w 3"]
   views: Sequence[UInt8[np.ndarray, "_ _ 3"]]
 
@@ -175,7 +174,7 @@ class _Sample(NamedTuple):
 class _Labelled(NamedTuple):
   """What is made of a picture: records only where the segmenter is sure of it."""
 
-  index: int
+  number: int
   confidence: float
   records: list[bytes]
 
@@ -196,13 +195,13 @@ def _label(
   probability = combine(logits, small.shape[:2])
   certainty = confidence(probability)
   if certainty < config.confidence:
-    return _Labelled(sample.index, certainty, [])
+    return _Labelled(sample.number, certainty, [])
   mask = refinement.refine(probability, small, config.refine) > 0.5
   return _Labelled(
-    sample.index,
+    sample.number,
     certainty,
     [
-      shards.encode_record(*square, label=0, candidate=sample.index, record=record)
+      shards.encode_record(*square, label=0, candidate=sample.number, record=record)
       for square in squares(small, mask)
     ],
   )

@@ -33,7 +33,7 @@ class SearchState:
 
   directions: jax.Array
   optimizer_state: optax.OptState
-  step: jax.Array
+  step: AnyArray
 
 
 def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:

@@ -179,9 +179,7 @@ class Segmenter:
       logits = self.logits(self._on_every_device, *parallel.spread((batch, sizes)))
     else:
       logits = self.logits(self._on_first_device, *jax.device_put((batch, sizes)))
-    return lambda: [
-      row[:h, :w] for row, (h, w) in zip(jax.device_get(logits), sizes, strict=True)
-    ]
+    return lambda: [row[:h, :w] for row, (h, w) in zip(jax.device_get(logits), sizes, strict=True)]
 
 
 def _files() -> types.ModuleType:

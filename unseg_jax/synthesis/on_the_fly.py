@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from unseg_jax.array_types import Array, Float, Key
+from unseg_jax.array_types import AnyArray, Array, Float, Key
 from unseg_jax.generators import Generator, with_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import candidates
@@ -35,12 +35,12 @@ class Pool(flax.struct.PyTreeNode):
     upcoming: the first candidate of the next round.
   """
 
-  image: jax.Array
-  mask: jax.Array
-  candidate: jax.Array
-  count: jax.Array
-  first: jax.Array
-  upcoming: jax.Array
+  image: AnyArray
+  mask: AnyArray
+  candidate: AnyArray
+  count: AnyArray
+  first: AnyArray
+  upcoming: AnyArray
 
 
 def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
