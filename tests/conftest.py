@@ -59,7 +59,7 @@ def quick_compilation(folder):
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_disable_most_optimizations": True,
   }
-  after = dict(zip(during, (None, 1.0, False), strict=True))
+  after = {name: jax.config.values[name] for name in during}  # One may be inside another.
   with pytest.MonkeyPatch.context() as patch:
     for name, value in during.items():
       patch.setenv(name.upper(), str(value))

@@ -38,8 +38,9 @@ class Brightness(Segmenter):
     assert image.dtype == np.uint8 and image.shape[2] == 3
     return [image]
 
-  def small_logits(self, images):
-    return [scipy.special.logit(image.mean(axis=2, dtype=np.float32) / 255) for image in images]
+  def start(self, images):
+    means = [image.mean(axis=2, dtype=np.float32) / 255 for image in images]
+    return lambda: [scipy.special.logit(mean) for mean in means]
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,11 @@
 """Segmenters are kept in one file, and the one that ships is as good as it is said to be."""
 
+import dataclasses
+import operator
 import re
 
 import golden_unet
+import jax
 import numpy as np
 import pytest
 from whole_runs import ROOT
@@ -28,6 +31,22 @@ def test_what_was_saved_is_restored_with_its_size(segmenter, tmp_path):
   assert restored.image_size == 32
   image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
   np.testing.assert_array_equal(restored(image), segmenter(image))
+
+
+def test_the_weights_are_put_on_the_devices_once(segmenter):
+  calls = []
+
+  def logits(*arguments):
+    calls.append(arguments)
+    return segmenter.logits(*arguments)
+
+  watched = dataclasses.replace(segmenter, logits=logits)
+  views = [np.zeros((32, 64, 3), np.uint8)] * 3
+  for _ in range(2):
+    watched.small_logits(views)
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(calls))
+  first, second = (jax.tree.leaves(weights) for weights, *_ in calls)
+  assert all(map(operator.is_, first, second))
 
 
 def test_a_segmenter_that_does_not_ship_is_refused_with_those_that_do():

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import Bool, Float
@@ -70,5 +69,4 @@ def _agreement(masks: np.ndarray, number: int) -> float:
   if len(masks) == 1:
     return 1.0
   others = np.delete(masks, number, axis=0)
-  agree = [masks[number] == other for other in others]
-  return float(np.mean([jnp.mean(same, axis=(1, 2), dtype=jnp.float32).mean() for same in agree]))
+  return float(np.mean(masks[number] == others))

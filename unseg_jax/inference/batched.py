@@ -1,7 +1,8 @@
 """Batched inference: pictures of one padded size together, on all devices of a process."""
 
+import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -12,6 +13,8 @@ from unseg_jax.inference.segmenter import Segmenter, padded_size
 Tag = TypeVar("Tag")
 # The number of batches that are filled at the same time; beyond it the fullest runs as it is.
 OPEN_BATCHES = 4
+# The number of batches on the devices: one is computed, and the next is there already.
+STARTED_BATCHES = 2
 
 
 def logits(
@@ -33,13 +36,20 @@ def logits(
     Each tag, when all its views are computed, with their logits in float32.
   """
   size = batch_size * segmenter.device_count
-  batches: dict[tuple[int, int], list[tuple[_Picture[Tag], int]]] = {}
+  batches: dict[tuple[int, int], _Batch[Tag]] = {}
+  started = collections.deque[tuple[_Batch[Tag], Callable[[], list[np.ndarray]]]]()
 
-  def run(batch: list[tuple[_Picture[Tag], int]]) -> Iterator[tuple[Tag, list[np.ndarray]]]:
+  def run(batch: _Batch[Tag]) -> Iterator[tuple[Tag, list[np.ndarray]]]:
     # Filled up with copies: another batch size would compile the network again.
     images = [picture.views[number] for picture, number in batch]
     images += images[:1] * (size - len(images))
-    for (picture, number), view in zip(batch, segmenter.small_logits(images), strict=False):
+    started.append((batch, segmenter.start(images)))
+    if len(started) == STARTED_BATCHES:
+      yield from finish_one()
+
+  def finish_one() -> Iterator[tuple[Tag, list[np.ndarray]]]:
+    batch, fetch = started.popleft()
+    for (picture, number), view in zip(batch, fetch(), strict=False):
       picture.logits[number] = view
       if len(picture.logits) == len(picture.views):
         yield picture.tag, [picture.logits[i] for i in range(len(picture.views))]
@@ -55,6 +65,8 @@ def logits(
         yield from run(batches.pop(max(batches, key=lambda key: len(batches[key]))))
   for batch in batches.values():
     yield from run(batch)
+  while started:
+    yield from finish_one()
 
 
 @dataclasses.dataclass
@@ -64,3 +76,6 @@ class _Picture(Generic[Tag]):
   tag: Tag
   views: Sequence[np.ndarray]
   logits: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
+
+
+_Batch = list[tuple[_Picture[Tag], int]]  # Views, each of a picture, by their numbers.

@@ -32,7 +32,7 @@ def from_disk(
   state: TrainState,
   worker_count: int = 0,
 ) -> Iterator[Batch]:
-  """Yields the batches that follow a state of the training, spread over this process's devices.
+  """Yields the batches that follow a state of the training, on the host, split by `parallel.shard`.
 
   Args:
     sources: the splits; none is empty, and the images' sizes may differ.
@@ -42,8 +42,7 @@ def from_disk(
     state: the training continues from it.
     worker_count: processes that read pairs; 0: threads of this process. The batches are the same.
   """
-  order_key = jax.random.split(key, 3)[2]
-  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max, np.int32))
+  seed = int(jax.device_get(_draw_seed(key)))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   own_size = config.batch_size // parallel.process_count()
   pieces = -(-own_size // PIECE)
@@ -66,6 +65,11 @@ def from_disk(
       parts = [next(loaded) for _ in range(pieces)]
       batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
       yield parallel.shard(batch) | {"position": position}
+
+
+@jax.jit
+def _draw_seed(key: Key[Array, ""]) -> Int[Array, ""]:
+  return jax.random.randint(jax.random.split(key, 3)[2], (), 0, np.iinfo(np.int32).max, np.int32)
 
 
 def order(
