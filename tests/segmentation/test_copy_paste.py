@@ -141,7 +141,7 @@ def test_elsewhere_is_filled_rolled_flipped_and_blurred():
 
 def test_each_pair_is_composed_alone_as_all_at_once_and_on_any_number_of_devices():
   """On CPUs one pair is composed after the other; accelerators compose all of them at once."""
-  kinds = ("plain", "generated", "blurred", "blurred")
+  kinds = ("plain", "blurred", "blurred")
   images = np.random.default_rng(0).uniform(-1, 1, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
   masks = np.random.default_rng(1).random((COUNT, SIZE, SIZE)) > 0.5
   key = jax.random.key(3)

@@ -60,8 +60,8 @@ def _blur(key: Array, image: Array) -> Array:
   height, width, _ = image.shape
   deviation = jax.random.uniform(width_key, minval=0.1, maxval=height / 64)
   reach = max(3, height // 16 | 1) // 2
-  gaussians = [
+  rows, columns = (
     separable.gaussian(size, deviation, reach, replicate=False) for size in (height, width)
-  ]
-  blurred = separable.apply(*gaussians, image)
+  )
+  blurred = separable.apply(rows, columns, image)
   return jnp.where(jax.random.bernoulli(choice_key), blurred, image)

@@ -155,15 +155,16 @@ def elsewhere(
   mirror = separable.mirror(mask.shape[1], jax.random.bernoulli(flip_key))
   moves = rows, separable.compose(mirror, columns)
   width = jax.random.uniform(blur_key, minval=0.1, maxval=3.0)
-  matrices = map(separable.compose, _gaussians(mask.shape, width, 6), moves)
-  return separable.apply(*matrices, fill(image, known))
+  rows, columns = map(separable.compose, _gaussians(mask.shape, width, 6), moves)
+  return separable.apply(rows, columns, fill(image, known))
 
 
 def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[Array, "h w 3"]:
   """Another pair's whole picture, its foreground included, moved and blurred."""
   shape = image.shape[:2]
   gaussians = _gaussians(shape, BLURRED, int(3 * BLURRED))
-  return separable.apply(*map(separable.compose, gaussians, _rolls(key, shape)), image)
+  rows, columns = map(separable.compose, gaussians, _rolls(key, shape))
+  return separable.apply(rows, columns, image)
 
 
 def _rolls(key: Array, shape: Sequence[int]) -> list[Array]:
@@ -209,8 +210,8 @@ def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Floa
 
 def soft(mask: Bool[AnyArray, "h w"], width: float) -> Float[Array, "h w"]:
   """Blurs a mask by a Gaussian of `width` pixels standard deviation; float32 in [0, 1]."""
-  gaussians = _gaussians(mask.shape, width, int(3 * width + 0.5))
-  return separable.apply(*gaussians, mask.astype(jnp.float32)[..., None])[..., 0]
+  rows, columns = _gaussians(mask.shape, width, int(3 * width + 0.5))
+  return separable.apply(rows, columns, mask.astype(jnp.float32)[..., None])[..., 0]
 
 
 def _colour(key: Array) -> Array:
