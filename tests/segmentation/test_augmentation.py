@@ -1,5 +1,6 @@
 """Augmentation changes pictures at random, and each mask together with its picture."""
 
+import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,3 +68,40 @@ def test_the_key_alone_decides(augment):
   alone = augmentation.augment(keys()[5], pairs()[0][5], pairs()[1][5])
   np.testing.assert_array_equal(alone[1], first[1][5])
   np.testing.assert_allclose(alone[0], first[0][5], atol=1e-5)
+
+
+def filtered(key, image, mask):
+  """What `augment` is to do, by filters over pixels."""
+  flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
+  planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
+  planes = jnp.where(jax.random.bernoulli(flip_key), planes[:, ::-1], planes)
+
+  side_key, place_key = jax.random.split(crop_key)
+  scale = 1 / jax.random.uniform(side_key, minval=0.6, maxval=1.0)
+  translation = -jax.random.uniform(place_key, (2,)) * (scale - 1) * SIZE
+  planes = jax.image.scale_and_translate(
+    planes, planes.shape, (0, 1), jnp.full(2, scale), translation, "linear", antialias=False
+  )
+  image, mask = (planes[..., :3] + 1) / 2, planes[..., 3] > 0.5
+
+  keys = jax.random.split(colour_key, 4)
+  image = dm_pix.random_brightness(keys[0], image, 0.2)
+  image = dm_pix.random_contrast(keys[1], image, 0.7, 1.3)
+  image = dm_pix.random_saturation(keys[2], image, 0.6, 1.4)
+  image = dm_pix.random_hue(keys[3], image, 0.05)
+
+  choice_key, width_key = jax.random.split(blur_key)
+  sigma = jax.random.uniform(width_key, minval=0.1, maxval=SIZE / 64)
+  blurred = dm_pix.gaussian_blur(image, sigma, kernel_size=5)
+  image = jnp.where(jax.random.bernoulli(choice_key), blurred, image)
+  return jnp.clip(image, 0, 1) * 2 - 1, mask
+
+
+def test_products_along_the_axes_do_what_filters_do(augment):
+  generator = np.random.default_rng(0)
+  images = generator.uniform(-1, 1, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
+  masks = generator.random((COUNT, SIZE, SIZE)) > 0.5
+  made = augment(keys(), images, masks)
+  expected = jax.jit(jax.vmap(filtered))(keys(), images, masks)
+  np.testing.assert_allclose(made[0], expected[0], atol=1e-4)
+  np.testing.assert_array_equal(made[1], expected[1])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import copy_paste
@@ -97,6 +98,76 @@ def test_as_many_pairs_change_as_the_share_says():
     treat(images, masks, 0, share=0.5).tobytes() == treat(images, masks, 0, share=0.5).tobytes()
   )
   assert (treat(images, masks, 1, share=0.5) != treat(images, masks, 0, share=0.5)).any()
+
+
+def noisy(size=SIZE):
+  """A picture of noise and a round mask, so that what moves by a pixel shows."""
+  rows, columns = np.mgrid[:size, :size] - size / 2
+  image = np.random.default_rng(0).uniform(-1, 1, (size, size, 3)).astype(np.float32)
+  return image, np.hypot(rows + 3, columns - 2) < size / 4
+
+
+def rolled_and_blurred(image, key, flip, width, reach):
+  """By filters over pixels."""
+  shifts = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
+  moved = np.roll(image, np.asarray(shifts), axis=(0, 1))
+  moved = moved[:, ::-1] if flip else moved
+  return scipy.ndimage.gaussian_filter(moved, width, mode="nearest", radius=reach, axes=(0, 1))
+
+
+def test_out_of_focus_is_rolled_and_blurred():
+  image, _ = noisy()
+  made = jax.jit(jax.vmap(copy_paste.out_of_focus, in_axes=(0, None)))(keys()[:4], image)
+  for key, one in zip(keys()[:4], made, strict=True):
+    np.testing.assert_allclose(one, rolled_and_blurred(image, key, False, 3.0, 9), atol=1e-6)
+
+
+def test_elsewhere_is_filled_rolled_flipped_and_blurred():
+  image, mask = noisy()
+  soft = scipy.ndimage.gaussian_filter(mask.astype(np.float32), 2.0, mode="nearest", radius=6)
+  np.testing.assert_allclose(copy_paste.soft(mask, 2.0), soft, atol=1e-6)
+  filled = np.asarray(jax.jit(copy_paste.fill)(image, (soft < 0.02).astype(np.float32)))
+  made = jax.jit(jax.vmap(copy_paste.elsewhere, in_axes=(0, None, None)))(keys()[:6], image, mask)
+  flips = set()
+  for key, one in zip(keys()[:6], made, strict=True):
+    shift_key, flip_key, blur_key = jax.random.split(key, 3)
+    flip = bool(jax.random.bernoulli(flip_key))
+    width = float(jax.random.uniform(blur_key, minval=0.1, maxval=3.0))
+    expected = rolled_and_blurred(filled, shift_key, flip, width, 6)
+    np.testing.assert_allclose(one, expected, atol=1e-6)
+    flips.add(flip)
+  assert flips == {False, True}
+
+
+def test_each_pair_is_composed_alone_as_all_at_once_and_on_any_number_of_devices():
+  """On CPUs one pair is composed after the other; accelerators compose all of them at once."""
+  kinds = ("plain", "blurred", "blurred")
+  images = np.random.default_rng(0).uniform(-1, 1, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
+  masks = np.random.default_rng(1).random((COUNT, SIZE, SIZE)) > 0.5
+  key = jax.random.key(3)
+  made = treat(images, masks, 3, share=1.0, kinds=kinds)
+
+  function = functools.partial(copy_paste.replace_all, config=make_config(share=1.0, kinds=kinds))
+  devices = jax.jit(jax.vmap(function, axis_name=parallel.AXIS, in_axes=(None, 0, 0, 0)))
+  parts = (x.reshape(4, -1, *x.shape[1:]) for x in (images, masks, np.arange(COUNT)))
+  np.testing.assert_allclose(devices(key, *parts).reshape(images.shape), made, atol=1e-6)
+
+  distance = jax.random.randint(jax.random.fold_in(key, 2 * COUNT), (), 1, COUNT)
+  others = tuple(np.roll(x, -int(distance), axis=0) for x in (images, masks))
+  pair_keys = jax.vmap(lambda i: jax.random.fold_in(key, COUNT + i))(np.arange(COUNT))
+  at_once = replace(*kinds)(pair_keys, images, masks, others)
+  np.testing.assert_allclose(at_once, made, atol=1e-6)
+
+
+def test_as_often_as_a_kind_is_listed_it_is_drawn():
+  image, mask = noisy(8)
+  many = jax.random.split(jax.random.key(0), 2000)
+  draw = functools.partial(copy_paste.replace, kinds=("plain", "blurred", "blurred", "blurred"))
+  made = jax.jit(jax.vmap(draw, in_axes=(0, None, None, None)))(
+    many, image, np.zeros_like(mask), (image, mask)
+  )
+  is_plain = np.ptp(np.asarray(made), axis=(1, 2)).max(axis=-1) < 1e-6
+  assert abs(is_plain.mean() - 1 / 4) < 0.04  # Four standard deviations.
 
 
 def test_a_hole_is_filled_from_around_it():

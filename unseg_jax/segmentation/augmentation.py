@@ -1,10 +1,11 @@
-"""Augmentation of training pairs on the device: flips, crops, colour and blur, by dm_pix."""
+"""Augmentation of training pairs on the device: flips, crops, colour (by dm_pix) and blur."""
 
 import dm_pix
 import jax
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Key
+from unseg_jax.segmentation import separable
 
 SMALLEST_CROP = 0.6
 
@@ -23,25 +24,24 @@ def augment(
     The changed image and mask, in the same ranges.
   """
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
-  flip = jax.random.bernoulli(flip_key, jnp.float32(0.5))
-  image = jnp.where(flip, dm_pix.flip_left_right(image), image)
-  mask = jnp.where(flip, mask[:, ::-1], mask)
-  image, mask = _crop(crop_key, image, mask)
+  image, mask = _flip_and_crop(flip_key, crop_key, image, mask)
   image = _blur(blur_key, _colour(colour_key, (image + 1.0) / 2.0))
   return jnp.clip(image, 0.0, 1.0) * 2.0 - 1.0, mask
 
 
-def _crop(key: Array, image: Array, mask: Array) -> tuple[Array, Array]:
-  """Cuts out a square of a random side and place and enlarges it to the whole picture."""
+def _flip_and_crop(
+  flip_key: Array, crop_key: Array, image: AnyArray, mask: AnyArray
+) -> tuple[Array, Array]:
+  """Mirrors or not, cuts out a square of a random side and place, and enlarges it."""
   height, width, _ = image.shape
-  side_key, place_key = jax.random.split(key)
-  scale = 1.0 / jax.random.uniform(side_key, (), jnp.float32, SMALLEST_CROP, 1.0)
-  size = jnp.array([height, width], jnp.float32)
-  translation = -jax.random.uniform(place_key, (2,), jnp.float32) * (scale - 1.0) * size
+  side_key, place_key = jax.random.split(crop_key)
+  share = jax.random.uniform(side_key, (), jnp.float32, SMALLEST_CROP, 1.0)
+  place = jax.random.uniform(place_key, (2,), jnp.float32)
+  mirror = separable.mirror(width, jax.random.bernoulli(flip_key, jnp.float32(0.5)))
+  rows = separable.crop(height, share, place[0])
+  columns = separable.compose(separable.crop(width, share, place[1]), mirror)
   planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
-  planes = jax.image.scale_and_translate(
-    planes, planes.shape, (0, 1), jnp.full((2,), scale), translation, "linear", antialias=False
-  )
+  planes = separable.apply(rows, columns, planes)
   return planes[..., :3], planes[..., 3] > 0.5
 
 
@@ -62,6 +62,11 @@ def _colour(key: Array, image: Array) -> Array:
 def _blur(key: Array, image: Array) -> Array:
   """Blurs half of the pictures, by up to a pixel for every 64 of their side."""
   choice_key, width_key = jax.random.split(key)
-  sigma = jax.random.uniform(width_key, (), jnp.float32, 0.1, image.shape[0] / 64)
-  blurred = dm_pix.gaussian_blur(image, sigma, kernel_size=max(3, image.shape[0] // 16 | 1))
+  height, width, _ = image.shape
+  deviation = jax.random.uniform(width_key, (), jnp.float32, 0.1, height / 64)
+  reach = max(3, height // 16 | 1) // 2
+  rows, columns = (
+    separable.gaussian(size, deviation, reach, replicate=False) for size in (height, width)
+  )
+  blurred = separable.apply(rows, columns, image)
   return jnp.where(jax.random.bernoulli(choice_key, jnp.float32(0.5)), blurred, image)

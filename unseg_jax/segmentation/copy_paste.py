@@ -8,13 +8,13 @@ than from the objects. The pairs carry masks, so that a foreground can be pasted
 import functools
 from collections.abc import Sequence
 
-import dm_pix
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Int, Key
 from unseg_jax.runtime import parallel
+from unseg_jax.segmentation import separable
 
 KINDS = ("plain", "gradient", "noise", "generated", "blurred")
 FROM_OTHER_PAIRS = ("generated", "blurred")  # Kinds that take another pair of the batch.
@@ -65,7 +65,17 @@ def replace_all(
     batch = jax.lax.all_gather((images, masks), parallel.AXIS, tiled=True)
     distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2), jnp.int32)
     others = jax.tree.map(lambda x: x[(positions + distance) % size], batch)
-  composed = jax.vmap(functools.partial(replace, kinds=settings.kinds))(keys, images, masks, others)
+  compose = functools.partial(replace, kinds=settings.kinds)
+  # One after the other, each pair computes only the kind that it gets, which saves time on a CPU.
+  # Accelerators compute every kind for all pairs at once.
+  composed = jax.lax.platform_dependent(
+    keys,
+    images,
+    masks,
+    others,
+    cpu=lambda *pairs: jax.lax.map(lambda pair: compose(*pair), pairs),
+    default=jax.vmap(compose),
+  )
   draw = functools.partial(jax.random.bernoulli, p=jnp.float32(settings.share))
   replaced = jax.vmap(lambda key: draw(jax.random.fold_in(key, 2)))(keys)
   return jnp.where(replaced[:, None, None, None], composed, images)
@@ -101,9 +111,10 @@ def replace(
     "generated": lambda: elsewhere(background_key, *other),
     "blurred": lambda: out_of_focus(background_key, other[0]),
   }
-  backgrounds = {kind: makers[kind]() for kind in dict.fromkeys(kinds)}
+  listed = tuple(dict.fromkeys(kinds))
   choice = jax.random.randint(kind_key, (), 0, len(kinds), jnp.int32)
-  background = jnp.stack([backgrounds[kind] for kind in kinds])[choice]
+  place = jnp.array([listed.index(kind) for kind in kinds], jnp.int32)[choice]
+  background = jax.lax.switch(place, [makers[kind] for kind in listed])
   alpha = soft(mask, EDGE)[..., None]
   return alpha * image + (1.0 - alpha) * background
 
@@ -141,21 +152,31 @@ def elsewhere(
   """Another pair's background: its foreground filled from around it, moved, flipped and blurred."""
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
-  filled = _moved(shift_key, fill(image, known))
-  filled = jnp.where(jax.random.bernoulli(flip_key, jnp.float32(0.5)), filled[:, ::-1], filled)
+  rows, columns = _rolls(shift_key, mask.shape)
+  mirror = separable.mirror(mask.shape[1], jax.random.bernoulli(flip_key, jnp.float32(0.5)))
+  moves = rows, separable.compose(mirror, columns)
   width = jax.random.uniform(blur_key, (), jnp.float32, 0.1, 3.0)
-  return blur(filled, width, 6)
+  rows, columns = map(separable.compose, _gaussians(mask.shape, width, 6), moves)
+  return separable.apply(rows, columns, fill(image, known))
 
 
 def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[Array, "h w 3"]:
   """Another pair's whole picture, its foreground included, moved and blurred."""
-  return blur(_moved(key, image), BLURRED, int(3 * BLURRED))
+  shape = image.shape[:2]
+  gaussians = _gaussians(shape, BLURRED, int(3 * BLURRED))
+  rows, columns = map(separable.compose, gaussians, _rolls(key, shape))
+  return separable.apply(rows, columns, image)
 
 
-def _moved(key: Array, image: AnyArray) -> Array:
-  """Rolls a picture by any number of rows and columns."""
-  rows, columns = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2], jnp.int32), jnp.int32)
-  return jnp.roll(image, (rows, columns), (0, 1))
+def _rolls(key: Array, shape: Sequence[int]) -> list[Array]:
+  """Matrices that roll a picture by any number of rows and columns."""
+  shifts = jax.random.randint(key, (2,), 0, jnp.array(shape, jnp.int32), jnp.int32)
+  return [separable.roll(size, shift) for size, shift in zip(shape, shifts, strict=True)]
+
+
+def _gaussians(shape: Sequence[int], width: AnyArray | float, reach: int) -> list[Array]:
+  """Matrices that blur the rows and the columns of a picture, its borders replicated."""
+  return [separable.gaussian(size, width, reach, replicate=True) for size in shape]
 
 
 def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Float[Array, "h w c"]:
@@ -190,21 +211,8 @@ def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Floa
 
 def soft(mask: Bool[AnyArray, "h w"], width: float) -> Float[Array, "h w"]:
   """Blurs a mask by a Gaussian of `width` pixels standard deviation; float32 in [0, 1]."""
-  return blur(mask.astype(jnp.float32)[..., None], width, int(3 * width + 0.5))[..., 0]
-
-
-def blur(
-  image: Float[AnyArray, "h w c"], width: Float[AnyArray, ""] | float, reach: int
-) -> Float[Array, "h w c"]:
-  """Blurs by a Gaussian, the borders replicated.
-
-  Args:
-    image: values in any range.
-    width: the Gaussian's standard deviation in pixels.
-    reach: how far the Gaussian reaches before it is cut off, in pixels.
-  """
-  padded = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="edge")
-  return dm_pix.gaussian_blur(padded, width, kernel_size=2 * reach + 1, padding="VALID")
+  rows, columns = _gaussians(mask.shape, width, int(3 * width + 0.5))
+  return separable.apply(rows, columns, mask.astype(jnp.float32)[..., None])[..., 0]
 
 
 def _colour(key: Array) -> Array:
