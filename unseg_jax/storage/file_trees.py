@@ -34,7 +34,7 @@ class LocalTree:
 
   def has(self, name: str) -> bool:
     """Whether a file exists."""
-    return (self.folder / name).exists()
+    return os.path.exists(self.folder / name)  # Of a path, it raises errors on names too long.
 
   def existing(self, names: Collection[str]) -> set[str]:
     """Returns those of many names that exist."""
@@ -92,6 +92,7 @@ class StoreTree:
 
   def write(self, name: str, contents: bytes) -> None:
     """Writes an object, whole or not at all."""
+    self.store.check_name(name)
     with tempfile.NamedTemporaryFile() as file:
       file.write(contents)
       file.flush()
