@@ -79,7 +79,7 @@ def needed(stage: str, config: ml_collections.ConfigDict) -> list[str]:
 
 def stream_key(this: Run, stage: str) -> Key[jax.Array, ""]:
   """The PRNG key of a stage's named stream."""
-  return jax.random.fold_in(jax.random.key(this.config.seed), list(STAGES).index(stage))
+  return parallel.fold_in(parallel.key(this.config.seed), list(STAGES).index(stage))
 
 
 def settings_of(this: Run, stage: str) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def _search(this: Run, folder: Path) -> None:
   if not parallel.is_primary():
     return
   # Latents that the search has not seen.
-  picture_key, ranking_key = (jax.random.fold_in(key, number) for number in (1, 2))
+  picture_key, ranking_key = (parallel.fold_in(key, number) for number in (1, 2))
   make_masks = functools.partial(candidates.make_masks, config=settings)
   drawing = previews.prepare(_generator(this), picture_key, make_masks, settings.shift)
   kept = 0

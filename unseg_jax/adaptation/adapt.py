@@ -4,12 +4,13 @@ Where the segmenter is sure of a picture, its mask is mostly right, and such pic
 generated ones do not (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
 """
 
+import concurrent.futures
 import functools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import ml_collections
@@ -17,16 +18,18 @@ import numpy as np
 
 from unseg_jax.array_types import Array, Bool, Float, Key, UInt8
 from unseg_jax.artifacts import checkpoints
-from unseg_jax.inference import refinement
+from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
-from unseg_jax.inference.views import resize_shorter_side
+from unseg_jax.inference.views import combine, resize_shorter_side
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.runtime.barrier import barrier
+from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.segmentation import batches, train
 from unseg_jax.segmentation.batches import Records
 from unseg_jax.synthesis import shards
 
 SHARD_PICTURES = 256  # Pictures of a shard, after which what was labelled is on disk.
+BATCH_SIZE = 8  # Views of one padded size that each device takes at a time.
 SPLIT = "train"
 
 log = logging.getLogger(__name__)
@@ -78,7 +81,7 @@ def adapt(
   settings, share = training_settings(config), config.adapt.share
   weights = [*(weight * (1 - share) / sum(weights) for weight in weights), share]
   for number in range(1, config.adapt.rounds + 1):
-    round_folder, round_key = folder / f"round-{number}", jax.random.fold_in(key, number)
+    round_folder, round_key = folder / f"round-{number}", parallel.fold_in(key, number)
     write_labelled(segmenter, *pictures, config.adapt, round_folder)
     splits = [*sources, shards.read(round_folder, SPLIT)]
     pairs = functools.partial(batches.from_disk, splits, weights, settings, round_key)
@@ -103,7 +106,7 @@ def write_labelled(
 ) -> None:
   """Writes the pictures of which a segmenter is sure, with its masks, as a data set of squares.
 
-  Every process labels shards of its own, and keeps those that exist already.
+  Every process labels shards of its own, on all its devices, and keeps those that exist already.
 
   Args:
     segmenter: gives the masks, each averaged over the flip and `views.SCALES`.
@@ -138,21 +141,72 @@ def _write_shard(
   config: ml_collections.ConfigDict,
   path: Path,
 ) -> None:
-  record = shards.features(segmenter.image_size)
-  records, confidences = [], []
-  for index, image in zip(indices, read(indices.start, indices.stop), strict=True):
-    small = resize_shorter_side(image, segmenter.image_size)
-    probability = segmenter.probability(image, small.shape[:2], average=True)
-    confidences.append(confidence(probability))
-    if confidences[-1] >= config.confidence:
-      mask = refinement.refine(probability, small, config.refine) > 0.5
-      records += [
-        shards.encode_record(*square, label=0, candidate=index, record=record)
-        for square in squares(small, mask)
-      ]
+  label = functools.partial(_label, config=config, record=shards.features(segmenter.image_size))
+  depth = 2 * BATCH_SIZE * segmenter.device_count
+  with (
+    concurrent.futures.ThreadPoolExecutor(max_workers=1) as reader,
+    concurrent.futures.ThreadPoolExecutor() as labellers,
+  ):
+    samples = read_ahead(reader, _samples(segmenter, read, indices), depth)
+    views = ((sample, sample.views) for sample in samples)
+    segmented = batched.logits(segmenter, views, BATCH_SIZE)
+    labelled = list(prefetch(labellers, lambda sample: label(*sample), segmented, depth))
+  labelled.sort(key=lambda picture: picture.index)  # The batches do not keep the order.
+  confidences = [picture.confidence for picture in labelled]
   kept = sum(value >= config.confidence for value in confidences)
   counts = {"candidates": len(indices), "accepted": {"confidence": kept}}
+  records = [record for picture in labelled for record in picture.records]
   shards.write_shard(path, records, counts | {"range": [min(confidences), max(confidences)]})
+
+
+class _Sample(NamedTuple):
+  """A picture for the network.
+
+  Attributes:
+    index: its number.
+    small: the picture at the training's size.
+    views: of it, as the network takes them.
+  """
+
+  index: int
+  small: UInt8[np.ndarray, "h w 3"]
+  views: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+
+
+class _Labelled(NamedTuple):
+  """What is made of a picture: records only where the segmenter is sure of it."""
+
+  index: int
+  confidence: float
+  records: list[bytes]
+
+
+def _samples(segmenter: Segmenter, read: Read, indices: range) -> Iterator[_Sample]:
+  for index, image in zip(indices, read(indices.start, indices.stop), strict=True):
+    small = resize_shorter_side(image, segmenter.image_size)
+    yield _Sample(index, small, segmenter.views(image, average=True))
+
+
+def _label(
+  sample: _Sample,
+  logits: Sequence[Float[np.ndarray, "_ _"]],
+  config: ml_collections.ConfigDict,
+  record: Any,
+) -> _Labelled:
+  small = sample.small
+  probability = combine(logits, small.shape[:2])
+  certainty = confidence(probability)
+  if certainty < config.confidence:
+    return _Labelled(sample.index, certainty, [])
+  mask = refinement.refine(probability, small, config.refine) > 0.5
+  return _Labelled(
+    sample.index,
+    certainty,
+    [
+      shards.encode_record(*square, label=0, candidate=sample.index, record=record)
+      for square in squares(small, mask)
+    ],
+  )
 
 
 def _complete(image_size: int, total: int, least: float, folder: Path) -> None:

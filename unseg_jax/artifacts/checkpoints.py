@@ -92,14 +92,18 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-  """Restores a checkpoint like `like`, as NumPy arrays, whatever devices it was saved from."""
+  """Restores a checkpoint like `like`, whatever devices it was saved from.
+
+  Returns:
+    NumPy arrays, on the host: `parallel.replicate`, or a `Segmenter`, puts them on the devices.
+  """
   restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
   arguments = ocp.args.PyTreeRestore(item=like, restore_args=restore_args)
   return manager.restore(step, args=ocp.args.Composite(state=arguments))["state"]
 
 
 def restore_best(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the segmenter's `params` and `batch_stats` of the best checkpoint, as NumPy arrays.
+  """Returns the segmenter's `params` and `batch_stats` of the best checkpoint, on the host.
 
   Raises:
     FileNotFoundError: there is no checkpoint.

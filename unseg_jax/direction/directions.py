@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Key
 
@@ -15,7 +16,7 @@ def initial(
   key: Key[Array, ""], count: int, latent_shape: tuple[int, ...]
 ) -> Float[Array, " {count} *latent_shape"]:
   """Draws directions from N(0, 0.1^2)."""
-  return 0.1 * jax.random.normal(key, (count, *latent_shape))
+  return jax.device_put(np.float32(0.1)) * jax.random.normal(key, (count, *latent_shape))
 
 
 def normalise(

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -21,15 +22,16 @@ class Drawing:
   """Six latents of a generator, ready to be drawn along any directions; compiled once.
 
   Attributes:
-    at: (K directions, radius) -> for each direction, the latents' images at that shift.
-    mask: (images, shifted images) -> masks as pictures like the images.
+    at: (K directions, radius) -> for each direction, the latents' images at that shift, which stay
+      on the device.
+    mask: (images, shifted images of each direction) -> masks as pictures like the images.
     shift: the length of the shift that makes masks.
   """
 
   at: Callable[
-    [Float[np.ndarray, " k *latent_shape"], float | np.floating], Float[Array, "k n h w 3"]
+    [Float[np.ndarray, " k *latent_shape"], float | np.floating], list[Float[Array, "n h w 3"]]
   ]
-  mask: Callable[[Float[Array, "n h w 3"], Float[Array, "k n h w 3"]], Float[Array, "n h w 3"]]
+  mask: Callable[[Float[Array, "n h w 3"], list[Float[Array, "n h w 3"]]], Float[Array, "n h w 3"]]
   shift: float
 
 
@@ -47,17 +49,20 @@ def prepare(
     make_masks: (images, shifted images) -> masks, by the rule of the synthesis.
     shift: the length of the shift that makes masks.
   """
-  latents, labels = sample_at(generator, key, jnp.arange(ROWS))
+  latents, labels = parallel.jit(lambda key: sample_at(generator, key, jnp.arange(ROWS)))(key)
   generate = parallel.jit(
-    lambda variables, shift: generator.generate(variables, latents + shift[None], labels)
+    lambda variables, latents, labels, shift: generator.generate(
+      variables, latents + shift[None], labels
+    )
   )
+  variables = jax.device_put(generator.variables)
 
   def at(directions, radius):
-    shifts = np.float32(radius) * directions
-    return jnp.stack([generate(generator.variables, shift) for shift in shifts])
+    shifts = jax.device_put(list(np.float32(radius) * directions))
+    return [generate(variables, latents, labels, shift) for shift in shifts]
 
   def mask(images, shifted):
-    masks = make_masks(images, shifted)[..., None]
+    masks = make_masks(images, jnp.stack(shifted))[..., None]
     return jnp.broadcast_to(jnp.where(masks, 1.0, -1.0), images.shape)
 
   return Drawing(at, parallel.jit(mask), shift)
@@ -76,8 +81,8 @@ def still(
   moved = [drawing.at(directions, radius) for radius in SHIFTS]
   columns = [images, *(at[k] for k in range(len(directions)) for at in moved)]
   columns.append(drawing.mask(images, drawing.at(directions, drawing.shift)))
-  cells = jnp.stack(columns, axis=1).reshape(-1, *images.shape[1:])
-  return writing.grid(writing.to_uint8(np.asarray(cells)), columns=len(columns))
+  cells = np.stack(jax.device_get(columns), axis=1).reshape(-1, *images.shape[1:])
+  return writing.grid(writing.to_uint8(cells), columns=len(columns))
 
 
 def moving(
@@ -93,6 +98,6 @@ def moving(
   frames = []
   for radius in np.linspace(0.0, drawing.shift, FRAMES):
     moved = drawing.at(directions, radius)
-    cells = jnp.concatenate([*moved, drawing.mask(images, moved)])
-    frames.append(writing.grid(writing.to_uint8(np.asarray(cells)), columns=ROWS))
+    cells = np.concatenate(jax.device_get([*moved, drawing.mask(images, moved)]))
+    frames.append(writing.grid(writing.to_uint8(cells), columns=ROWS))
   return np.stack(frames)

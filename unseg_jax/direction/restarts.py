@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import Bool, Float
@@ -70,4 +69,4 @@ def _agreement(masks: np.ndarray, number: int) -> float:
   if len(masks) == 1:
     return 1.0
   others = np.delete(masks, number, axis=0)
-  return float(np.mean([jnp.mean(masks[number] == other, axis=(1, 2)).mean() for other in others]))
+  return float(np.mean(masks[number] == others))

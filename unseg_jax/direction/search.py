@@ -107,10 +107,10 @@ def search(
 
   step = parallel.pmap(draw_and_step, donate_argnums=(0,))
   variables = parallel.replicate(generator.variables)
-  indices = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
+  indices = parallel.spread(parallel.shard(parallel.own_part(np.arange(config.batch_size))))
   done = int(state.step)
   if not done:
-    snapshots[0] = np.asarray(jax.vmap(directions.normalise)(state.directions))
+    snapshots[0] = jax.device_get(jax.vmap(directions.normalise)(state.directions))
   kept_steps = snapshot_steps(config.steps)
   state, waiting = parallel.replicate(state), []
   with progress.bar("search", config.steps, done) as bar:
@@ -119,7 +119,7 @@ def search(
       waiting.append(parts)
       bar.update()
       if i in kept_steps:  # Before the next step, which takes the state's memory.
-        snapshots[i] = np.asarray(parallel.unreplicate(state).directions)
+        snapshots[i] = parallel.unreplicate(state.directions)
       save = i % config.save_every == 0 or i == config.steps
       # The device is not waited for at every step, but where processes agree on what to do next.
       if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
@@ -128,11 +128,11 @@ def search(
         bar.set_postfix(_latest(history), refresh=False)
         leaving = preemption.anyone_leaving()
         if save or leaving:
-          _save(folder, parallel.unreplicate(state), history, snapshots)
+          _save(folder, state, history, snapshots)
         if leaving and i < config.steps:
           preemption.leave(f"the search is saved at step {i} of {config.steps}")
   losses = {name: np.asarray(values, np.float32) for name, values in history.items()}
-  return SearchResult(np.asarray(parallel.unreplicate(state).directions), losses, snapshots)
+  return SearchResult(parallel.unreplicate(state.directions), losses, snapshots)
 
 
 def _record(
@@ -143,8 +143,7 @@ def _record(
   folder: Path,
 ) -> None:
   """Appends the losses of the last steps; stops the run at one that is not finite."""
-  fetched = jax.device_get([parallel.unreplicate(parts) for parts in waiting])
-  for i, parts in enumerate(fetched, start=steps - len(waiting)):
+  for i, parts in enumerate(parallel.unreplicate(waiting), start=steps - len(waiting)):
     if not all(np.isfinite(values).all() for values in parts.values()):
       shown = {name: values.tolist() for name, values in parts.items()}
       raise FloatingPointError(
@@ -167,10 +166,11 @@ def _save(
   history: Mapping[str, list],
   snapshots: Mapping[int, np.ndarray],
 ) -> None:
+  """Fetches a replicated state and writes it, with what was fetched before."""
   if not parallel.is_primary():
     return
   contents = {
-    "state": flax.serialization.to_state_dict(jax.device_get(state)),
+    "state": flax.serialization.to_state_dict(parallel.unreplicate(state)),
     "history": {name: np.asarray(values) for name, values in history.items()},
     "snapshots": {str(step): snapshot for step, snapshot in snapshots.items()},
   }

@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
@@ -44,7 +45,7 @@ def initial_state(
   config: ml_collections.ConfigDict, start: Float[Array, "r k *latent_shape"]
 ) -> SearchState:
   """The state before the first step, from directions of any length."""
-  return SearchState(start, optimizer(config).init(start), jnp.zeros((), jnp.int32))
+  return SearchState(start, jax.jit(optimizer(config).init)(start), np.zeros((), np.int32))
 
 
 def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import functools
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine
 from unseg_jax.runtime import parallel
-from unseg_jax.runtime.prefetch import prefetch
+from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places
 
 Pair = tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]  # A picture and its mask.
@@ -138,9 +137,7 @@ def compare(
   ):
     read = _samples(segmenter, pairs, refine != "none", average)
     depth = 2 * batch_size * segmenter.device_count
-    # `next` runs on the reader's thread, until there is no more.
-    samples = prefetch(reader, lambda _: next(read, None), itertools.repeat(None), depth)
-    views = ((sample, sample.views) for sample in _until_none(samples))
+    views = ((sample, sample.views) for sample in read_ahead(reader, read, depth))
     segmented = batched.logits(segmenter, views, batch_size)
     scores = list(prefetch(scorer, lambda sample: score(*sample), segmented, depth))
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
@@ -163,13 +160,6 @@ class _Sample(NamedTuple):
   views: list[np.ndarray]
   image: np.ndarray | None
   mask: np.ndarray
-
-
-def _until_none(samples: Iterable[_Sample | None]) -> Iterator[_Sample]:
-  for sample in samples:
-    if sample is None:
-      return
-    yield sample
 
 
 def _samples(

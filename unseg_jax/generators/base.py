@@ -71,7 +71,7 @@ def check_dtype(setting: str, dtype: str) -> None:
 
 
 def with_dtype(generator: Generator, dtype: str) -> Generator:
-  """Returns the generator with its arrays cast, once, to the type that it is to compute in.
+  """Returns the generator with its arrays cast, once and on the host, to the type it computes in.
 
   Args:
     generator: any.
@@ -89,9 +89,10 @@ def with_dtype(generator: Generator, dtype: str) -> Generator:
     return generator.generate(variables, latents.astype(dtype), labels).astype(jnp.float32)
 
   def cast(array):
-    return jnp.asarray(array, dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
+    return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
-  variables = jax.tree.map(cast, generator.variables)
+  # On the host: who computes puts the arrays on the devices.
+  variables = jax.tree.map(cast, jax.device_get(generator.variables))
   return dataclasses.replace(generator, variables=variables, generate=generate)
 
 

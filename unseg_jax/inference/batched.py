@@ -1,8 +1,9 @@
 """Batched inference: pictures of one padded size together, on all devices of a process."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,8 @@ Tag = TypeVar("Tag")
 BATCH_PIXELS = 2**21
 # The number of batches that are filled at the same time; beyond it the fullest runs as it is.
 OPEN_BATCHES = 4
+# The number of batches on the devices: one is computed, and the next is there already.
+STARTED_BATCHES = 2
 # What XLA and onnxruntime say when memory does not suffice.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Failed to allocate memory", "bad allocation")
 
@@ -110,6 +113,15 @@ def _answered(
       yield picture.tag, picture.joined()
 
 
+class _Started(NamedTuple):
+  """A batch on the devices: `count` pictures, of which those beyond `parts` only fill it up."""
+
+  size: tuple[int, int]
+  parts: Sequence[_Part]
+  count: int
+  fetch: Callable[[], list[np.ndarray]]
+
+
 @dataclasses.dataclass
 class _Batches:
   """The batches that are being filled, by their padded (height, width).
@@ -118,12 +130,14 @@ class _Batches:
     segmenter: runs them.
     batch_size: the largest, for each device.
     waiting: what each batch holds so far.
-    fitting: for each device, where memory did not suffice for more.
+    started: those on the devices.
+    fitting: the number for each device, where memory did not suffice for more.
   """
 
   segmenter: Segmenter
   batch_size: int
   waiting: dict[tuple[int, int], list[_Part]] = dataclasses.field(default_factory=dict)
+  started: collections.deque[_Started] = dataclasses.field(default_factory=collections.deque)
   fitting: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
 
   def add(self, part: _Part) -> None:
@@ -139,8 +153,8 @@ class _Batches:
 
   def run_all(self) -> Iterator[_Picture]:
     """Runs what is left."""
-    for size in list(self.waiting):
-      yield from self._run(size)
+    while self.waiting or self.started:
+      yield from self._run(next(iter(self.waiting))) if self.waiting else self._finish_one()
 
   def _too_much_waits(self) -> bool:
     most = OPEN_BATCHES * self.segmenter.device_count
@@ -155,34 +169,49 @@ class _Batches:
     return each * self.segmenter.device_count
 
   def _run(self, size: tuple[int, int]) -> Iterator[_Picture]:
+    """Starts what waits of a size, and finishes what is beyond `STARTED_BATCHES`."""
     parts = [part for part in self.waiting.pop(size) if not part.picture.problem]
     while parts:
       capacity = self._capacity(size)
-      batch = parts[:capacity]
+      batch, parts = parts[:capacity], parts[capacity:]
       # Filled up with copies: another batch size would compile the network again.
       images = [part.image for part in batch + batch[:1] * (capacity - len(batch))]
       try:
-        computed = self.segmenter.small_logits(images)
+        self.started.append(_Started(size, batch, len(images), self.segmenter.start(images)))
       except Exception as error:
-        if not is_out_of_memory(error):
-          raise
-        each = capacity // self.segmenter.device_count
-        if each > 1:
-          self.fitting[size] = each // 2
-          continue
-        for picture in {part.picture for part in batch}:
-          picture.problem = (
-            "the memory does not suffice for it alone: the segmenter sees it as "
-            f"{size[1]} x {size[0]} pixels"
-          )
-          yield picture
-        parts = [part for part in parts if not part.picture.problem]
-        continue
-      for part, values in zip(batch, computed, strict=False):
-        part.picture.logits[part.number] = values
-        if part.picture.is_answered():
-          yield part.picture
-      parts = parts[capacity:]
+        yield from self._make_do(error, size, batch, len(images))
+      while len(self.started) >= STARTED_BATCHES:
+        yield from self._finish_one()
+
+  def _finish_one(self) -> Iterator[_Picture]:
+    started = self.started.popleft()
+    try:
+      computed = started.fetch()
+    except Exception as error:
+      yield from self._make_do(error, started.size, started.parts, started.count)
+      return
+    for part, logits in zip(started.parts, computed, strict=False):
+      part.picture.logits[part.number] = logits
+      if part.picture.is_answered():
+        yield part.picture
+
+  def _make_do(
+    self, error: Exception, size: tuple[int, int], parts: Sequence[_Part], count: int
+  ) -> Iterator[_Picture]:
+    """Goes on after an error of a batch of `count`: smaller, or without its pictures."""
+    if not is_out_of_memory(error):
+      raise error
+    each = count // self.segmenter.device_count
+    if each > 1:
+      self.fitting[size] = min(each // 2, self.fitting.get(size, each))
+      self.waiting[size] = [*parts, *self.waiting.get(size, [])]
+      return
+    for picture in dict.fromkeys(part.picture for part in parts if not part.picture.problem):
+      picture.problem = (
+        "memory does not suffice, not even for it alone: the segmenter sees it as "
+        f"{size[1]} x {size[0]} pixels"
+      )
+      yield picture
 
 
 def is_out_of_memory(error: BaseException) -> bool:

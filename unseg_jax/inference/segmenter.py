@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from PIL import Image
@@ -30,7 +31,8 @@ class Segmenter:
   """A U-Net with its weights.
 
   Attributes:
-    variables: the U-Net's `params` and `batch_stats`; empty if an ONNX file has its weights.
+    variables: the U-Net's `params` and `batch_stats`, on the host; the devices get them once, when
+      they first compute. Empty if an ONNX file has the weights.
     image_size: pictures are resized so that their shorter side has this number of pixels.
     logits: compiled `(variables, images [n, h, w, 3] uint8, sizes [n, 2]) -> [n, h, w]` float32,
       the foreground's logit minus the background's; image i fills the first `sizes[i]` rows and
@@ -50,7 +52,7 @@ class Segmenter:
 
   @classmethod
   def restore(cls, folder: str | Path, adapted: bool = True) -> "Segmenter":
-    """Restores the best checkpoint of a run, or a segmenter's file.
+    """Restores the best checkpoint of a run, or a segmenter's file, to the host; see `variables`.
 
     Args:
       folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; an ONNX
@@ -141,32 +143,41 @@ class Segmenter:
 
   @functools.cached_property
   def _on_every_device(self) -> dict[str, Any]:
+    """The weights, put on the devices once, when they are first used."""
     return parallel.on_every_device(self.variables)
+
+  @functools.cached_property
+  def _on_first_device(self) -> dict[str, Any]:
+    return jax.tree.map(lambda x: x.addressable_data(0), self._on_every_device)
 
   def small_logits(
     self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
   ) -> list[Float[np.ndarray, "_ _"]]:
-    """Runs the network on pictures of one `views.padded_size`.
+    """Runs the network on pictures of one `views.padded_size`; see `start`."""
+    return self.start(images)()
 
-    All devices share the work, if the pictures split over them.
+  def start(
+    self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
+  ) -> Callable[[], list[Float[np.ndarray, "_ _"]]]:
+    """Puts pictures on all devices if they split over them, else on one, and starts the network.
 
     Args:
-      images: as `views.views` returns them.
+      images: of one `views.padded_size`, as `views.views` returns them.
 
     Returns:
-      The logits of each, in float32.
+      What waits for the network and fetches the logits of each picture, in float32.
     """
     sizes = np.array([image.shape[:2] for image in images], np.int32)
     batch = np.zeros((len(images), *views.padded_size(images[0]), 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
       row[: image.shape[0], : image.shape[1]] = image
-    devices = self.device_count
-    if devices > 1 and len(images) % devices == 0:
-      spread = parallel.spread((batch, sizes))
-      logits = np.asarray(self.logits(self._on_every_device, *spread))
+    if not self.variables:  # An ONNX file has the weights, and runs on the host.
+      logits = self.logits(self.variables, batch, sizes)
+    elif len(images) % self.device_count == 0:
+      logits = self.logits(self._on_every_device, *parallel.spread((batch, sizes)))
     else:
-      logits = np.asarray(self.logits(self.variables, batch, sizes))
-    return [row[:h, :w] for row, (h, w) in zip(logits, sizes, strict=True)]
+      logits = self.logits(self._on_first_device, *jax.device_put((batch, sizes)))
+    return lambda: [row[:h, :w] for row, (h, w) in zip(jax.device_get(logits), sizes, strict=True)]
 
 
 def _files() -> types.ModuleType:

@@ -3,14 +3,20 @@
 A run is one process or several; each process has its own devices. What all of them compute
 together (search, training) goes through `pmap` over every device of every process; what each
 computes for itself (its own shards of a data set) through `pmap_local`.
+
+Nothing crosses between host and devices unasked: what a program takes was put there by
+`replicate`, `spread`, `on_every_device`, `ahead` or `jax.device_put`, and what it returns is
+fetched by `unreplicate`, `unshard` or `jax.device_get`.
 """
 
 import atexit
+import collections
 import functools
+import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -19,7 +25,7 @@ from flax import jax_utils
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from unseg_jax.array_types import Float, Int, Shaped
+from unseg_jax.array_types import Array, Float, Int, Key, Shaped
 from unseg_jax.storage.cache import cache_folder
 
 AXIS = "devices"
@@ -184,7 +190,7 @@ def compiler_options() -> dict[str, str]:
   if on_accelerator():
     return {}
   try:
-    jax.jit(lambda x: x, compiler_options=CPU_OPTIONS)(0)
+    jax.jit(lambda: 0, compiler_options=CPU_OPTIONS)()
   except jax.errors.JaxRuntimeError:
     return {}
   return CPU_OPTIONS
@@ -238,9 +244,20 @@ def replicate(tree: Tree) -> Tree:
   return jax_utils.replicate(tree)
 
 
-def unreplicate(tree: Tree) -> Tree:
-  """Returns the first device's copy of a replicated tree."""
-  return jax_utils.unreplicate(tree)
+def unreplicate(tree: Any) -> Any:
+  """Fetches the first device's copy of a replicated tree to the host, as NumPy arrays."""
+  copies = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
+  return jax.tree.map(lambda x: x[0], copies)
+
+
+def key(seed: int) -> Key[Array, ""]:
+  """`jax.random.key` of a seed that the host knows."""
+  return jax.random.key(jax.device_put(np.int64(seed).astype(np.int32)))  # As JAX truncates it.
+
+
+def fold_in(key: Key[Array, ""], number: int) -> Key[Array, ""]:
+  """`jax.random.fold_in` of a number that the host knows."""
+  return jax.random.fold_in(key, jax.device_put(np.uint32(number)))
 
 
 def own_part(array: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "part ..."]:
@@ -249,22 +266,51 @@ def own_part(array: Shaped[np.ndarray, "n ..."]) -> Shaped[np.ndarray, "part ...
 
 
 def shard(tree: Any) -> Any:
-  """Splits the leading axis of every array over this process's devices: `[D, N / D, ...]`."""
+  """Splits the leading axis of every array over this process's devices: `[D, N / D, ...]`.
+
+  The arrays stay on the host; `spread` and `ahead` put them on the devices.
+  """
   return jax.tree.map(lambda x: np.reshape(x, (local_device_count(), -1, *np.shape(x)[1:])), tree)
 
 
 def unshard(tree: Any) -> Any:
   """Fetches this process's `[D, N / D, ...]` arrays to the host as `[N, ...]` NumPy arrays."""
-  return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), tree)
+  return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
 
 def spread(tree: Any) -> Any:
-  """Lays the leading axis of every array over this process's devices, for what `jit` compiled."""
+  """Puts equal parts of every array's leading axis on this process's devices.
+
+  What `shard` returned is then as `pmap` takes it; other arrays are as what `jit` compiled takes
+  them, beside those of `on_every_device`.
+  """
   return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
 
 
+def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
+  """Yields batches from the devices, where up to `depth` of them are at a time.
+
+  While the devices work on one, the next is put there: by `spread`, but for arrays that are on
+  devices already. Like `flax.jax_utils.prefetch_to_device`, it reads ahead on the thread that asks.
+
+  Args:
+    batches: trees of arrays `[D, ...]`, such as `shard` returns.
+    depth: counts the batch that was yielded last.
+  """
+  batches, waiting = iter(batches), collections.deque[Any]()
+
+  def put(count: int) -> None:
+    for batch in itertools.islice(batches, count):
+      waiting.append(jax.tree.map(lambda x: x if isinstance(x, jax.Array) else spread(x), batch))
+
+  put(depth)
+  while waiting:
+    yield waiting.popleft()
+    put(1)
+
+
 def on_every_device(tree: Any) -> Any:
-  """Copies every array to each device of this process, for what `jit` compiled; see `spread`."""
+  """Puts a copy of every array on each device of this process, for what `jit` compiled."""
   return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 

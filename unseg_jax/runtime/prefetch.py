@@ -29,3 +29,16 @@ def prefetch(
     for item in itertools.islice(items, 1):
       pending.append(executor.submit(function, item))
     yield result
+
+
+def read_ahead(
+  executor: concurrent.futures.Executor, items: Iterable[Item], depth: int
+) -> Iterator[Item]:
+  """Yields the items, while the executor's one thread takes up to `depth` more of them."""
+  items = iter(items)
+  for taken in prefetch(
+    executor, lambda _: list(itertools.islice(items, 1)), itertools.repeat(None), depth
+  ):
+    if not taken:
+      return
+    yield from taken

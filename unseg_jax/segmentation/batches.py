@@ -10,7 +10,7 @@ import ml_collections
 import numpy as np
 from PIL import Image
 
-from unseg_jax.array_types import Array, Key
+from unseg_jax.array_types import Array, Int, Key
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation.step import Batch, TrainState
 
@@ -25,7 +25,7 @@ def from_disk(
   key: Key[Array, ""],
   state: TrainState,
 ) -> Iterator[Batch]:
-  """Yields the batches that follow a state of the training, spread over this process's devices.
+  """Yields the batches that follow a state of the training, on the host, split by `parallel.shard`.
 
   Args:
     sources: the splits; none is empty, and the images' sizes may differ.
@@ -34,8 +34,7 @@ def from_disk(
     key: the training's; decides the order of the pairs.
     state: the training continues from it.
   """
-  order_key = jax.random.split(key, 3)[2]
-  seed = int(jax.random.randint(order_key, (), 0, np.iinfo(np.int32).max))
+  seed = int(jax.device_get(_draw_seed(key)))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   # Half of the processors: where JAX computes on them as well, it needs the other half.
   threads = max(1, (os.cpu_count() or 1) // 2)
@@ -43,6 +42,11 @@ def from_disk(
   dataset = order(sources, weights, config, seed)[int(state.step) :]
   for batch in dataset.to_iter_dataset(options):
     yield parallel.shard(batch) | {"position": position}
+
+
+@jax.jit
+def _draw_seed(key: Key[Array, ""]) -> Int[Array, ""]:
+  return jax.random.randint(jax.random.split(key, 3)[2], (), 0, np.iinfo(np.int32).max)
 
 
 def order(

@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
@@ -68,8 +67,8 @@ class Curves:
     self, step: int, config: ml_collections.ConfigDict, manager: ocp.CheckpointManager
   ) -> None:
     """Fetches the losses from the devices; stops the run at one that is not finite."""
-    for at, replicated in enumerate(self.on_devices, step - len(self.on_devices)):
-      loss, pairs = jax.device_get(parallel.unreplicate(replicated))
+    fetched = parallel.unreplicate(self.on_devices)
+    for at, (loss, pairs) in enumerate(fetched, step - len(self.on_devices)):
       if pairs is not None and pairs < config.batch_size:
         raise TooFewPairs(
           f"the filters reject almost everything: step {at} made {pairs} of the "

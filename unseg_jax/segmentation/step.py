@@ -58,10 +58,11 @@ def initial_state(
     start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
   """
   features = tuple(config.features)
-  variables = start
-  if variables is None:
-    images = jnp.zeros((1, config.image_size, config.image_size, 3))
-    variables = jax.jit(Unet(features).init)(key, images)
+  if start is None:
+    shape = (1, config.image_size, config.image_size, 3)
+    variables = jax.jit(lambda key: Unet(features).init(key, jnp.zeros(shape)))(key)
+  else:
+    variables = jax.device_put(dict(start))
   optimizer = optax.adam(schedule(config))
   zero = np.zeros((), np.int32)
   return TrainState(
@@ -69,7 +70,7 @@ def initial_state(
     apply_fn=Unet(features, jnp.dtype(config.dtype)).apply,
     params=variables["params"],
     tx=optimizer,
-    opt_state=optimizer.init(variables["params"]),
+    opt_state=jax.jit(optimizer.init)(variables["params"]),
     batch_stats=variables["batch_stats"],
     candidates=zero,
   )

@@ -1,5 +1,6 @@
 """Stage 3: a U-Net learns to segment from the synthetic pairs."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ def train(
   Args:
     config: `config.train` of an experiment.
     pairs: returns the batches that follow a state, such as `batches.from_disk` or
-      `on_the_fly.batches` with their other arguments bound.
+      `on_the_fly.batches` with their other arguments bound; those that come from the host are put
+      on the devices while these still work on the step before.
     validate: scores a U-Net's `params` and `batch_stats` on pairs of its own; the `iou` among the
       scores picks the best checkpoint.
     key: that of the experiment's training.
@@ -49,7 +51,7 @@ def train(
       state = _restore(manager, state)
     first = int(state.step)
     curves = Curves.read(folder, first)
-    upcoming = pairs(state)
+    upcoming = parallel.ahead(itertools.islice(pairs(state), config.steps - first))
     step = parallel.pmap(make_step(config, augment_key), donate_argnums=(0,))
     state = parallel.replicate(state)
     with progress.bar("train", config.steps, first) as bar:
@@ -94,7 +96,7 @@ def _saved(state: TrainState) -> dict[str, Any]:
 
 def _fetch(state: TrainState) -> dict[str, Any]:
   """The parts of a replicated state that a checkpoint holds, as NumPy arrays."""
-  return _saved(jax.device_get(parallel.unreplicate(state)))
+  return _saved(parallel.unreplicate(state))
 
 
 def _restore(manager: ocp.CheckpointManager, fresh: TrainState) -> TrainState:

@@ -212,9 +212,10 @@ def first_masks(
 
   def make(directions):
     directions = parallel.replicate(directions)
+    indices = (np.arange(start, start + per_call) for start in range(0, kept, per_call))
     calls = (
-      compute(variables, directions, keys, parallel.shard(np.arange(start, start + per_call)))
-      for start in range(0, kept, per_call)
+      compute(variables, directions, keys, own)
+      for own in parallel.ahead(map(parallel.shard, indices))
     )
     chunks = [parallel.unshard(call) for call in calls]
     masks = np.concatenate([chunk["mask"] for chunk in chunks])[:kept]

@@ -88,7 +88,7 @@ def on_the_fly(config: ml_collections.ConfigDict) -> bool:
 
 def split_key(key: Key[Array, ""], split: str) -> Key[Array, ""]:
   """The key of a split's stream of candidates, from that of the experiment's synthesis."""
-  return jax.random.fold_in(key, SPLITS.index(split))
+  return parallel.fold_in(key, SPLITS.index(split))
 
 
 def generate(
@@ -320,8 +320,8 @@ def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
   calls = [padded[i : i + per_call] for i in range(0, len(padded), per_call)]
 
   def start(call):
-    given = () if split.rows is None else (parallel.shard(split.rows.at(call)),)
-    made = split.compute(parallel.shard(call), *given)
+    given = () if split.rows is None else (split.rows.at(call),)
+    made = split.compute(*parallel.spread(parallel.shard((call, *given))))
     for leaf in jax.tree.leaves(made):
       leaf.copy_to_host_async()
     return made

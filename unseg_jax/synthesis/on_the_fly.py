@@ -44,7 +44,7 @@ class Pool(flax.struct.PyTreeNode):
 
 
 def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
-  """A pool without pairs.
+  """A pool without pairs, on the host.
 
   Args:
     config: an experiment's; its `generate` and `train` count.
@@ -54,12 +54,12 @@ def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
   # The most pairs that it may hold: a batch less one, and a round in which all are accepted.
   capacity = config.train.batch_size + chunk * parallel.device_count()
   return Pool(
-    image=jnp.zeros((capacity, size, size, 3), jnp.uint8),
-    mask=jnp.zeros((capacity, size, size, 1), jnp.uint8),
-    candidate=jnp.zeros((capacity,), jnp.int32),
-    count=jnp.zeros((), jnp.int32),
-    first=jnp.array(first, jnp.int32),
-    upcoming=jnp.array(first // chunk * chunk, jnp.int32),
+    image=np.zeros((capacity, size, size, 3), np.uint8),
+    mask=np.zeros((capacity, size, size, 1), np.uint8),
+    candidate=np.zeros((capacity,), np.int32),
+    count=np.zeros((), np.int32),
+    first=np.array(first, np.int32),
+    upcoming=np.array(first // chunk * chunk, np.int32),
   )
 
 
