@@ -114,11 +114,11 @@ def _answered(
 
 
 class _Started(NamedTuple):
-  """A batch on the devices: `count` pictures, of which those beyond `parts` only fill it up."""
+  """A batch on the devices: `filled` images, of which those beyond `parts` are copies."""
 
   size: tuple[int, int]
   parts: Sequence[_Part]
-  count: int
+  filled: int
   fetch: Callable[[], list[np.ndarray]]
 
 
@@ -188,7 +188,7 @@ class _Batches:
     try:
       computed = started.fetch()
     except Exception as error:
-      yield from self._make_do(error, started.size, started.parts, started.count)
+      yield from self._make_do(error, started.size, started.parts, started.filled)
       return
     for part, logits in zip(started.parts, computed, strict=False):
       part.picture.logits[part.number] = logits
@@ -196,12 +196,12 @@ class _Batches:
         yield part.picture
 
   def _make_do(
-    self, error: Exception, size: tuple[int, int], parts: Sequence[_Part], count: int
+    self, error: Exception, size: tuple[int, int], parts: Sequence[_Part], filled: int
   ) -> Iterator[_Picture]:
-    """Goes on after an error of a batch of `count`: smaller, or without its pictures."""
+    """Goes on after an error of a batch: smaller, or without its pictures."""
     if not is_out_of_memory(error):
       raise error
-    each = count // self.segmenter.device_count
+    each = filled // self.segmenter.device_count
     if each > 1:
       self.fitting[size] = min(each // 2, self.fitting.get(size, each))
       self.waiting[size] = [*parts, *self.waiting.get(size, [])]

@@ -94,7 +94,8 @@ def pieces(size: tuple[int, int]) -> list[Piece]:
   # In the middle of what two pieces see, the one's answer ends and the other's begins.
   seams = [(before + after) // 2 for before, after in zip(stops, starts[1:], strict=False)]
   ends = zip([0, *seams], [*seams, long], strict=True)
-  return [Piece(axis, *both, part) for *both, part in zip(starts, stops, ends, strict=True)]
+  bounds = zip(starts, stops, ends, strict=True)
+  return [Piece(axis, start, stop, answers) for start, stop, answers in bounds]
 
 
 def join(

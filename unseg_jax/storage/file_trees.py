@@ -40,6 +40,17 @@ class LocalTree:
     """Returns those of many names that exist."""
     return {name for name in names if self.has(name)}
 
+  def ignores_case(self) -> bool:
+    """Whether names that differ in the case of letters alone are one file's."""
+    existing = next(
+      path for path in [self.folder.absolute(), *self.folder.absolute().parents] if path.exists()
+    )
+    for path in [existing, *existing.parents]:
+      other = path.with_name(path.name.swapcase()) if path.name else path
+      if other != path:
+        return other.exists() and other.samefile(path)
+    return False
+
   def where(self, name: str) -> str:
     """The path of a file."""
     return str(self.folder / name)
@@ -81,6 +92,10 @@ class StoreTree:
   def existing(self, names: Collection[str]) -> set[str]:
     """Returns those of many names that exist, by one listing of the whole folder."""
     return self.names() & set(names)
+
+  def ignores_case(self) -> bool:
+    """Whether names that differ in the case of letters alone are one object's: never."""
+    return False
 
   def where(self, name: str) -> str:
     """The URL of an object."""
