@@ -16,19 +16,25 @@ and, if asked:
     NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
                         beside it; each at most 512 pixels a side
 
-and `predictions.jsonl`, a line of JSON for each picture: its outputs, size and share of foreground,
-or why it was skipped. `--outputs=mask` writes less.
+and `predictions.jsonl`, a line of JSON for each picture: its outputs, size, share of foreground and
+what it was made of, or why it was skipped. `--outputs=mask` writes less. Where two pictures would
+share a NAME, as a.jpg and a.png do, it is a.jpg and a.png.
 
 `--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
 and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
 inside such an `--input` is not searched for pictures. Hidden files and folders are left out. Either
 may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
 
+One picture never ends the command: what cannot be read, a broken link, a name too long for its
+outputs, or more pixels than memory holds is a line on stderr and a row of `predictions.jsonl`.
+
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
-Many pictures: all devices work on them. Several processes (`--coordinator`, as in unseg_jax.main)
-each take their share. With `--resume`, what `predictions.jsonl` says is made already, by the same
-settings, is skipped, and the rest is made: a million pictures survive being stopped.
+Many pictures: all devices work on them, and `--workers` processes read and encode. Several
+processes (`--coordinator`, as in unseg_jax.main) each take their share. With `--resume`, what
+`predictions.jsonl` says is made already of the same picture, by the same segmenter and settings, is
+skipped, and the rest is made: a million pictures survive being stopped. Names do not count there: a
+picture is known by its SHA-256, or by its bucket's tag, a segmenter by its weights.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what; 75 if the command
 was asked to leave (SIGTERM).
