@@ -24,7 +24,7 @@ class Brightness(segmenter.Segmenter):
   device_count = 1
 
   @classmethod
-  def restore(cls, folder):
+  def restore_folder(cls, folder):
     if not (Path(folder) / "config.json").exists():
       raise FileNotFoundError(f"{folder} is not the workdir of a run")
     return cls({}, 1, lambda *_: None)
@@ -42,7 +42,7 @@ def as_it_is(image, image_size, average):
 
 def stand_in(monkeypatch, folder):
   """Has `predict` use it; returns the folder of a run to name."""
-  monkeypatch.setattr(segmenter, "Segmenter", Brightness)
+  monkeypatch.setattr(segmenter.Segmenter, "restore", Brightness.restore_folder)
   monkeypatch.setattr(pictures, "views", as_it_is)
   monkeypatch.setattr(Brightness, "calls", 0)
   folder.mkdir(exist_ok=True)

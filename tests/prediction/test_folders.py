@@ -99,7 +99,11 @@ def make(root, files):
   return sizes
 
 
-@hypothesis.settings(max_examples=40, deadline=None)
+@hypothesis.settings(
+  max_examples=40,
+  deadline=None,
+  suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
+)
 @hypothesis.given(folders())
 def test_every_picture_is_segmented_or_named(run, files):
   with tempfile.TemporaryDirectory() as place:
@@ -167,8 +171,8 @@ def test_what_is_no_file_is_a_skipped_row(tmp_path, run, kind, monkeypatch):
   path, reason = photos / "b.png", "cannot be read"
   if kind == "socket":
     monkeypatch.chdir(photos)  # The path of a socket must be short.
-    server = socket.socket(socket.AF_UNIX)
-    server.bind("b.png")
+    with socket.socket(socket.AF_UNIX) as server:
+      server.bind("b.png")
     reason = "is a socket"
   elif kind == "device":
     path.symlink_to(os.devnull)
