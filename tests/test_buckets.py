@@ -224,7 +224,8 @@ def test_a_picture_that_vanishes_from_a_bucket_is_skipped(tmp_path, monkeypatch,
     arguments = (str(run), "s3://bucket/photos", str(tmp_path / "out"), False)
     assert predict.predict(*arguments, kinds=["mask"]) == 1
     assert "skipped: s3://bucket/photos/b.png" in capsys.readouterr().err
-    rows = [json.loads(line) for line in (tmp_path / "out/predictions.jsonl").open()]
+    manifest = (tmp_path / "out" / "predictions.jsonl").read_text()
+    rows = [json.loads(line) for line in manifest.splitlines()]
     assert ["skipped" in row for row in rows] == [False, True, False]
     size, tag = bucket.entry("photos/a.png")
     assert rows[0]["made of"]["input"] == {"bytes": size, "tag": tag}
