@@ -26,7 +26,9 @@ inside such an `--input` is not searched for pictures. Hidden files and folders 
 may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
 
 One picture never ends the command: what cannot be read, a broken link, a name too long for its
-outputs, or more pixels than memory holds is a line on stderr and a row of `predictions.jsonl`.
+outputs, or more pixels than memory holds is a line on stderr and a row of `predictions.jsonl`. A
+batch has at most 2 million pixels for each device, and a process holds at most 67 million decoded
+ones at a time, or one picture of more. Extremely long pictures are answered in pieces.
 
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
