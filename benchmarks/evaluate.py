@@ -27,7 +27,8 @@ from PIL import Image
 from common import command_line
 from unseg_jax.evaluation import benchmarks, evaluate
 from unseg_jax.evaluation.source import Source
-from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
 
 WIDTH, HEIGHT = 400, 300

@@ -22,7 +22,7 @@ import onnxruntime
 
 from common import command_line, timing
 from unseg_jax import Segmenter, export
-from unseg_jax.inference.segmenter import foreground
+from unseg_jax.inference.views import foreground
 
 
 def measure(name: str, runs: Mapping[str, Callable[[], np.ndarray]], rounds: int) -> None:

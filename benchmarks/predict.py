@@ -1,14 +1,16 @@
 """Times `python -m unseg_jax.predict` over many pictures, on several devices and in processes.
 
 python benchmarks/predict.py [--pictures=2000] [--devices=1,4] [--processes=1,2]
-  [--outputs=mask] [--segmenter=pretrained:faces] [--checkout=FOLDER]
+  [--outputs=mask] [--segmenter=pretrained:faces] [--workers=0,1,2] [--size=400x300]
+  [--checkout=FOLDER]
 
-Makes photograph-like JPEG files of 400 x 300 in a temporary folder and runs the command over them:
-with each number of forced CPU devices in one process, then in each number of processes with one
-device. The first row is a tenth of the pictures, whose time is mostly that of starting; the rate is
-that of the others, beyond it. Memory is the largest resident size of the processes together, when
-half of the pictures were done and at the end. `--checkout` runs the package of another checkout,
-for a comparison; `--outputs=all` leaves the flag out, which old ones do not know.
+Makes photograph-like JPEG files in a temporary folder and runs the command over them: with each
+number of forced CPU devices in one process, then in each number of processes with one device, then
+in one process with each number of `--workers`; where that is not given, the command chooses it. The
+first row is a tenth of the pictures, whose time is mostly that of starting; the rate is that of the
+others, beyond it. Memory is the largest resident size of the processes together, without workers,
+when half of the pictures were done and at the end. `--checkout` runs the package of another
+checkout, for a comparison; `--outputs=all` leaves the flag out, which old ones do not know.
 """
 
 import argparse
@@ -28,21 +30,22 @@ from unseg_jax.images import reading
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
-HEIGHT, WIDTH = 300, 400
 LOOK_SECONDS = 0.1
 
 
-def make_pictures(folder: Path, count: int) -> None:
+def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
   """Writes pictures of one photograph, each turned, cropped and with noise of its own."""
-  photograph = Image.fromarray(reading.read_picture(EXAMPLE)).resize((600, 600))
+  width, height = size
+  side = max(size) * 3 // 2
+  photograph = Image.fromarray(reading.read_picture(EXAMPLE)).resize((side, side))
   random = np.random.default_rng(0)
   folder.mkdir()
   for number in range(count):
-    left, top = random.integers(0, (600 - WIDTH, 600 - HEIGHT))
+    left, top = random.integers(0, (side - width, side - height))
     picture = photograph.rotate(random.uniform(-20, 20)).crop(
-      (left, top, left + WIDTH, top + HEIGHT)
+      (left, top, left + width, top + height)
     )
-    noisy = np.asarray(picture) + random.normal(0, 4, (HEIGHT, WIDTH, 3))
+    noisy = np.asarray(picture) + random.normal(0, 4, (height, width, 3))
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / f"{number:06}.jpg")
 
 
@@ -91,28 +94,41 @@ def _resident(pid: int) -> int:
 def measure(arguments: argparse.Namespace, folder: Path) -> None:
   """Prints a row for each way to run the command."""
   few = max(1, arguments.pictures // 10)
-  make_pictures(folder / "few", few)
-  make_pictures(folder / "many", arguments.pictures)
+  make_pictures(folder / "few", few, arguments.size)
+  make_pictures(folder / "many", arguments.pictures, arguments.size)
   flags = [f"--segmenter={arguments.segmenter}"]
   if arguments.outputs != "all":
     flags.append(f"--outputs={arguments.outputs}")
-  print("| processes | devices of each | seconds | pictures/s beyond the first | GiB, half, end |")
-  print("| --- | --- | --- | --- | --- |", flush=True)
-  ways = [(1, devices) for devices in arguments.devices]
-  ways += [(processes, 1) for processes in arguments.processes if processes > 1]
-  for processes, devices in ways:
+  columns = ("processes", "devices of each", "workers", "seconds", "pictures/s beyond the first")
+  print(f"| {' | '.join(columns)} | GiB, half, end |")
+  print("| --- | --- | --- | --- | --- | --- |", flush=True)
+  ways = [(1, devices, "default") for devices in arguments.devices]
+  ways += [(processes, 1, "default") for processes in arguments.processes if processes > 1]
+  ways += [(1, 1, workers) for workers in arguments.workers]
+  for processes, devices, workers in ways:
     taken = {}
     for name in ("few", "many"):
-      output = folder / f"{name}-{processes}-{devices}"
+      output = folder / f"{name}-{processes}-{devices}-{workers}"
       way = (devices, processes, arguments.checkout)
-      taken[name], sizes = run(folder / name, output, flags, *way)
+      taken[name], sizes = run(folder / name, output, [*flags, *_of_workers(workers)], *way)
     rate = (arguments.pictures - few) / (taken["many"] - taken["few"])
     half, end = max(sizes[: len(sizes) // 2], default=0), max(sizes, default=0)
     print(
-      f"| {processes} | {devices} | {taken['many']:.1f} | {rate:.1f} "
+      f"| {processes} | {devices} | {workers} | {taken['many']:.1f} | {rate:.1f} "
       f"| {half / 2**30:.2f}, {end / 2**30:.2f} |",
       flush=True,
     )
+
+
+def _of_workers(workers: str) -> list[str]:
+  """None by default: other checkouts may not know the flag."""
+  return [] if workers == "default" else [f"--workers={workers}"]
+
+
+def size(text: str) -> tuple[int, int]:
+  """Width and height, such as 400x300."""
+  width, height = text.split("x")
+  return command_line.positive(width), command_line.positive(height)
 
 
 def numbers(text: str) -> list[int]:
@@ -126,11 +142,14 @@ def main() -> None:
   parser.add_argument("--pictures", type=command_line.positive, default=2000)
   parser.add_argument("--devices", type=numbers, default=[1, 4])
   parser.add_argument("--processes", type=numbers, default=[1, 2])
+  parser.add_argument("--workers", type=lambda text: text.split(","), default=[])
+  parser.add_argument("--size", type=size, default=(400, 300), help="of the pictures")
   parser.add_argument("--outputs", default="mask", help="as of predict, or all")
   parser.add_argument("--segmenter", default="pretrained:faces")
   parser.add_argument("--checkout", type=Path, default=ROOT, help="whose package runs")
   arguments = parser.parse_args()
-  print(f"{arguments.pictures} pictures of {WIDTH} x {HEIGHT}, {os.cpu_count()} processors")
+  width, height = arguments.size
+  print(f"{arguments.pictures} pictures of {width} x {height}, {os.cpu_count()} processors")
   with tempfile.TemporaryDirectory() as folder:
     measure(arguments, Path(folder))
 

@@ -13,7 +13,8 @@ from whole_runs import assert_same_weights, contents, last_state, make_config, r
 from unseg_jax import pipeline
 from unseg_jax.adaptation import adapt
 from unseg_jax.artifacts import stage_records
-from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import resize_shorter_side
 from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import shards
 

@@ -1,8 +1,10 @@
 """A whole run in a bucket is the run on a disk, though the store refuses a request in twenty."""
 
+import json
 import signal
 import threading
 
+import brightness_segmenter
 import bucket_servers
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from whole_runs import (
 )
 
 from unseg_jax import generators, pipeline, predict, report
+from unseg_jax.prediction import inputs
 from unseg_jax.storage import places, stores, whole_files
 from unseg_jax.synthesis import latents
 
@@ -201,3 +204,31 @@ def test_a_run_killed_at_random_ends_in_the_same_result(
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     for number in {name.partition("/")[0] for name in names}:
       assert_same_result(fetched(f"s3://bucket/killed/{number}", finished), finished)
+
+
+def test_a_picture_that_vanishes_from_a_bucket_is_skipped(tmp_path, monkeypatch, capsys):
+  run = brightness_segmenter.stand_in(monkeypatch, tmp_path / "run")
+  with bucket_servers.server("s3") as address:
+    bucket_servers.use("s3", address, tmp_path / "one", monkeypatch)
+    bucket = stores.open_store("s3://bucket")
+    example = ROOT / "unseg_jax/pretrained/example/astronaut_head.png"
+    for name in ("a", "b", "c"):
+      bucket.upload(example, f"photos/{name}.png")
+    fetch = inputs.fetch
+
+    def vanish(picture):
+      bucket.remove("photos/b.png")
+      return fetch(picture)
+
+    monkeypatch.setattr(inputs, "fetch", vanish)
+    arguments = (str(run), "s3://bucket/photos", str(tmp_path / "out"), False)
+    assert predict.predict(*arguments, kinds=["mask"]) == 1
+    assert "skipped: s3://bucket/photos/b.png" in capsys.readouterr().err
+    manifest = (tmp_path / "out" / "predictions.jsonl").read_text()
+    rows = [json.loads(line) for line in manifest.splitlines()]
+    assert ["skipped" in row for row in rows] == [False, True, False]
+    size, tag = bucket.entry("photos/a.png")
+    assert rows[0]["made of"]["input"] == {"bytes": size, "tag": tag}
+    bucket.upload(ROOT / "unseg_jax/pretrained/example/astronaut_head_mask.png", "photos/a.png")
+    assert predict.predict(*arguments, kinds=["mask"], resume=True) == 0
+    assert "made anew: 1 pictures, as the picture itself changed (1)" in capsys.readouterr().err

@@ -1,6 +1,9 @@
 """`python -m unseg_jax.predict` as it is typed: what it needs, and what it prints."""
 
 import functools
+import json
+import os
+import pathlib
 import re
 import shutil
 
@@ -46,3 +49,28 @@ def test_a_segmenter_that_is_not_there_is_named(folder):
   assert done.returncode == 1
   assert str(folder / "missing") in done.stderr
   assert "Traceback" not in done.stderr
+
+
+def test_names_that_are_no_text_and_long_ones_are_segmented_under_an_ascii_locale(folder):
+  photos = folder / "photos"
+  photos.mkdir()
+  names = [b"caf\xe9.png", "é.png".encode(), b"x" * 236 + b".png"]
+  for name in names:
+    shutil.copy(folder / "photo.png", os.fsencode(photos) + b"/" + name)
+  ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
+  # What cannot be read is named, too.
+  pathlib.Path(os.fsdecode(os.fsencode(photos) + b"/\xff\n.png")).touch()
+  arguments = ["--input=photos", "--outputs=mask", os.fsdecode(b"--output=s\xe9")]
+  done = predict(folder, *arguments, **ascii_only)
+  assert done.returncode == 1 and "3 of 4 pictures segmented" in done.stdout, done.stderr
+  assert "Traceback" not in done.stderr and r"skipped: photos/\udcff\n.png" in done.stderr
+  output = os.fsencode(folder) + b"/s\xe9"
+  with open(output + b"/predictions.jsonl", encoding="utf-8") as file:
+    rows = [json.loads(line) for line in file]
+  assert {os.fsencode(row["input"]) for row in rows} == {
+    b"photos/" + name for name in [*names, b"\xff\n.png"]
+  }
+  for row in rows:
+    assert "skipped" in row or os.path.exists(output + b"/" + os.fsencode(row["outputs"][0]))
+  again = predict(folder, *arguments, "--resume")  # In another locale.
+  assert again.returncode == 1 and "made anew" not in again.stderr

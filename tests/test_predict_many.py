@@ -11,7 +11,7 @@ from PIL import Image
 from whole_runs import ROOT, finish, of_processes, run_module, start_python
 
 from unseg_jax.predict import predict
-from unseg_jax.prediction import manifest
+from unseg_jax.prediction import manifest, pictures
 from unseg_jax.prediction import run as run_lib
 from unseg_jax.runtime import preemption
 
@@ -88,14 +88,14 @@ def test_a_second_run_adds_to_the_manifest(photos, expected, tmp_path):
 @pytest.fixture
 def seen(monkeypatch):
   """The pictures that are read, and what to do after so many."""
-  open_picture, names, at = run_lib._open, [], {}
+  read, names, at = pictures.read, [], {}
 
-  def count(job, picture):
+  def count(work, picture):
     names.append(picture.source)
     at.pop(len(names), lambda: None)()
-    return open_picture(job, picture)
+    return read(work, picture)
 
-  monkeypatch.setattr(run_lib, "_open", count)
+  monkeypatch.setattr(pictures, "read", count)
   return names, at
 
 

@@ -99,12 +99,12 @@ def run_command(*arguments):
   return done
 
 
-def run_module(name, folder, *arguments):
+def run_module(name, folder, *arguments, **environment):
   """Runs `python -m NAME` in a folder as it is typed, to its end."""
   return subprocess.run(
     [sys.executable, "-m", name, *map(str, arguments)],
     cwd=folder,
-    env=os.environ | {"PYTHONPATH": str(ROOT)},
+    env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
     capture_output=True,
     text=True,
   )

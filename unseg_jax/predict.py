@@ -16,19 +16,27 @@ and, if asked:
     NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
                         beside it; each at most 512 pixels a side
 
-and `predictions.jsonl`, a line of JSON for each picture: its outputs, size and share of foreground,
-or why it was skipped. `--outputs=mask` writes less.
+and `predictions.jsonl`, a line of JSON for each picture: its outputs, size, share of foreground and
+what it was made of, or why it was skipped. `--outputs=mask` writes less. Where two pictures would
+share a NAME, as a.jpg and a.png do, it is a.jpg and a.png.
 
 `--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
 and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
 inside such an `--input` is not searched for pictures. Hidden files and folders are left out. Either
 may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
 
+One picture never ends the command: what cannot be read, a broken link, a name too long for its
+outputs, or more pixels than memory holds is a line on stderr and a row of `predictions.jsonl`. A
+batch has at most 2 million pixels for each device, and a process holds at most 67 million decoded
+ones at a time, or one picture of more. Extremely long pictures are answered in pieces.
+
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
-Many pictures: all devices work on them. Several processes (`--coordinator`, as in unseg_jax.main)
-each take their share. With `--resume`, what `predictions.jsonl` says is made already, by the same
-settings, is skipped, and the rest is made: a million pictures survive being stopped.
+Many pictures: all devices work on them, and `--workers` processes read and encode. Several
+processes (`--coordinator`, as in unseg_jax.main) each take their share. With `--resume`, what
+`predictions.jsonl` says is made already of the same picture, by the same segmenter and settings, is
+skipped, and the rest is made: a million pictures survive being stopped. Names do not count there: a
+picture is known by its SHA-256, or by its bucket's tag, a segmenter by its weights.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what; 75 if the command
 was asked to leave (SIGTERM).
@@ -36,20 +44,21 @@ was asked to leave (SIGTERM).
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 from absl import logging as absl_logging
 
-from unseg_jax.inference import refinement
-from unseg_jax.inference.segmenter import Segmenter
-from unseg_jax.prediction import manifest, outputs
-from unseg_jax.prediction.plan import Picture, plan
-from unseg_jax.prediction.run import Job, segment
-from unseg_jax.runtime import parallel, preemption, process_flags, progress
-from unseg_jax.runtime.barrier import barrier
-from unseg_jax.storage import places
-from unseg_jax.storage.file_trees import open_tree
+from unseg_jax.prediction import outputs
+from unseg_jax.runtime import process_flags
+
+if TYPE_CHECKING:
+  from unseg_jax.prediction.manifest import Part, Row
+
+# What uses JAX is imported in functions: every worker process imports this module.
+
+PICTURES_A_WORKER = 16  # For fewer, it is not worth while to start one.
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
@@ -73,6 +82,13 @@ OUTPUTS = flags.DEFINE_list(
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
 RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
+WORKERS = flags.DEFINE_integer(
+  "workers",
+  None,
+  "Processes that read pictures and encode outputs; 0: threads of this one. By default as many as "
+  "there are processors to spare: all but two.",
+  lower_bound=0,
+)
 
 
 def command(argv: Sequence[str]) -> int:
@@ -87,6 +103,9 @@ def command(argv: Sequence[str]) -> int:
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
+  from unseg_jax.runtime import parallel, preemption, workers
+  from unseg_jax.storage import places
+
   try:
     if argv[1:]:
       raise ValueError(
@@ -105,12 +124,13 @@ def main(argv: Sequence[str]) -> int:
         animate=ANIMATE.value,
         kinds=OUTPUTS.value,
         resume=RESUME.value,
+        processes=WORKERS.value,
       )
   except preemption.Preempted as stop:
     print(stop, file=sys.stderr)
     return preemption.EXIT_STATUS
-  except (ImportError, OSError, ValueError) as error:
-    print(places.in_urls(f"error: {error}"), file=sys.stderr)
+  except (ImportError, OSError, ValueError, workers.WorkerDied) as error:
+    print(printable(places.in_urls(f"error: {error}")), file=sys.stderr)
     if parallel.process_count() > 1:
       parallel.leave_at_once(1)  # The others are on their way to a point where they would wait.
     return 1
@@ -127,6 +147,7 @@ def predict(
   animate: bool = False,
   kinds: Sequence[str] = outputs.KINDS,
   resume: bool = False,
+  processes: int | None = None,
 ) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each, and a manifest.
 
@@ -142,58 +163,87 @@ def predict(
     background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
     animate: whether to write an animation, too.
     kinds: which of `outputs.KINDS` to write.
-    resume: whether to skip what the manifest says was made with the same settings, and to replace
-      all other files.
+    resume: whether to skip what the manifest says was made of the same picture, by the same
+      segmenter and with the same settings, and to replace all other files.
+    processes: worker processes that read and encode pictures; 0: threads of this process; None: as
+      many as there are processors to spare.
 
   Returns:
-    The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs exist
-    already. Each such picture is named on stderr.
+    The exit status: 0, or 1 if a picture was skipped, as it cannot be read, its outputs exist
+    already or cannot be written, or memory does not suffice. Each such picture is named on stderr.
 
   Raises:
     FileNotFoundError: no pictures match, or there is no segmenter.
     ImportError: what the refinement or a URL needs is not installed.
-    ValueError: two pictures have the same folder and stem, an output would replace a picture or
-      become one of the next run's, a refinement or an output is unknown, or `background` is
-      neither.
-    OSError: a folder cannot be searched, or the outputs cannot be written.
+    ValueError: an output would replace a picture or become one of the next run's, a refinement or
+      an output is unknown, or `background` is neither.
+    OSError: the folder cannot be searched, or no outputs can be written, as the disk is full.
+    workers.WorkerDied: a worker process ended in the middle of its work.
     preemption.Preempted: the command was asked to leave; what was made is in the manifest.
   """
+  from unseg_jax.inference import refinement
+  from unseg_jax.inference.segmenter import Segmenter
+  from unseg_jax.prediction import manifest, pictures, resuming
+  from unseg_jax.prediction.plan import plan
+  from unseg_jax.prediction.run import segment
+  from unseg_jax.runtime import parallel, preemption, workers
+  from unseg_jax.runtime.barrier import barrier
+  from unseg_jax.storage.file_trees import open_tree
+
   tree = open_tree(output)
   refinement.check_method(refine)
   background_read = None if background is None else outputs.read_background(background)
-  encoders = outputs.encoders(kinds, background_read, animate)
-  pictures = plan(pattern, tree, encoders)
+  endings = list(outputs.encoders(kinds, background_read, animate))
+  planned = plan(pattern, tree, endings, _say)
   segmenter = Segmenter.restore(segmenter_folder)
-  settings = f"segmenter={segmenter_folder} refine={refine} average={average}"
+  settings = f"refine={refine} average={average}"
+  made_by = f"segmenter={segmenter_folder} {settings}"
   if background is not None:
-    settings += f" background={background}"
-  job = Job(segmenter, encoders, tree, refine, average)
+    made_by += f" background={background}"
+  made_of = resuming.made_of(segmenter, segmenter_folder, background_read, settings)
   known = manifest.read(tree)
   barrier("the manifest is read")
   if parallel.is_primary():
     manifest.fold(tree)
   barrier("the manifest is in order")
-  own = [pictures[index] for index in parallel.own_indices(len(pictures))]
-  wanted = {picture: [picture.target + ending for ending in encoders] for picture in own}
-  existing = set()
+  own = [planned[index] for index in parallel.own_indices(len(planned))]
+  wanted = {picture: [picture.target + ending for ending in endings] for picture in own}
+  existing: set[str] = set()
   if resume or not overwrite:
     existing = tree.existing({name for names in wanted.values() for name in names})
-  todo, made, refused = [], 0, []
-  for picture, names in wanted.items():
-    kept = [name for name in names if name in existing]
-    if resume and kept == names and known.get(picture.source, {}).get("made by") == settings:
-      made += 1
-    elif kept and not (overwrite or resume):
-      outputs_there = ", ".join(map(tree.where, kept))
-      refused.append(
-        f"{picture.source}, as there is already {outputs_there}; --overwrite replaces what is "
-        "there, and --resume goes on with a run that was stopped."
-      )
-    else:
-      todo.append(picture)
+  refused: list[Row] = []
+  if resume:
+    earlier = resuming.sort_out(wanted, existing, known, made_by, made_of)
+    for line in earlier.lines():
+      _say(line)
+  else:
+    earlier = resuming.Earlier([])
+    for picture, names in wanted.items():
+      if kept := [tree.where(name) for name in names if name in existing]:
+        reason = f"there is already {', '.join(kept)}; --overwrite replaces what is there, and "
+        reason += "--resume goes on with a run that was stopped."
+        refused.append(pictures.skipped(picture, f"{picture.source}, as {reason}"))
+      else:
+        earlier.todo.append(picture)
+  work = pictures.Work(
+    image_size=segmenter.image_size,
+    average=average,
+    refine=refine,
+    kinds=tuple(kinds),
+    background=background,
+    animate=animate,
+    output=output,
+    made_by=made_by,
+    made_of=made_of,
+  )
+  if processes is None:
+    processes = min(workers.spare_processors(False), len(earlier.todo) // PICTURES_A_WORKER)
+  # Asked to leave, it takes no more pictures, and those under way are written.
+  asked = itertools.takewhile(lambda _: not preemption.requested(), earlier.todo)
+  rows = segment(segmenter, work, asked, len(earlier.todo), processes)
   part = manifest.Part.begin(tree, parallel.process_index())
   try:
-    done, skipped = _segment(job, todo, made, refused, settings, part)
+    done, skipped = _follow(rows, len(own), earlier.made, refused, part)
   finally:
     part.close()
   # All processes wait for each other, and leave together.
@@ -201,36 +251,42 @@ def predict(
     preemption.leave(f"{done} of {len(own)} pictures are done, and --resume skips them")
   if parallel.is_primary():
     manifest.fold(tree)
-  print(f"{len(own) - skipped} of {len(own)} pictures segmented into {output}")
+  print(printable(f"{len(own) - skipped} of {len(own)} pictures segmented into {output}"))
   return 1 if skipped else 0
 
 
-def _segment(
-  job: Job,
-  pictures: Sequence[Picture],
-  made: int,
-  refused: Sequence[str],
-  settings: str,
-  part: manifest.Part,
+def _follow(
+  rows: "Iterable[Row]", total: int, made: int, refused: "Sequence[Row]", part: "Part"
 ) -> tuple[int, int]:
-  """Segments the pictures; returns how many are done, and were skipped: each named on stderr."""
+  """Notes the rows as they come; returns how many are done, and were skipped, named on stderr."""
+  from unseg_jax.runtime import progress
+
   done, skipped = made + len(refused), len(refused)
-  total = done + len(pictures)
   with progress.bar("predict", total, done, unit="picture") as bar:
-    for problem in refused:
-      bar.write(f"skipped: {problem}", file=sys.stderr)
-    # Asked to leave, it takes no more pictures, and those under way are written.
-    wanted = itertools.takewhile(lambda _: not preemption.requested(), pictures)
-    for row in segment(job, wanted, total):
+    for row in refused:  # What the manifest says of it is still so.
+      bar.write(printable(f"skipped: {row['skipped']}"), file=sys.stderr)
+    for row in rows:
       if "skipped" in row:
         skipped += 1
-        bar.write(f"skipped: {row['skipped']}", file=sys.stderr)
-        part.add(row)
-      else:
-        part.add(row | {"made by": settings})
+        bar.write(printable(f"skipped: {row['skipped']}"), file=sys.stderr)
+      part.add(row)
       done += 1
       bar.update()
   return done, skipped
+
+
+def _say(line: str) -> None:
+  print(printable(line), file=sys.stderr)
+
+
+def printable(text: str) -> str:
+  """Returns a text on one line that any terminal takes: what is in names but no text is escaped."""
+  line = "".join(
+    letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+    for letter in text
+  )
+  encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+  return line.encode(encoding, "backslashreplace").decode(encoding)
 
 
 if __name__ == "__main__":

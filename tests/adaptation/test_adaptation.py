@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from unseg_jax.adaptation import adapt
-from unseg_jax.inference.segmenter import SCALES, Segmenter
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import SCALES
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,8 @@ from unseg_jax import pipeline
 from unseg_jax.artifacts import generator_files
 from unseg_jax.evaluation import baselines, benchmarks, evaluate, folders, metrics, saliency
 from unseg_jax.inference import refinement
-from unseg_jax.inference.segmenter import Segmenter, resize_shorter_side
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import resize_shorter_side
 from unseg_jax.segmentation.unet import Unet
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from golden_unet import GOLDEN, make_state_dict
 from PIL import Image
 
 from checkpoints_convert import unet as convert
-from unseg_jax.inference import segmenter
+from unseg_jax.inference import segmenter, views
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import unet
 
@@ -99,7 +99,7 @@ def test_resize_bilinear_equals_pytorchs(size):
     mode="bilinear",
     align_corners=False,
   )
-  resized = segmenter.resize_bilinear(values, size)
+  resized = views.resize_bilinear(values, size)
   assert resized.shape == size and resized.dtype == np.float32
   np.testing.assert_allclose(resized, expected[0, 0], atol=1e-5)
 
@@ -111,7 +111,7 @@ def test_resize_bilinear_equals_pytorchs(size):
 def test_resize_shorter_side_equals_pillows(shape, expected):
   image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
   pillow = Image.fromarray(image).resize(expected[::-1], Image.Resampling.BILINEAR)
-  np.testing.assert_array_equal(segmenter.resize_shorter_side(image, 32), np.asarray(pillow))
+  np.testing.assert_array_equal(views.resize_shorter_side(image, 32), np.asarray(pillow))
 
 
 def test_a_segmenter_gives_a_probability_for_every_pixel_of_a_picture():

@@ -18,7 +18,8 @@ import numpy as np
 from unseg_jax.array_types import Array, Bool, Float, Key, UInt8
 from unseg_jax.artifacts import checkpoints
 from unseg_jax.inference import batched, refinement
-from unseg_jax.inference.segmenter import Segmenter, combine, resize_shorter_side
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import combine, resize_shorter_side
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
@@ -111,7 +112,7 @@ def write_labelled(
   Every process labels shards of its own, on all its devices, and keeps those that exist already.
 
   Args:
-    segmenter: gives the masks, each averaged over the flip and `segmenter.SCALES`.
+    segmenter: gives the masks, each averaged over the flip and `views.SCALES`.
     count: the number of pictures.
     read: yields them.
     config: `config.adapt` of an experiment, of which `confidence` and `refine` matter.

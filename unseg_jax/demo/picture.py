@@ -140,6 +140,6 @@ def write_files(
   paths = []
   for ending, encode in outputs.encoders(outputs.KINDS, background, animate=False).items():
     path = folder / f"{segmented.name}{ending}"
-    path.write_bytes(encode(segmented.image, probability))
+    path.write_bytes(encode(lambda: segmented.image, probability))
     paths.append(str(path))
   return paths

@@ -13,7 +13,8 @@ from unseg_jax.array_types import Bool, Float, Shaped, UInt8
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.inference import batched, refinement
-from unseg_jax.inference.segmenter import Segmenter, combine
+from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.inference.views import combine
 from unseg_jax.runtime import parallel
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places

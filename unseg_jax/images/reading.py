@@ -130,17 +130,27 @@ def _picture_files_below(folder: Path) -> list[Path]:
   def refuse(error: OSError) -> None:
     raise error
 
-  paths: list[Path] = []
   # By default, folders that cannot be read would be passed over in silence.
-  for inside, names, file_names in os.walk(folder, onerror=refuse):
-    names[:] = [name for name in names if not name.startswith(".")]
-    paths += [Path(inside, name) for name in file_names]
-  if files := _only_pictures(paths):
+  if files := _only_pictures(named_pictures(folder, refuse)):
     return files
   raise FileNotFoundError(
     f"the folder {folder} has no pictures in it or in folders inside; "
     f"expected files of {_suffixes()}."
   )
+
+
+def named_pictures(folder: str | Path, refuse: Callable[[OSError], None]) -> list[Path]:
+  """Lists what has the name of a picture in a folder and those inside, be it a file or not.
+
+  Args:
+    folder: hidden folders in it, and links to folders, are left out.
+    refuse: is called with the error of each folder that cannot be searched.
+  """
+  paths: list[Path] = []
+  for inside, names, file_names in os.walk(folder, onerror=refuse):
+    names[:] = [name for name in names if not name.startswith(".")]
+    paths += [Path(inside, name) for name in file_names]
+  return [path for path in paths if is_picture(path)]
 
 
 def is_picture(path: PurePath) -> bool:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, UInt8
 from unseg_jax.images import reading
+from unseg_jax.inference import views
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import unet
 
@@ -100,7 +101,7 @@ class Segmenter:
 
     Args:
       image: `[h, w, 3]` uint8, a Pillow image or a file.
-      average: whether to average over the mirrored picture and `SCALES`.
+      average: whether to average over the mirrored picture and `views.SCALES`.
 
     Returns:
       Each pixel's probability of being foreground, float32 in [0, 1].
@@ -121,22 +122,19 @@ class Segmenter:
     self, image: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int], average: bool = False
   ) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
     """Segments a picture and resizes the logits to `size` (height, width), bilinearly."""
-    return combine([self.small_logits([view])[0] for view in self.views(image, average)], size)
+    return views.combine([self._view_logits(view) for view in self.views(image, average)], size)
+
+  def _view_logits(self, view: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
+    """Runs the network on a view: an extremely long one in pieces."""
+    pieces = views.pieces(view.shape[:2])
+    logits = [self.small_logits([piece.of(view)])[0] for piece in pieces]
+    return views.join(pieces, logits)
 
   def views(
     self, image: UInt8[np.ndarray, "_ _ 3"], average: bool
   ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """What the network sees of a picture; `combine` takes the logits of these views.
-
-    Args:
-      image: the picture.
-      average: whether to return several views: at each of `SCALES` the picture, followed by its
-        mirror image; else the only view is the picture at the training's size.
-    """
-    if not average:
-      return [resize_shorter_side(image, self.image_size)]
-    scaled = [resize_shorter_side(image, round(scale * self.image_size)) for scale in SCALES]
-    return [view for small in scaled for view in (small, small[:, ::-1])]
+    """What the network sees of a picture; see `views.views`."""
+    return views.views(image, self.image_size, average)
 
   @property
   def device_count(self) -> int:
@@ -155,7 +153,7 @@ class Segmenter:
   def small_logits(
     self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
   ) -> list[Float[np.ndarray, "_ _"]]:
-    """Runs the network on pictures of one `padded_size`; see `start`."""
+    """Runs the network on pictures of one `views.padded_size`; see `start`."""
     return self.start(images)()
 
   def start(
@@ -164,13 +162,13 @@ class Segmenter:
     """Puts pictures on all devices if they split over them, else on one, and starts the network.
 
     Args:
-      images: of one `padded_size`, as `resize_shorter_side` returns them.
+      images: of one `views.padded_size`, as `views.views` returns them.
 
     Returns:
       What waits for the network and fetches the logits of each picture, in float32.
     """
     sizes = np.array([image.shape[:2] for image in images], np.int32)
-    batch = np.zeros((len(images), *padded_size(images[0]), 3), np.uint8)
+    batch = np.zeros((len(images), *views.padded_size(images[0]), 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
       row[: image.shape[0], : image.shape[1]] = image
     if not self.variables:  # An ONNX file has the weights, and runs on the host.
@@ -187,24 +185,11 @@ def _files() -> types.ModuleType:
   return importlib.import_module("unseg_jax.inference.segmenter_files")
 
 
-SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.
-
-# A network is compiled for each shape that it sees. Pictures are therefore padded to multiples of
-# this; the network ignores the padding.
-PADDED_TO = 32
-
-
-def padded_size(image: UInt8[np.ndarray, "h w 3"]) -> tuple[int, int]:
-  """The (height, width) to which a small picture is padded."""
-  height, width = (-(-side // PADDED_TO) * PADDED_TO for side in image.shape[:2])
-  return height, width
-
-
 @functools.cache
 def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
   """One compiled function for all segmenters of the same features."""
   network = unet.Unet(features)
-  if PADDED_TO % 2 ** (len(features) - 1):
+  if views.PADDED_TO % 2 ** (len(features) - 1):
     raise ValueError(f"a U-Net of {len(features)} levels: expected at most 6")
 
   def logits(
@@ -215,69 +200,3 @@ def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
     return both[..., 1] - both[..., 0]
 
   return parallel.jit(logits)
-
-
-def combine(
-  logits: Sequence[Float[np.ndarray, "_ _"]], size: tuple[int, int]
-) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
-  """The probability of foreground, float32: the mean over the logits of all `views`."""
-  if len(logits) == 1:
-    return foreground(logits[0], size)
-  upright = (view[:, ::-1] if number % 2 else view for number, view in enumerate(logits))
-  return np.mean([foreground(view, size) for view in upright], axis=0)
-
-
-def foreground(
-  logits: Float[np.ndarray, "_ _"], size: tuple[int, int]
-) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
-  """Resizes logits to `size` and returns the probability of foreground, float32.
-
-  The softmax of two logits depends on their difference alone, and resizing is linear.
-  """
-  with np.errstate(over="ignore"):  # 1 / (1 + infinity) is the right 0.
-    return 1 / (1 + np.exp(-resize_bilinear(logits, size)))
-
-
-def resize_shorter_side(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[np.ndarray, "_ _ 3"]:
-  """Resizes a picture so that its shorter side has `size` pixels (Pillow's bilinear)."""
-  height, width = image.shape[:2]
-  shorter = min(height, width)
-  if shorter == size:
-    return image
-  # Truncated, as torchvision's Resize does.
-  new_height, new_width = (
-    size if side == shorter else int(size * side / shorter) for side in (height, width)
-  )
-  resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR)
-  return np.asarray(resized)
-
-
-def resize_bilinear(
-  values: Float[np.ndarray, "_ _"], size: tuple[int, int]
-) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
-  """Resizes to `size` (height, width): bilinear, half-pixel centres, not antialiased."""
-  if values.shape == tuple(size):
-    return values
-  # Two taps per axis. Not as products of matrices: for these small ones, the
-  # threads of NumPy's BLAS wait for each other in loops that take the processor from the network.
-  for axis in (1, 0):
-    values = _resize_axis(values, axis, size[axis])
-  return values
-
-
-def _resize_axis(values: np.ndarray, axis: int, new: int) -> np.ndarray:
-  before, after, share = _half_pixel(values.shape[axis], new)
-  start = values.take(before, axis)
-  resized = values.take(after, axis)
-  resized -= start
-  resized *= share if axis else share[:, None]
-  resized += start
-  return resized
-
-
-@functools.lru_cache(maxsize=64)
-def _half_pixel(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """For each of `new` points its two neighbours among `old`, and the share of the second."""
-  position = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-  before = position.astype(np.intp)
-  return before, np.minimum(before + 1, old - 1), (position - before).astype(np.float32)

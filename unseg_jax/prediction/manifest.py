@@ -1,8 +1,13 @@
-"""What was made of which picture: `predictions.jsonl`, one line of JSON for each.
+r"""What was made of which picture: `predictions.jsonl`, one line of JSON for each.
 
     {"input": "photos/a.jpg", "outputs": ["a_mask.png"], "width": 400, "height": 300,
-     "foreground": 0.31, "made by": "..."}
+     "foreground": 0.31, "made by": "...", "made of": {"segmenter": "...", "settings": "...",
+     "input": {"bytes": 5120, "sha256": "..."}}}
     {"input": "photos/b.jpg", "skipped": "why"}
+
+A name is the bytes that the disk has for it, as UTF-8, whatever the locale. A byte that is no UTF-8
+is written as JSON's escape of a lone surrogate, `\udce9` for the byte E9: in Python,
+`os.fsencode(json.loads(line)["input"])` is the name again, where names are UTF-8.
 
 While a run goes on, each process writes its lines to a file of its own in `predictions.parts`; at
 the end, or when the next run starts, they become the one file, in the inputs' order.
@@ -11,6 +16,7 @@ the end, or when the next run starts, they become the one file, in the inputs' o
 import dataclasses
 import io
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,7 +32,11 @@ Row = dict[str, Any]
 
 
 def read(tree: FileTree) -> dict[str, Row]:
-  """Reads the rows of all runs so far, by input; later ones replace earlier ones."""
+  """Reads the rows of all runs so far; later ones replace earlier ones.
+
+  Returns:
+    The rows by their inputs' names, as `portable` has them.
+  """
   files = [NAME] * tree.has(NAME) + sorted(tree.names(PARTS))
   return {row["input"]: row for name in files for row in _rows(tree.read(name))}
 
@@ -35,10 +45,34 @@ def _rows(contents: bytes) -> Iterator[Row]:
   for line in contents.splitlines():
     try:
       row = json.loads(line)
-    except json.JSONDecodeError:
-      continue  # The last line of a process that was killed.
-    if isinstance(row, dict) and "input" in row:
+    except ValueError:
+      continue  # The last line of a process that was killed, maybe in the middle of a letter.
+    if isinstance(row, dict) and isinstance(row.get("input"), str):
       yield row
+
+
+def portable(name: str) -> str:
+  """Returns the name of a file as it stands in the manifest, the same in every locale."""
+  try:
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+  except UnicodeEncodeError:
+    return name  # Of an object in a bucket, which the locale has no bytes for.
+
+
+def _line(row: Row) -> bytes:
+  text = json.dumps(row, ensure_ascii=False)
+  try:
+    return text.encode() + b"\n"
+  except UnicodeEncodeError:  # Lone surrogates, which stand for bytes that are no UTF-8.
+    return json.dumps(row).encode() + b"\n"
+
+
+def _portable(row: Row) -> Row:
+  """Returns a row with its names, and a message that holds one, as they stand in the manifest."""
+  named: Row = {key: portable(row[key]) for key in ("input", "skipped") if key in row}
+  if "outputs" in row:
+    named["outputs"] = [portable(name) for name in row["outputs"]]
+  return row | named
 
 
 def fold(tree: FileTree) -> None:
@@ -50,8 +84,7 @@ def fold(tree: FileTree) -> None:
   if not (parts := tree.names(PARTS)):
     return
   rows = read(tree)
-  lines = (json.dumps(rows[name], ensure_ascii=False) + "\n" for name in sorted(rows))
-  tree.write(NAME, "".join(lines).encode())
+  tree.write(NAME, b"".join(_line(rows[name]) for name in sorted(rows)))
   for name in parts:
     tree.remove(name)
 
@@ -85,7 +118,7 @@ class Part:
 
   def add(self, row: Row) -> None:
     """Adds a row; a local file holds it at once."""
-    self.file.write((json.dumps(row, ensure_ascii=False) + "\n").encode())
+    self.file.write(_line(_portable(row)))
     self.file.flush()
     if time.monotonic() - self.published > PUBLISH_SECONDS:
       self.publish()

@@ -14,8 +14,8 @@ from unseg_jax.storage import places
 KINDS = ("mask", "cutout", "overlay")
 SECONDS_PER_FRAME = 0.06
 
-# A picture and its probability of foreground, to the bytes of a file.
-Encode = Callable[[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "h w"]], bytes]
+# What returns a picture, if it is needed, and its probability of foreground, to a file's bytes.
+Encode = Callable[[Callable[[], UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "h w"]], bytes]
 # A colour, or a picture of any size.
 Background = tuple[int, int, int] | UInt8[np.ndarray, "height width 3"]
 
@@ -37,17 +37,17 @@ def encoders(
     raise ValueError(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
   of_kinds: dict[str, Encode] = {
     "mask": lambda image, probability: writing.png_bytes(probability > 0.5),
-    "cutout": lambda image, probability: writing.png_bytes(cutout(image, probability)),
-    "overlay": lambda image, probability: writing.png_bytes(overlay(image, probability)),
+    "cutout": lambda image, probability: writing.png_bytes(cutout(image(), probability)),
+    "overlay": lambda image, probability: writing.png_bytes(overlay(image(), probability)),
   }
   by_ending = {f"_{kind}.png": of_kinds[kind] for kind in KINDS if kind in kinds}
   if background is not None:
     by_ending["_composite.png"] = lambda image, probability: writing.png_bytes(
-      composite(image, probability, background)
+      composite(image(), probability, background)
     )
   if animate:
     by_ending["_animated.webp"] = lambda image, probability: writing.animation_bytes(
-      writing.there_and_back(fading_frames(image, probability)), SECONDS_PER_FRAME
+      writing.there_and_back(fading_frames(image(), probability)), SECONDS_PER_FRAME
     )
   if not by_ending:
     raise ValueError(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")

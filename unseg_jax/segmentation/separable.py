@@ -40,12 +40,12 @@ def gaussian(
   def kernel(distance: Array) -> Array:
     return jnp.where(jnp.abs(distance) <= reach, jnp.exp(-(distance**2) / (2.0 * width**2)), 0.0)
 
-  inputs = jnp.arange(-reach, size + reach)
-  weights = kernel(inputs[None] - jnp.arange(size)[:, None])
-  weights = weights / kernel(jnp.arange(-reach, reach + 1)).sum()
+  inputs = jnp.arange(-reach, size + reach, dtype=jnp.float32)
+  weights = kernel(inputs[None] - _pixels(size)[:, None])
+  weights = weights / kernel(jnp.arange(-reach, reach + 1, dtype=jnp.float32)).sum()
   if not replicate:
     return weights[:, reach : reach + size]
-  return compose(weights, jax.nn.one_hot(jnp.clip(inputs, 0, size - 1), size))
+  return compose(weights, _picks(jnp.clip(inputs, 0, size - 1), size))
 
 
 def crop(
@@ -58,17 +58,27 @@ def crop(
     share: what the part's length is of the axis, within (0, 1].
     start: where the part begins, of where it can: 0 at the axis's begin, 1 so that both end alike.
   """
-  position = (jnp.arange(size) + 0.5) * share + start * (1.0 - share) * size - 0.5
+  position = (_pixels(size) + 0.5) * share + start * (1.0 - share) * size - 0.5
   position = jnp.clip(position, 0.0, size - 1.0)
-  return jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - jnp.arange(size)[None]))
+  return jnp.maximum(0.0, 1.0 - jnp.abs(position[:, None] - _pixels(size)[None]))
 
 
 def mirror(size: int, mirrored: Bool[AnyArray, ""] | bool) -> Float[Array, "n n"]:
   """Reverses the axis of `size` pixels, or leaves it as it is."""
-  places = jnp.arange(size)
-  return jax.nn.one_hot(jnp.where(mirrored, size - 1 - places, places), size)
+  pixels = _pixels(size)
+  return _picks(jnp.where(mirrored, size - 1 - pixels, pixels), size)
 
 
 def roll(size: int, shift: Int[AnyArray, ""] | int) -> Float[Array, "n n"]:
   """Moves an axis of `size` pixels forward by `shift`; what leaves it comes in at its begin."""
-  return jax.nn.one_hot((jnp.arange(size) - shift) % size, size)
+  return _picks((_pixels(size) - shift) % size, size)
+
+
+def _pixels(size: int) -> Array:
+  # With a type: JAX counts in 64 bits where it is asked to compute in them.
+  return jnp.arange(size, dtype=jnp.float32)
+
+
+def _picks(sources: Array, size: int) -> Array:
+  """The matrix that takes each pixel from one of `size` source pixels."""
+  return jax.nn.one_hot(sources.astype(jnp.int32), size, dtype=jnp.float32)

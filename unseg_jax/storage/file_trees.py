@@ -34,11 +34,22 @@ class LocalTree:
 
   def has(self, name: str) -> bool:
     """Whether a file exists."""
-    return (self.folder / name).exists()
+    return os.path.exists(self.folder / name)  # Of a path, it raises errors on names too long.
 
   def existing(self, names: Collection[str]) -> set[str]:
     """Returns those of many names that exist."""
     return {name for name in names if self.has(name)}
+
+  def ignores_case(self) -> bool:
+    """Whether names that differ in the case of letters alone are one file's."""
+    existing = next(
+      path for path in [self.folder.absolute(), *self.folder.absolute().parents] if path.exists()
+    )
+    for path in [existing, *existing.parents]:
+      other = path.with_name(path.name.swapcase()) if path.name else path
+      if other != path:
+        return other.exists() and other.samefile(path)
+    return False
 
   def where(self, name: str) -> str:
     """The path of a file."""
@@ -82,6 +93,10 @@ class StoreTree:
     """Returns those of many names that exist, by one listing of the whole folder."""
     return self.names() & set(names)
 
+  def ignores_case(self) -> bool:
+    """Whether names that differ in the case of letters alone are one object's: never."""
+    return False
+
   def where(self, name: str) -> str:
     """The URL of an object."""
     return f"{self.store.url}/{name}"
@@ -92,6 +107,7 @@ class StoreTree:
 
   def write(self, name: str, contents: bytes) -> None:
     """Writes an object, whole or not at all."""
+    self.store.check_name(name)
     with tempfile.NamedTemporaryFile() as file:
       file.write(contents)
       file.flush()

@@ -7,6 +7,7 @@ first half minute by attempts of its own, which are silent; what outlasts them i
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unseg_jax.storage import temporary_names
 from unseg_jax.storage.cache import cache_folder
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 # A store that fails for longer than this ends the run.
 PATIENCE_SECONDS = 300
 LONGEST_PAUSE_SECONDS = 20
+LONGEST_NAME = 1024  # Bytes of UTF-8, of Amazon's and Google's stores alike.
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 
 log = logging.getLogger(__name__)
@@ -90,7 +93,7 @@ class Store:
   def download(self, name: str, path: Path, size: int) -> None:
     """Gets an object as a file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".incomplete")
+    temporary = temporary_names.beside(path)
     source = f"{self.root}/{name}".rstrip("/")
 
     def get():
@@ -146,6 +149,8 @@ class Store:
     except FileNotFoundError:
       raise
     except Exception as error:
+      if _is_missing(error):
+        raise FileNotFoundError(f"{where}: there is no such object") from error
       if _may_pass(error):
         raise OSError(
           f"{where}: could not {what} for {PATIENCE_SECONDS} s ({_first_line(error)}). What was "
@@ -153,6 +158,26 @@ class Store:
           "run the same command again: it sends that and goes on from there."
         ) from error
       raise _explained(error, where, what) from error
+
+  def check_name(self, name: str) -> None:
+    """Refuses the name of an object that no store takes.
+
+    Raises:
+      OSError: it is too long, or no Unicode text.
+    """
+    path = f"{self.root}/{name}".partition("/")[2]
+    try:
+      length = len(path.encode())
+    except UnicodeEncodeError as error:
+      raise OSError(
+        errno.EILSEQ, "an object's name is Unicode text, and this is not", f"{self.url}/{name}"
+      ) from error
+    if length > LONGEST_NAME:
+      raise OSError(
+        errno.ENAMETOOLONG,
+        f"an object's name has at most {LONGEST_NAME} bytes, and this has {length}",
+        f"{self.url}/{name}",
+      )
 
 
 def _tag(info: Mapping[str, Any]) -> str:
@@ -172,6 +197,12 @@ def _status(error: BaseException) -> int | None:
       return int(value)
   named = re.search(r"status code: (\d{3})", str(error))
   return int(named.group(1)) if named else None
+
+
+def _is_missing(error: BaseException) -> bool:
+  """Whether obstore did not find an object, for which it has a type that is no OSError."""
+  kind = type(error)
+  return kind.__module__.partition(".")[0] == "obstore" and kind.__name__ == "NotFoundError"
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from unseg_jax.array_types import Shaped
-from unseg_jax.storage import places
+from unseg_jax.storage import places, temporary_names
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
   """Yields a temporary path beside `path`; on success it becomes `path`, on failure it goes."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(path.name + ".incomplete")
+  temporary = temporary_names.beside(path)
   try:
     yield temporary
     with open(temporary, "rb") as file:
