@@ -24,6 +24,10 @@ and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.
 inside such an `--input` is not searched for pictures. Hidden files and folders are left out. Either
 may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
 
+Pictures stand upright, and their colours are converted to sRGB by the profile that they bring; what
+is transparent shows white. One of more than 180 million pixels is skipped; `--max_pixels` moves
+this limit.
+
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
 Many pictures: all devices work on them. Several processes (`--coordinator`, as in unseg_jax.main)
@@ -35,6 +39,7 @@ was asked to leave (SIGTERM).
 """
 
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +47,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from absl import logging as absl_logging
 
+from unseg_jax.images import reading
 from unseg_jax.inference import refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import manifest, outputs
@@ -73,6 +79,12 @@ OUTPUTS = flags.DEFINE_list(
   "outputs", list(outputs.KINDS), "Which of mask,cutout,overlay to write."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
+MAX_PIXELS = flags.DEFINE_integer(
+  "max_pixels",
+  reading.MAX_PIXELS,
+  "Skip pictures of more pixels than this: decoded, they may exhaust the memory.",
+  lower_bound=1,
+)
 RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
 
 
@@ -106,6 +118,7 @@ def main(argv: Sequence[str]) -> int:
         animate=ANIMATE.value,
         kinds=OUTPUTS.value,
         resume=RESUME.value,
+        max_pixels=MAX_PIXELS.value,
       )
   except preemption.Preempted as stop:
     print(stop, file=sys.stderr)
@@ -128,6 +141,7 @@ def predict(
   animate: bool = False,
   kinds: Sequence[str] = outputs.KINDS,
   resume: bool = False,
+  max_pixels: int = reading.MAX_PIXELS,
 ) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each, and a manifest.
 
@@ -145,6 +159,7 @@ def predict(
     kinds: which of `outputs.KINDS` to write.
     resume: whether to skip what the manifest says was made with the same settings, and to replace
       all other files.
+    max_pixels: pictures of more pixels than this are skipped, before they are decoded.
 
   Returns:
     The exit status: 0, or 1 if a picture was skipped, as it cannot be read or its outputs exist
@@ -161,14 +176,14 @@ def predict(
   """
   tree = open_tree(output)
   refinement.check_method(refine)
-  background_read = None if background is None else outputs.read_background(background)
+  background_read = None if background is None else outputs.read_background(background, max_pixels)
   encoders = outputs.encoders(kinds, background_read, animate)
   pictures = plan(pattern, tree, encoders)
   segmenter = Segmenter.restore(os.path.expanduser(segmenter_folder))
   settings = f"segmenter={segmenter_folder} refine={refine} average={average}"
   if background is not None:
     settings += f" background={background}"
-  job = Job(segmenter, encoders, tree, refine, average)
+  job = Job(segmenter, encoders, tree, refine, average, max_pixels)
   known = manifest.read(tree)
   barrier("the manifest is read")
   if parallel.is_primary():
@@ -236,6 +251,7 @@ def _segment(
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("input")
-  # The libraries' own chatter stays out of the way.
+  # The libraries' own chatter stays out of the way; this package's few lines are shown.
   absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.getLogger("unseg_jax").setLevel(logging.WARNING)
   app.run(command)

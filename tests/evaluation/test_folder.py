@@ -71,13 +71,21 @@ def test_16_bit_picture_is_scaled_to_8_bits(tmp_path, ramp16, suffix):
   np.testing.assert_array_equal(picture, np.rint(ramp16 / 257)[..., None].repeat(3, axis=2))
 
 
-def test_float_picture_is_in_0_to_1_or_refused(tmp_path):
-  values = np.array([[0, 0.25, 1]], np.float32)
-  picture = reading.read_picture(save(values, tmp_path / "a.tif"))
-  assert picture[..., 0].tolist() == [[0, 64, 255]]
-  for wrong in (values * 255, values - 1, np.full_like(values, np.nan)):
-    with pytest.raises(ValueError, match=r"wrong\.tif.*0 to 1; save it with 8 or 16 bits"):
-      reading.read_picture(save(wrong, tmp_path / "wrong.tif"))
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+@pytest.mark.parametrize("white", [1, 255, 4095, 65535])
+def test_32_bit_picture_is_scaled_by_the_range_that_it_plainly_has(tmp_path, kind, white):
+  shares = np.array([[0, 1, 0.25]]) if kind == "float32" else np.array([[0, 1, 0]])
+  picture = reading.read_picture(save((shares * white).astype(kind), tmp_path / "a.tif"))
+  assert picture[..., 0].tolist() == np.rint(shares * 255).tolist()
+
+
+@pytest.mark.parametrize(
+  "values", [(0, -1), (0, np.nan), (0, np.inf), (0, 1.5), (0, 3e9)], ids=lambda value: str(value)
+)
+def test_float_picture_of_no_plain_scale_is_refused_with_its_range(tmp_path, values):
+  path = save(np.array([values], np.float32), tmp_path / "wrong.tif")
+  with pytest.raises(ValueError, match=r"wrong\.tif.* span .*; save it with 8 or 16 bits"):
+    reading.read_picture(path)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])

@@ -34,6 +34,7 @@ class Job:
     output: receives them.
     refine: one of `refinement.METHODS`.
     average: whether to average over several views; see `Segmenter.views`.
+    max_pixels: pictures of more are skipped.
   """
 
   segmenter: Segmenter
@@ -41,6 +42,7 @@ class Job:
   output: FileTree
   refine: str
   average: bool
+  max_pixels: int = reading.MAX_PIXELS
 
 
 class _Opened(NamedTuple):
@@ -92,7 +94,7 @@ def _readable(
 def _open(job: Job, picture: Picture) -> _Opened | Row:
   """Reads a picture; returns the row that says why, if it cannot be read."""
   try:
-    image = reading.read_picture(picture.source, _contents(picture.source))
+    image = reading.read_picture(picture.source, _contents(picture.source), job.max_pixels)
   except (ValueError, FileNotFoundError) as error:
     return {"input": picture.source, "skipped": str(error)}
   return _Opened(picture, image, job.segmenter.views(image, job.average))
