@@ -2,9 +2,9 @@
 
 import io
 import struct
-import zlib
 
 import numpy as np
+import png_files
 import pytest
 from PIL import Image
 
@@ -14,25 +14,6 @@ MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK",
 ORIENTATION = 0x0112
 # Three by two pixels, all different, so that no turn looks like another.
 GREYS = np.array([[0, 50, 100], [150, 200, 250]], np.uint8)
-
-
-def png(depth, colour_type, row, transparent):
-  """A PNG file of one row, as Pillow cannot write them: of any depth, with a transparent colour."""
-
-  def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-  channels = 3 if colour_type == 2 else 1
-  width = len(row) * 8 // (depth * channels)
-  header = struct.pack(">IIBBBBB", width, 1, depth, colour_type, 0, 0, 0)
-  return b"\x89PNG\r\n\x1a\n" + b"".join(
-    (
-      chunk(b"IHDR", header),
-      chunk(b"tRNS", struct.pack(f">{len(transparent)}H", *transparent)),
-      chunk(b"IDAT", zlib.compress(b"\0" + row)),
-      chunk(b"IEND", b""),
-    )
-  )
 
 
 @pytest.mark.parametrize(
@@ -51,7 +32,9 @@ def png(depth, colour_type, row, transparent):
 def test_the_transparent_grey_of_a_png_file_is_white_at_every_depth(
   depth, row, transparent, expected
 ):
-  picture = reading.read_picture("a.png", png(depth, 0, row, [transparent]))
+  picture = reading.read_picture(
+    "a.png", png_files.png(depth, 0, 8 * len(row) // depth, row, [transparent])
+  )
   assert picture[0].tolist() == [[value] * 3 for value in expected]
 
 
@@ -59,7 +42,7 @@ def test_the_transparent_grey_of_a_png_file_is_white_at_every_depth(
 def test_the_transparent_colour_of_a_png_file_is_white(depth, code, step):
   colours = [step * value for value in (10, 20, 30, 10, 20, 31, 0, 0, 0)]
   row = struct.pack(f">9{code}", *colours)
-  picture = reading.read_picture("a.png", png(depth, 2, row, colours[:3]))
+  picture = reading.read_picture("a.png", png_files.png(depth, 2, 3, row, colours[:3]))
   assert picture[0].tolist() == [[255, 255, 255], [10, 20, 31], [0, 0, 0]]
 
 
@@ -143,7 +126,7 @@ def test_a_drawing_is_not_given_to_another_program(tmp_path, monkeypatch):
 
 def test_an_image_that_was_opened_is_read_as_its_file_is_whatever_was_done_before(tmp_path):
   path = tmp_path / "a.png"
-  path.write_bytes(png(16, 0, struct.pack(">4H", 0, 257, 40000, 65535), [40000]))
+  path.write_bytes(png_files.png(16, 0, 4, struct.pack(">4H", 0, 257, 40000, 65535), [40000]))
   for loaded in (False, True):
     with Image.open(path) as image:
       if loaded:

@@ -48,9 +48,9 @@ def load(image: Image.Image, name: str, turn: bool) -> Image.Image:
     raise ValueError(f"{image.format} files are drawings, which this program does not draw")
   transparent = _transparent_colour(image)
   _decode(image)
-  turned = image
+  turned: Image.Image = image
   # One of the turns is number 0.
-  if turn and (method := _TURNS.get(_orientation(image, name))) is not None:
+  if turn and (method := _turn(image, name)) is not None:
     turned = image.transpose(method)
   if transparent is not None:
     turned = turned.copy() if turned is image else turned
@@ -143,9 +143,10 @@ def _decode(image: Image.Image) -> None:
     image.filename = name
 
 
-def _orientation(image: Image.Image, name: str) -> object:
+def _turn(image: Image.Image, name: str) -> Image.Transpose | None:
+  """How to turn a picture upright; None: it stands so, or does not say."""
   try:
-    return image.getexif().get(ExifTags.Base.Orientation)
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
   # Given damaged EXIF, Pillow raises errors of several types.
   except Exception as error:
     log.warning("%s: it may not stand upright, as its EXIF is damaged: %s", name, error)
@@ -164,8 +165,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
   elif image.mode in ("La", "RGBa"):
     image = image.convert(image.mode.upper())
   if image.mode in ("LA", "RGBA"):
-    opacity = image.getchannel("A")
-    return image.convert(image.mode.removesuffix("A")), opacity
+    return image.convert(image.mode.removesuffix("A")), image.getchannel("A")
   opacity = _opacity_of_colour(image)
   # Or Pillow would convert the transparent colour along with the pixels, or fail to.
   image = image.copy() if "transparency" in image.info else image
