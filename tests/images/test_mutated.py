@@ -68,9 +68,9 @@ def mutated(count, seed):
   rng = np.random.default_rng(seed)
   for original in itertools.islice(itertools.cycle(originals()), count):
     data = bytearray(original)
-    for _ in range(rng.integers(1, 9)):
-      # Most of what decides is near the start.
-      at = min(int(len(data) * rng.random() ** rng.choice([1, 4])), len(data) - 1)
+    for _ in range(rng.integers(1, 4)):
+      # Most of what decides is near the start, after a mark by which the format is known.
+      at = min(8 + int(len(data) * rng.random() ** rng.choice([1, 4])), len(data) - 1)
       length = int(rng.integers(1, 9))
       match rng.integers(0, 5):
         case 0:

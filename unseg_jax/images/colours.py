@@ -32,7 +32,8 @@ def to_srgb(image: Image.Image, profile: bytes | None, name: str) -> Image.Image
     space, convert = _conversion(profile, image.mode)
   # Little CMS says what is wrong by errors of several types.
   except Exception as error:
-    log.warning("%s: its colour profile is left out, as it cannot be used: %s", name, error)
+    reason = " ".join(str(error).split())
+    log.warning("%s: its colour profile is left out, as it cannot be used: %s", name, reason)
     return image.convert("RGB")
   image = image.convert("RGB") if space == "RGB " else image
   return image.convert("RGB") if convert is None else convert.apply(image)

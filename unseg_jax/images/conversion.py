@@ -149,7 +149,8 @@ def _turn(image: Image.Image, name: str) -> Image.Transpose | None:
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
   # Given damaged EXIF, Pillow raises errors of several types.
   except Exception as error:
-    log.warning("%s: it may not stand upright, as its EXIF is damaged: %s", name, error)
+    reason = " ".join(str(error).split())
+    log.warning("%s: it may not stand upright, as its EXIF is damaged: %s", name, reason)
     return None
 
 
