@@ -159,7 +159,7 @@ def with_opacity(colour, mode="RGBA"):
 
 
 def with_palette(*colours):
-  image = Image.fromarray(MASK.astype(np.uint8), "L").convert("P")
+  image = Image.new("P", MASK.shape[::-1])
   image.putdata(MASK.ravel().astype(int).tolist())
   image.putpalette([value for colour in colours for value in colour])
   return image
