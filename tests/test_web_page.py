@@ -5,6 +5,7 @@ import re
 import time
 
 import file_server
+import icc_files
 import numpy as np
 import pytest
 import report_pages
@@ -99,6 +100,12 @@ def test_the_page_finds_what_predict_finds(compile_quickly, page, tmp_path):
   turned = Image.Exif()
   turned[0x0112] = 6  # The orientation: a quarter turn.
   head.resize((301, 520)).save(folder / "turned.jpg", exif=turned, quality=95)
+  wide = Image.fromarray(icc_files.in_profile(np.asarray(head), "p3"))
+  wide.save(folder / "wide_colours.png", icc_profile=icc_files.rgb_profile("p3"))
+  for orientation in (3, 5, 8):
+    turned[0x0112] = orientation
+    wide.save(folder / f"turned{orientation}.png", exif=turned)
+  Image.fromarray(np.asarray(head.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
   head.putalpha(Image.linear_gradient("L").resize(head.size))
   head.save(folder / "transparent.png")
   assert predict.predict("pretrained:faces", str(folder), str(output), overwrite=False) == 0

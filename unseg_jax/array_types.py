@@ -1,7 +1,8 @@
 """Shapes and types of arrays in signatures, such as `Float[Array, "n h w 3"]`.
 
 jaxtyping's names, which the tests check at run time (its import hook with beartype). It is needed
-for XX"""
+for nothing else: where it is not installed, an annotation is the array's type alone.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -30,6 +30,10 @@ outputs, or more pixels than memory holds is a line on stderr and a row of `pred
 batch has at most 2 million pixels for each device, and a process holds at most 67 million decoded
 ones at a time, or one picture of more. Extremely long pictures are answered in pieces.
 
+Pictures stand upright, and their colours are converted to sRGB by the profile that they bring; what
+is transparent shows white. One of more than 180 million pixels is skipped; `--max_pixels` moves
+this limit.
+
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
 Many pictures: all devices work on them, and `--workers` processes read and encode. Several
@@ -43,6 +47,7 @@ was asked to leave (SIGTERM).
 """
 
 import itertools
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -50,6 +55,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 from absl import logging as absl_logging
 
+from unseg_jax.images import reading
 from unseg_jax.prediction import outputs
 from unseg_jax.runtime import process_flags
 
@@ -81,6 +87,12 @@ OUTPUTS = flags.DEFINE_list(
   "outputs", list(outputs.KINDS), "Which of mask,cutout,overlay to write."
 )
 OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
+MAX_PIXELS = flags.DEFINE_integer(
+  "max_pixels",
+  reading.MAX_PIXELS,
+  "Skip pictures of more pixels than this: decoded, they may exhaust the memory.",
+  lower_bound=1,
+)
 RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
 WORKERS = flags.DEFINE_integer(
   "workers",
@@ -125,6 +137,7 @@ def main(argv: Sequence[str]) -> int:
         kinds=OUTPUTS.value,
         resume=RESUME.value,
         processes=WORKERS.value,
+        max_pixels=MAX_PIXELS.value,
       )
   except preemption.Preempted as stop:
     print(stop, file=sys.stderr)
@@ -148,6 +161,7 @@ def predict(
   kinds: Sequence[str] = outputs.KINDS,
   resume: bool = False,
   processes: int | None = None,
+  max_pixels: int = reading.MAX_PIXELS,
 ) -> int:
   """Segments pictures and writes a mask, a cut-out and an overlay of each, and a manifest.
 
@@ -167,6 +181,7 @@ def predict(
       segmenter and with the same settings, and to replace all other files.
     processes: worker processes that read and encode pictures; 0: threads of this process; None: as
       many as there are processors to spare.
+    max_pixels: pictures of more pixels than this are skipped, before they are decoded.
 
   Returns:
     The exit status: 0, or 1 if a picture was skipped, as it cannot be read, its outputs exist
@@ -192,7 +207,7 @@ def predict(
 
   tree = open_tree(output)
   refinement.check_method(refine)
-  background_read = None if background is None else outputs.read_background(background)
+  background_read = None if background is None else outputs.read_background(background, max_pixels)
   endings = list(outputs.encoders(kinds, background_read, animate))
   planned = plan(pattern, tree, endings, _say)
   segmenter = Segmenter.restore(segmenter_folder)
@@ -235,6 +250,7 @@ def predict(
     output=output,
     made_by=made_by,
     made_of=made_of,
+    max_pixels=max_pixels,
   )
   if processes is None:
     processes = min(workers.spare_processors(False), len(earlier.todo) // PICTURES_A_WORKER)
@@ -291,6 +307,7 @@ def printable(text: str) -> str:
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("input")
-  # The libraries' own chatter stays out of the way.
+  # The libraries' own chatter stays out of the way; this package's few lines are shown.
   absl_logging.set_verbosity(absl_logging.ERROR)
+  logging.getLogger("unseg_jax").setLevel(logging.WARNING)
   app.run(command)

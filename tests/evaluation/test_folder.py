@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+import png_files
 import pytest
 from PIL import Image
 
@@ -71,13 +72,21 @@ def test_16_bit_picture_is_scaled_to_8_bits(tmp_path, ramp16, suffix):
   np.testing.assert_array_equal(picture, np.rint(ramp16 / 257)[..., None].repeat(3, axis=2))
 
 
-def test_float_picture_is_in_0_to_1_or_refused(tmp_path):
-  values = np.array([[0, 0.25, 1]], np.float32)
-  picture = reading.read_picture(save(values, tmp_path / "a.tif"))
-  assert picture[..., 0].tolist() == [[0, 64, 255]]
-  for wrong in (values * 255, values - 1, np.full_like(values, np.nan)):
-    with pytest.raises(ValueError, match=r"wrong\.tif.*0 to 1; save it with 8 or 16 bits"):
-      reading.read_picture(save(wrong, tmp_path / "wrong.tif"))
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+@pytest.mark.parametrize("white", [1, 255, 4095, 65535])
+def test_32_bit_picture_is_scaled_by_the_range_that_it_plainly_has(tmp_path, kind, white):
+  shares = np.array([[0, 1, 0.25]]) if kind == "float32" else np.array([[0, 1, 0]])
+  picture = reading.read_picture(save((shares * white).astype(kind), tmp_path / "a.tif"))
+  assert picture[..., 0].tolist() == np.rint(shares * 255).tolist()
+
+
+@pytest.mark.parametrize(
+  "values", [(0, -1), (0, np.nan), (0, np.inf), (0, 1.5), (0, 3e9)], ids=lambda value: str(value)
+)
+def test_float_picture_of_no_plain_scale_is_refused_with_its_range(tmp_path, values):
+  path = save(np.array([values], np.float32), tmp_path / "wrong.tif")
+  with pytest.raises(ValueError, match=r"wrong\.tif.* span .*; save it with 8 or 16 bits"):
+    reading.read_picture(path)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -137,6 +146,118 @@ def test_unreadable_file_is_named(tmp_path, damage, read):
   damage(path)
   with pytest.raises(ValueError, match=r"broken\.png cannot be read as a picture: .*Expected"):
     read(path)
+
+
+MASK = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], bool)
+
+
+def with_opacity(colour, mode="RGBA"):
+  """A mask that only the opacity holds."""
+  image = Image.new(mode, MASK.shape[::-1], colour)
+  image.putalpha(Image.fromarray(np.where(MASK, 255, 0).astype(np.uint8)))
+  return image
+
+
+def with_palette(*colours):
+  image = Image.new("P", MASK.shape[::-1])
+  image.putdata(MASK.ravel().astype(int).tolist())
+  image.putpalette([value for colour in colours for value in colour])
+  return image
+
+
+def cut_out():
+  """A picture in colour whose background is transparent."""
+  noise = np.random.default_rng(0).integers(60, 250, (*MASK.shape, 3), np.uint8)
+  image = Image.fromarray(noise)
+  image.putalpha(Image.fromarray(np.where(MASK, 255, 0).astype(np.uint8)))
+  return image
+
+
+@pytest.mark.parametrize(
+  ("mask", "suffix"),
+  [
+    (MASK, "png"),
+    (MASK, "tif"),
+    *((np.where(MASK, white, 0).astype(np.uint8), "png") for white in (1, 128, 255)),
+    *((np.where(MASK, white, 0).astype(np.uint16), "png") for white in (1, 255, 65535)),
+    *((np.where(MASK, white, 0).astype(np.uint16), "tif") for white in (1, 255, 65535)),
+    *((np.where(MASK, white, 0).astype(np.int32), "tif") for white in (1, 255, 65535)),
+    *((np.where(MASK, white, 0).astype(np.float32), "tif") for white in (1, 255, 65535)),
+    (np.where(MASK, 1, 0).astype(np.uint8)[..., None].repeat(3, axis=2), "png"),
+    (with_palette((0, 0, 0), (255, 255, 255)), "png"),
+    (with_palette((0, 0, 0), (1, 1, 1)), "png"),
+    (with_palette((0, 0, 0), (0, 128, 0)), "png"),
+    (with_palette((0, 0, 0), (128, 0, 0)), "gif"),
+    (with_opacity((0, 0, 0)), "png"),
+    (with_opacity((255, 255, 255)), "png"),
+    (with_opacity((255,), "L"), "png"),
+    (cut_out(), "png"),
+  ],
+)
+def test_mask_whose_scale_is_plain_is_read_on_it(tmp_path, mask, suffix):
+  np.testing.assert_array_equal(reading.read_mask(save(mask, tmp_path / f"a.{suffix}")), MASK)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("highest", [False, True])
+def test_mask_of_2_or_4_bits_may_hold_0_and_1_or_the_highest(tmp_path, depth, highest):
+  white = 2**depth - 1 if highest else 1
+  bits = "".join(f"{white * bit:0{depth}b}" for bit in MASK[1].tolist())
+  row = int(bits.ljust(16, "0"), 2).to_bytes(2, "big")[: -(-len(bits) // 8)]
+  path = tmp_path / "a.png"
+  path.write_bytes(png_files.png(depth, 0, 4, row))
+  assert reading.read_mask(path)[0].tolist() == MASK[1].tolist()
+
+
+def test_a_jpeg_mask_that_is_nearly_black_is_background(tmp_path):
+  nearly_black = np.random.default_rng(0).integers(0, 2, (16, 16), np.uint8)
+  assert not reading.read_mask(save(nearly_black, tmp_path / "a.jpg", quality=100)).any()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int32])
+def test_class_numbers_are_refused_with_their_values(tmp_path, kind):
+  path = save(np.array([[0, 1, 2, 3]], kind), tmp_path / "a.tif")
+  with pytest.raises(ValueError, match=r"a\.tif .*\[0, 1, 2, 3\].* class numbers; .*255 and 0"):
+    reading.read_mask(path)
+
+
+@pytest.fixture
+def data_set(tmp_path):
+  """Saves masks, each with a picture; returns both folders."""
+  folders_made = tmp_path / "images", tmp_path / "masks"
+  for folder in folders_made:
+    folder.mkdir()
+
+  def make(*masks):
+    for number, mask in enumerate(masks):
+      save(np.zeros((*mask.shape, 3), np.uint8), folders_made[0] / f"{number}.png")
+      save(mask, folders_made[1] / f"{number}.png")
+    return folders_made
+
+  return make
+
+
+@pytest.mark.parametrize(
+  ("values", "words"),
+  [
+    ((0, 0), r"2 masks in .*masks are all background: .* span 0 to 0, .* exceeds 127\.5"),
+    ((0, 100), r"all background: their values span 0 to 100, .* exceeds 127\.5"),
+    ((200, 255), r"all foreground: their values span 200 to 255"),
+    ((1, 1), r"all foreground: their values span 1 to 1, .* exceeds 0\.5"),
+    ((0, 7), r"1\.png .*\[7\], which look like class numbers"),
+  ],
+)
+def test_masks_of_one_side_are_refused_before_any_picture_is_read(data_set, values, words):
+  made = data_set(*(np.full((4, 5), value, np.uint8) for value in values))
+  with pytest.raises(ValueError, match=words):
+    folders.open_pairs(*made)
+
+
+def test_one_mask_of_both_sides_among_many_is_enough(data_set):
+  black = np.zeros((4, 5), np.uint8)
+  both = np.eye(4, 5, dtype=np.uint8)
+  source = folders.open_pairs(*data_set(*[black] * 40, both, *[black] * 3))
+  assert sum(mask.sum() for _, _, mask in source) == 4
 
 
 def test_mask_is_true_above_half_of_8_bits(tmp_path):

@@ -8,11 +8,13 @@ import golden_unet
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from whole_runs import ROOT
 
 from checkpoints_convert import unet
 from unseg_jax import Segmenter
 from unseg_jax.evaluation import evaluate, folders
+from unseg_jax.images import reading
 
 PRETRAINED = ROOT / "unseg_jax" / "pretrained"
 
@@ -47,6 +49,31 @@ def test_the_weights_are_put_on_the_devices_once(segmenter):
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(calls))
   first, second = (jax.tree.leaves(weights) for weights, *_ in calls)
   assert all(map(operator.is_, first, second))
+
+
+def test_a_file_and_a_pillow_image_of_it_are_segmented_alike(segmenter, tmp_path):
+  noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+  exif = Image.Exif()
+  exif[0x0112] = 6  # The orientation: a quarter turn.
+  Image.fromarray(noise).save(tmp_path / "turned.jpg", exif=exif)
+  Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(tmp_path / "grey16.png")
+  grey_and_opacity = Image.fromarray(noise[..., 0]).convert("LA")
+  grey_and_opacity.putalpha(Image.fromarray(noise[..., 1]))
+  grey_and_opacity.save(tmp_path / "grey_opacity.png")
+  for path in tmp_path.iterdir():
+    with Image.open(path) as image:
+      by_image = segmenter(image)
+    np.testing.assert_array_equal(by_image, segmenter(path))
+    np.testing.assert_array_equal(by_image, segmenter(str(path)))
+    np.testing.assert_array_equal(by_image, segmenter(reading.read_picture(path)))
+  np.testing.assert_array_equal(segmenter(Image.fromarray(noise)), segmenter(noise))
+
+
+def test_a_batch_or_part_without_pixels_is_one_clear_error(segmenter):
+  noise = np.zeros((4, 5, 3), np.uint8)
+  for wrong in (noise[:0], noise[None], noise / 255):
+    with pytest.raises(ValueError, match=r"uint8 \[H, W, 3\] with at least one pixel is expected"):
+      segmenter(wrong)
 
 
 def test_a_segmenter_that_does_not_ship_is_refused_with_those_that_do():

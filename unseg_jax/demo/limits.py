@@ -1,9 +1,10 @@
 """What the page takes: pictures of known formats and of some size, judged before decoding."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from unseg_jax.array_types import UInt8
 from unseg_jax.images import reading
@@ -36,11 +37,8 @@ def read_upload(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
 
 def _check_pixels(path: str | Path, name: str) -> None:
   try:
-    with Image.open(path, formats=FORMATS) as image:
+    with reading.opened(path, FORMATS, sys.maxsize) as image:
       width, height = image.size
-  except Image.DecompressionBombError as error:
-    # Pillow refuses them before it tells their size.
-    raise ValueError(_too_many(name, f"more than {Image.MAX_IMAGE_PIXELS:,}")) from error
   except UnidentifiedImageError as error:
     raise ValueError(
       f"{name} is no picture that this page can read. Expected {', '.join(FORMATS)}; a name that "
@@ -50,11 +48,7 @@ def _check_pixels(path: str | Path, name: str) -> None:
   except Exception as error:
     raise ValueError(f"{name} is damaged: {error}. Save it again, and send that.") from error
   if width * height > MEGAPIXELS * 10**6:
-    raise ValueError(_too_many(name, f"{width:,} x {height:,}"))
-
-
-def _too_many(name: str, pixels: str) -> str:
-  return (
-    f"{name} has {pixels} pixels; this page takes at most {MEGAPIXELS} million. Shrink it, or "
-    "segment it with `python -m unseg_jax.predict`."
-  )
+    raise ValueError(
+      f"{name} has {width:,} x {height:,} pixels; this page takes at most {MEGAPIXELS} million. "
+      "Shrink it, or segment it with `python -m unseg_jax.predict`."
+    )

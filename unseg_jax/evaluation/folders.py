@@ -1,6 +1,6 @@
 """Pictures with masks from two folders, paired by name."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from unseg_jax.images import reading
 from unseg_jax.storage import places
 
 NAMED_IN_ERRORS = 5
+CHECKED_MASKS = 16  # Spread over a data set, before any work.
 
 
 def open_pairs(images: str | Path, masks: str | Path) -> Source:
@@ -26,8 +27,9 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
 
   Raises:
     FileNotFoundError: a folder is missing or empty.
-    ValueError: files are unpaired. While the pairs are read: a file is unreadable, or a mask has
-      another size than its picture.
+    ValueError: files are unpaired, all masks are background or all are foreground, or one that was
+      read to see that is unreadable. While the pairs are read: a file is unreadable, or a mask
+      has another size than its picture.
   """
   images, masks = places.local(images), places.local(masks)
   pairs = [
@@ -35,6 +37,7 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
     for inner in _inner_folders(images, masks)
     for image, mask in paired(images / inner, masks / inner)
   ]
+  _check_two_sides([mask for _, _, mask in pairs], masks)
 
   def read(first: int, step: int) -> Iterator[Example]:
     for name, image, mask in pairs[first::step]:
@@ -92,6 +95,29 @@ def read_pair(
   image, mask = reading.read_picture(image_path), reading.read_mask(mask_path)
   check_same_size(image, mask, image_path, mask_path)
   return image, mask
+
+
+def _check_two_sides(paths: Sequence[Path], folder: Path) -> None:
+  """Reads a few masks, and as many as it takes to see both foreground and background."""
+  few = paths[:: -(-len(paths) // CHECKED_MASKS)]
+  # Each is read, as class numbers may be what some masks hold.
+  seen = {side for path in few for side in np.unique(reading.read_mask(path)).tolist()}
+  if len(seen) == 2:
+    return
+  lowest, highest, full_scale = np.inf, -np.inf, 0.0
+  for path in paths:
+    levels = reading.read_mask_levels(path)
+    seen |= set(np.unique(levels.foreground).tolist())
+    if len(seen) == 2:
+      return
+    lowest, highest = min(lowest, levels.values.min()), max(highest, levels.values.max())
+    full_scale = max(full_scale, levels.full_scale)
+  side = "foreground" if True in seen else "background"
+  raise ValueError(
+    f"the {len(paths)} masks in {folder} are all {side}: their values span {lowest:g} to "
+    f"{highest:g}, and foreground is what exceeds {full_scale / 2:g}. Save them with foreground "
+    "and background as 255 and 0, or as 1 and 0."
+  )
 
 
 def _inner_folders(images: Path, masks: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Pictures with masks from any prepared TFDS data set, by name and keys."""
 
+import contextlib
 import io
 import itertools
 import os
@@ -13,13 +14,10 @@ from PIL import Image
 
 from unseg_jax.array_types import UInt8
 from unseg_jax.evaluation.source import Example, Source, check_same_size
-from unseg_jax.images import reading
+from unseg_jax.images import conversion, masks
 
 # Where data sets keep the pictures' file names, if they do.
 FILENAME_KEYS = ("filename", "file_name", "image/filename")
-# A lossless mask whose largest value lies below this holds class numbers, not brightness: the
-# faintest grey of the masks here is 51, one of CUB's five annotators.
-SMALLEST_GREY = 32
 
 
 def open_pairs(
@@ -43,8 +41,8 @@ def open_pairs(
     mask: the key of the masks: images, or arrays `[H, W]` or `[H, W, C]`, of which the first
       channel counts.
     foreground: the mask's values, in a palette its indices, that count as foreground, such as
-      (1,) where it holds 0 and 1; None: the values above half of its type's full scale,
-      which is 1 for bool and floats.
+      (1,) where it holds 0, 1 and 2; None: the values above half of full scale, which is as
+      `masks.full_scale` finds it, and 1 for floats.
     data_dir: the folder of prepared data sets; None: TFDS's own choice.
 
   Returns:
@@ -169,7 +167,8 @@ def _records_by_tensorflow(
 
 def _picture(value: object, where: str) -> np.ndarray:
   if isinstance(value, bytes):
-    return _decode(value, reading.to_rgb, where)
+    with _naming(where), Image.open(io.BytesIO(value)) as image:
+      return conversion.to_rgb(image, where, turn=False)
   array = np.asarray(value)
   if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
     raise ValueError(
@@ -179,35 +178,33 @@ def _picture(value: object, where: str) -> np.ndarray:
 
 
 def _mask(value: object, foreground: Sequence[int] | None, where: str) -> np.ndarray:
-  lossless = True
-  if isinstance(value, bytes):
-    lossless = not value.startswith(b"\xff\xd8")  # JPEG's mark.
-    value = _decode(value, _greys if foreground is None else np.array, where)
-  array = np.asarray(value)
-  if array.ndim == 3:
-    array = array[..., 0]
-  if array.ndim != 2:
-    raise ValueError(f"{where} has shape {array.shape}; expected a mask [H, W] or [H, W, C]")
-  if foreground is not None:
-    return np.isin(array, list(foreground))
-  if not np.issubdtype(array.dtype, np.integer):
-    return array > 0.5
-  if lossless and 0 < array.max() < SMALLEST_GREY:
-    raise ValueError(
-      f"{where} holds the values {np.unique(array).tolist()}, which look like class numbers; set "
-      "foreground to those that count, such as foreground=(1,)"
-    )
-  return array > np.iinfo(array.dtype).max / 2
+  with _naming(where):
+    if isinstance(value, bytes):
+      with Image.open(io.BytesIO(value)) as image:
+        if foreground is None:
+          return masks.levels(image, where, turn=False).foreground
+        value = np.array(image)
+    array = np.asarray(value)
+    if array.ndim == 3:
+      array = array[..., 0]
+    if array.ndim != 2:
+      raise ValueError(f"it has shape {array.shape}; expected a mask [H, W] or [H, W, C]")
+    if foreground is not None:
+      return np.isin(array, list(foreground))
+    if not np.issubdtype(array.dtype, np.integer):
+      return array > 0.5
+    return masks.Levels(array, masks.full_scale(array)).foreground
 
 
-def _greys(image: Image.Image) -> np.ndarray:
-  """Returns a mask's pixels; in a palette the colour counts, not its index."""
-  return np.array(image.convert("RGB") if image.mode == "P" else image)
-
-
-def _decode(encoded: bytes, convert: Callable[[Image.Image], np.ndarray], where: str) -> np.ndarray:
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+  """Names the record in whatever is wrong with it."""
   try:
-    with Image.open(io.BytesIO(encoded)) as image:
-      return convert(image)
+    yield
+  except masks.ClassNumbers as error:
+    raise ValueError(
+      f"{where} cannot be used: {error}; or set foreground to those that count, such as "
+      "foreground=(1,)"
+    ) from error
   except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
-    raise ValueError(f"{where} cannot be decoded: {error}") from error
+    raise ValueError(f"{where} cannot be used: {error}") from error

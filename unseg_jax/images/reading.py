@@ -1,15 +1,20 @@
 """Picture files: finding those that a user means, and reading them whatever their format."""
 
+import contextlib
 import glob
 import io
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from unseg_jax.array_types import Bool, UInt8
+from unseg_jax.images import conversion, masks
+from unseg_jax.images.writing import describe
 
 # Pillow reads HEIC only with a plugin. It is listed all the same: a telephone's picture should be
 # named as unreadable, not passed over in silence.
@@ -17,6 +22,17 @@ SUFFIXES = frozenset(
   ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff "
   ".webp".split()
 )
+
+# A picture of more is refused unless the caller says otherwise: decoded, and with all that is made
+# of it, one of so many takes several gigabytes.
+MAX_PIXELS = 180_000_000
+
+_opening = threading.Lock()
+_T = TypeVar("_T")
+
+
+class TooManyPixels(ValueError):
+  """A picture exceeds the limit of pixels."""
 
 
 def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
@@ -52,31 +68,68 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
   )
 
 
-def read_picture(path: str | Path, contents: bytes | None = None) -> UInt8[np.ndarray, "h w 3"]:
-  """Reads a picture of any kind as 8-bit RGB.
+def read_picture(
+  path: str | Path, contents: bytes | None = None, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Reads a picture of any kind as 8-bit sRGB.
 
-  It stands upright (its EXIF orientation is applied), transparent parts show white, 16 bits per
-  channel are scaled to 8, floats are taken to be in [0, 1], colours are converted without their
-  ICC profile, and of an animation the first frame is read.
+  It stands upright (its EXIF orientation is applied), and transparent parts show white. Colours are
+  converted to sRGB by the picture's ICC profile (`colours.to_srgb`); without one, they are taken to
+  be sRGB. More than 8 bits per channel are scaled to 8 (`conversion.deep_scale` says how, for 32
+  bits and floats). Of an animation the first frame is read.
 
   Args:
-    path: a file that Pillow can decode.
+    path: a file that Pillow can decode; `~` is the home directory.
     contents: what the file holds; None: it is read.
+    max_pixels: of more pixels than this, the picture is refused before it is decoded.
 
   Returns:
-    The picture, as `to_rgb` converts it.
+    The picture, as `conversion.to_rgb` converts it.
 
   Raises:
-    ValueError: the file is missing, damaged or no picture; the message names it.
+    ValueError: the file is missing, damaged, too large or no picture; the message names it.
   """
-  return _decode(path, to_rgb, contents)
+  return _decode(
+    path, lambda image: conversion.to_rgb(image, str(path)), contents, max_pixels=max_pixels
+  )
+
+
+def as_picture(image: np.ndarray | Image.Image | str | Path) -> UInt8[np.ndarray, "h w 3"]:
+  """Returns a picture in any of the forms in which Python has them.
+
+  Args:
+    image: a file, or a Pillow image, which are both read as `read_picture` says; or an array
+      [H, W, 3] uint8, taken to be upright and sRGB.
+
+  Raises:
+    ValueError: the file or the image cannot be read as a picture, or the array is none.
+  """
+  if isinstance(image, (str, Path)):
+    return read_picture(image)
+  if isinstance(image, Image.Image):
+    name = str(getattr(image, "filename", "")) or "the Pillow image"
+    with _naming(name):
+      if not image.width * image.height:
+        raise ValueError("it has no pixels")
+      _check_pixels(image, MAX_PIXELS)
+      return conversion.to_rgb(image, name)
+  array = np.asarray(image)
+  if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
+    raise ValueError(
+      f"the picture is {describe(array)}, but uint8 [H, W, 3] with at least one pixel is expected; "
+      "give a file or a Pillow image, or convert the array."
+    )
+  return array
 
 
 def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
-  """Reads a mask at its own resolution: True where the first channel exceeds half of full scale.
+  """Reads a mask at its own resolution: True where a value exceeds half of full scale.
 
-  Full scale is 255 for 8 bits and 65535 for 16. In a palette the colour decides, not its index;
-  opacity is ignored. A mask that holds 0 and 1 out of 255 is therefore all background.
+  Full scale is what the file plainly says: 1 for two levels, and where no value exceeds 1, in
+  whatever type (a JPEG file excepted, where 1 may be black); else 255 where none exceeds that; else
+  65535. Of several channels the first counts; one that is the same everywhere leaves it to the
+  next, opacity being the last; of a cut-out in colour the opacity counts. In a palette the colour
+  decides, not its index. Colour profiles are left out.
 
   Args:
     path: a file that Pillow can decode.
@@ -85,30 +138,45 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
     True in the foreground.
 
   Raises:
-    ValueError: the file is missing, damaged or no picture; the message names it.
+    ValueError: the file is missing, damaged or no picture, or its values look like numbers of
+      classes; the message names it.
   """
-  return _decode(path, to_mask)
+  return read_mask_levels(path).foreground
 
 
-def to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-  """Converts any picture to 8-bit RGB, as `read_picture` says."""
-  deep = _deep(image)
-  if deep is not None:
-    return np.repeat(np.rint(deep * 255).astype(np.uint8)[..., None], 3, axis=2)
-  if image.has_transparency_data:
-    image = image.convert("RGBA")
-    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-  return np.array(image.convert("RGB"))
+def read_mask_levels(path: str | Path) -> masks.Levels:
+  """Reads a mask's values and their full scale; see `read_mask`."""
+  return _decode(path, lambda image: masks.levels(image, str(path)))
 
 
-def to_mask(image: Image.Image) -> Bool[np.ndarray, "h w"]:
-  """Converts a picture to a mask, as `read_mask` says."""
-  deep = _deep(image)
-  if deep is not None:
-    return deep > 0.5
-  # By way of RGBA, a palette becomes colours while those of transparent pixels are kept.
-  image = image.convert("RGBA" if image.has_transparency_data else "RGB")
-  return np.array(image.getchannel(0)) > 127.5
+@contextlib.contextmanager
+def opened(
+  source: str | Path | io.BytesIO,
+  formats: Sequence[str] | None = None,
+  max_pixels: int = MAX_PIXELS,
+) -> Iterator[Image.Image]:
+  """Opens a picture without decoding it.
+
+  Args:
+    source: the file, or what it holds.
+    formats: Pillow's names of those to take; None: all that it knows.
+    max_pixels: of more pixels than this, the picture is refused.
+
+  Raises:
+    ValueError: the picture has too many pixels.
+    PIL.UnidentifiedImageError: it has none of these formats.
+    Exception: of nearly any type, if the file is damaged.
+  """
+  with _opening:
+    # Pillow's own limit is one for all, and its message does not say how to raise it.
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+      image = Image.open(source, formats=None if formats is None else list(formats))
+    finally:
+      Image.MAX_IMAGE_PIXELS = limit
+  with image:
+    _check_pixels(image, max_pixels)
+    yield image
 
 
 def pictures_in(folder: Path) -> list[Path]:
@@ -168,34 +236,42 @@ def _suffixes() -> str:
 
 def _decode(
   path: str | Path,
-  convert: Callable[[Image.Image], np.ndarray],
+  convert: Callable[[Image.Image], _T],
   contents: bytes | None = None,
-) -> np.ndarray:
-  file = os.path.expanduser(path) if contents is None else io.BytesIO(contents)
+  max_pixels: int = MAX_PIXELS,
+) -> _T:
+  source = os.path.expanduser(path) if contents is None else io.BytesIO(contents)
+  with _naming(path), opened(source, max_pixels=max_pixels) as image:
+    return convert(image)
+
+
+@contextlib.contextmanager
+def _naming(path: str | Path) -> Iterator[None]:
+  """Turns whatever goes wrong with a picture into a ValueError that names it."""
   try:
-    with Image.open(file) as image:
-      return convert(ImageOps.exif_transpose(image))
+    yield
+  except TooManyPixels as error:
+    raise TooManyPixels(f"{path} {error}") from error
   # Given damaged files, decoders raise errors of nearly every type.
   except Exception as error:
-    # Pillow's own words for this repeat the path.
-    unknown = isinstance(error, UnidentifiedImageError)
-    reason = "its format is not known" if unknown else str(error) or type(error).__name__
+    reason = str(error) or type(error).__name__
+    # Pillow's own words for this repeat the path, and blame the file.
+    if isinstance(error, UnidentifiedImageError):
+      reason = "its format is not known"
+    if isinstance(error, Image.DecompressionBombError):
+      reason = "a part of it claims more pixels than Pillow decodes"
     raise ValueError(
-      f"{path} cannot be read as a picture: {reason}. Expected an undamaged file that Pillow "
-      "can decode, such as JPEG, PNG, TIFF or WebP."
+      f"{path} cannot be read as a picture: {' '.join(reason.split())}. Expected an undamaged file "
+      "that Pillow can decode, such as JPEG, PNG, TIFF or WebP."
     ) from error
 
 
-def _deep(image: Image.Image) -> np.ndarray | None:
-  """Returns a grey picture of more than 8 bits as float64 [H, W] in [0, 1]; None for others."""
-  if not image.mode.startswith(("I", "F")):
-    return None
-  # Pillow uses its 32-bit mode "I" for some 16-bit files, such as PGM.
-  full_scale = 1.0 if image.mode == "F" else 65535.0
-  values = np.array(image, np.float64) / full_scale
-  # NaN fails both comparisons.
-  if not ((values >= 0) & (values <= 1)).all():
-    raise ValueError(
-      f"its values are not all within 0 to {full_scale:g}; save it with 8 or 16 bits per channel"
+def _check_pixels(image: Image.Image, max_pixels: int) -> None:
+  width, height = image.size
+  if width * height > max_pixels:
+    raise TooManyPixels(
+      f"has {width:,} x {height:,} pixels, {width * height:,} in all; the limit is {max_pixels:,}, "
+      "as more may exhaust the memory. Shrink it, or raise the limit: "
+      f"`python -m unseg_jax.predict --max_pixels={width * height}`, or "
+      f"read_picture(..., max_pixels={width * height}) in Python."
     )
-  return values

@@ -100,23 +100,18 @@ class Segmenter:
     """Segments one picture.
 
     Args:
-      image: `[h, w, 3]` uint8, a Pillow image or a file.
+      image: a file or a Pillow image, which are read alike (`images.reading.read_picture`): upright
+        and as sRGB; or an array `[h, w, 3]` uint8, taken to be both.
       average: whether to average over the mirrored picture and `views.SCALES`.
 
     Returns:
       Each pixel's probability of being foreground, float32 in [0, 1].
 
     Raises:
-      ValueError: the array is no such picture, or the file cannot be read as a picture.
+      ValueError: the array is no such picture, or the file or image cannot be read as one.
     """
-    if isinstance(image, (str, Path)):
-      image = reading.read_picture(Path(image))
-    elif isinstance(image, Image.Image):
-      image = np.asarray(image.convert("RGB"))
-    image = np.asarray(image)
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-      raise ValueError(f"expected a picture [H, W, 3] of uint8, got {image.shape} {image.dtype}")
-    return self.probability(image, image.shape[:2], average)
+    picture = reading.as_picture(image)
+    return self.probability(picture, picture.shape[:2], average)
 
   def probability(
     self, image: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int], average: bool = False

@@ -61,12 +61,15 @@ def fetch(picture: Picture) -> bytes | None:
     raise Unreadable(str(error)) from error
 
 
-def read(picture: Picture, contents: bytes | None) -> tuple[UInt8[np.ndarray, "h w 3"], Identity]:
+def read(
+  picture: Picture, contents: bytes | None, max_pixels: int = reading.MAX_PIXELS
+) -> tuple[UInt8[np.ndarray, "h w 3"], Identity]:
   """Reads a picture, as `reading.read_picture` does, and says what it is.
 
   Args:
     picture: the picture.
     contents: as `fetch` returns them.
+    max_pixels: a picture of more is unreadable.
 
   Raises:
     Unreadable: it is damaged, no picture, not there, or may not be read.
@@ -74,7 +77,7 @@ def read(picture: Picture, contents: bytes | None) -> tuple[UInt8[np.ndarray, "h
   # Before the pixels are read: what changes in between is made anew next time.
   known = identity(picture, contents)
   try:
-    return reading.read_picture(picture.source, contents), known
+    return reading.read_picture(picture.source, contents, max_pixels), known
   except ValueError as error:
     raise Unreadable(str(error)) from error
 

@@ -54,8 +54,12 @@ def encoders(
   return by_ending
 
 
-def read_background(value: str) -> Background:
+def read_background(value: str, max_pixels: int = reading.MAX_PIXELS) -> Background:
   """Returns the colour or the picture that --background means.
+
+  Args:
+    value: of the flag.
+    max_pixels: a picture of more is refused.
 
   Raises:
     ValueError: it is neither; the message says why.
@@ -70,7 +74,7 @@ def read_background(value: str) -> Background:
   reason = "there is no such file"
   if path.is_file():
     try:
-      return reading.read_picture(path)
+      return reading.read_picture(path, max_pixels=max_pixels)
     except ValueError as error:
       reason = str(error)
   raise ValueError(

@@ -9,14 +9,15 @@ import errno
 import functools
 import io
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.images import reading
 from unseg_jax.inference import refinement
 from unseg_jax.inference.views import combine, views
 from unseg_jax.prediction import inputs, outputs
@@ -54,6 +55,7 @@ class Work:
     output: the folder that receives the outputs, or its URL.
     made_by: the settings, as a user gave them.
     made_of: what of them matters: the identity of the segmenter and the like, by name.
+    max_pixels: pictures of more are skipped.
   """
 
   image_size: int
@@ -65,6 +67,7 @@ class Work:
   output: str
   made_by: str
   made_of: dict[str, str] = dataclasses.field(hash=False)
+  max_pixels: int = reading.MAX_PIXELS
 
 
 class Opened(NamedTuple):
@@ -94,7 +97,7 @@ def read(work: Work, picture: Picture) -> Opened | Row:
   try:
     contents = inputs.fetch(picture)
     with _room.take(_pixels(picture, contents)):
-      image, identity = inputs.read(picture, contents)
+      image, identity = inputs.read(picture, contents, work.max_pixels)
       seen = views(image, work.image_size, work.average)
   except ValueError as error:  # Of inputs.Unreadable, or views that would be too long.
     return skipped(picture, str(error))
@@ -123,7 +126,9 @@ def write(work: Work, answer: tuple[Opened, Sequence[Float[np.ndarray, "_ _"]]])
   """
   opened, logits = answer
   picture, (height, width) = opened.picture, opened.size
-  image = functools.cache(lambda: _again(opened) if opened.image is None else opened.image)
+  image = functools.cache(
+    lambda: _again(opened, work.max_pixels) if opened.image is None else opened.image
+  )
   try:
     with _room.take(height * width):
       probability = combine(logits, opened.size)
@@ -166,8 +171,9 @@ def _write_all(
     raise
 
 
-def _again(opened: Opened) -> np.ndarray:
-  image, identity = inputs.read(opened.picture, inputs.fetch(opened.picture))
+def _again(opened: Opened, max_pixels: int) -> np.ndarray:
+  contents = inputs.fetch(opened.picture)
+  image, identity = inputs.read(opened.picture, contents, max_pixels)
   if identity != opened.identity or image.shape[:2] != opened.size:
     raise inputs.Unreadable(f"{opened.picture.source} changed while it was segmented")
   return image
@@ -181,7 +187,9 @@ def skipped(picture: Picture, reason: str) -> Row:
 
 @functools.lru_cache(maxsize=1)
 def _encoders(work: Work) -> dict[str, outputs.Encode]:
-  background = None if work.background is None else outputs.read_background(work.background)
+  background = (
+    None if work.background is None else outputs.read_background(work.background, work.max_pixels)
+  )
   return outputs.encoders(work.kinds, background, work.animate)
 
 
@@ -232,6 +240,7 @@ def _pixels(picture: Picture, contents: bytes | None) -> int:
     return 0
   # Given damaged files, decoders raise errors of nearly every type; reading will say what is wrong.
   with contextlib.suppress(Exception):
-    with Image.open(picture.source if contents is None else io.BytesIO(contents)) as image:
+    source = picture.source if contents is None else io.BytesIO(contents)
+    with reading.opened(source, max_pixels=sys.maxsize) as image:
       return image.width * image.height
   return 0

@@ -61,7 +61,7 @@ async function openPicture(file) {
   }
 }
 
-/** Reads a picture as the command does: upright, colours as they are, transparent parts white. */
+/** Reads a picture as the command does: upright, as sRGB, transparent parts white. */
 async function read(file) {
   const { width, height } = await size(file);
   if (width * height > MAX_PIXELS) {
@@ -71,7 +71,7 @@ async function read(file) {
     );
   }
   try {
-    const options = { imageOrientation: "from-image", colorSpaceConversion: "none" };
+    const options = { imageOrientation: "from-image", colorSpaceConversion: "default" };
     const bitmap = await createImageBitmap(file, options);
     const context = makeContext(bitmap.width, bitmap.height);
     context.fillStyle = "white";
@@ -110,7 +110,7 @@ function unreadable(file) {
 
 function makeContext(width, height) {
   const canvas = Object.assign(document.createElement("canvas"), { width, height });
-  return canvas.getContext("2d", { willReadFrequently: true });
+  return canvas.getContext("2d", { colorSpace: "srgb", willReadFrequently: true });
 }
 
 /** Returns an image as large as it is shown. */
