@@ -42,6 +42,8 @@ class Layout:
     project: prefix of the first layer.
     convolutions: names of a block's layers, by ours: `conv_1`, `conv_2` and `shortcut`.
     condition: names of the layers that give the scale and the offset of a conditional batch norm.
+    condition_axis: along which axis of their weights the condition lies: 1 for linear maps, 0 for
+      embeddings.
     statistics: names of a conditional batch norm's mean and variance.
     attention_layers: names by ours: `query`, `key`, `value` and `out`.
     attention_weight: name of the learned weight of the attention's result, and its shape.
@@ -58,6 +60,7 @@ class Layout:
   project: str
   convolutions: Mapping[str, str]
   condition: tuple[str, str]
+  condition_axis: int
   statistics: tuple[str, str]
   attention_layers: Mapping[str, str]
   attention_weight: tuple[str, tuple[int, ...]]
@@ -109,6 +112,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     project="linear",
     convolutions={"conv_1": "conv1", "conv_2": "conv2", "shortcut": "conv_sc"},
     condition=("gain", "bias"),
+    condition_axis=1,
     statistics=("stored_mean", "stored_var"),
     attention_layers={"query": "theta", "key": "phi", "value": "g", "out": "o"},
     attention_weight=("gamma", ()),
@@ -189,13 +193,13 @@ def convert_network(
     hierarchical = state.size(condition_key, 1) > shared_size
     condition_size = shared_size + (latent_size if hierarchical else 0)
   else:
-    num_classes, shared_size, hierarchical = state.size(condition_key), None, False
-    condition_size = num_classes
+    num_classes, shared_size = state.size(condition_key, layout.condition_axis), None
+    condition_size, hierarchical = num_classes, False
 
   def take_norm(prefix, channels):
     scale, offset = (
       layout.take_weight(state, f"{prefix}.{name}", channels, condition_size)
-      if layout.is_shared
+      if layout.condition_axis
       else layout.take_weight(state, f"{prefix}.{name}", condition_size, channels).T
       for name in layout.condition
     )

@@ -1,6 +1,8 @@
 """Class-conditional generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
 
-Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`.
+Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`. The
+conditional batch norms of a `resnet` are embeddings of the class in upstream's first releases, and
+linear maps of the one-hot class in those that are configured by YAML.
 """
 
 from collections.abc import Mapping
@@ -24,9 +26,9 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
   Args:
     checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
-    settings: upstream's JSON config, nested or flat, or nothing: the shapes tell all that is
-      needed, but for the activation function, which is ReLU. What it says about the network must
-      be true; all else in it is ignored.
+    settings: upstream's config, JSON or YAML, nested or flat, or nothing: the shapes tell all that
+      is needed, but for the activation function, which is ReLU. What it says about the network
+      must be true; all else in it is ignored.
 
   Returns:
     The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.
@@ -43,15 +45,18 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
   is_shared = "shared.weight" in state
   config, variables = biggan.convert_network(state, _layout(state, is_shared))
+  backbone = "big_resnet" if is_shared else "resnet"
+  # Under the names of upstream's JSON files and, where they differ, of its YAML files.
   expected = {
-    "architecture": "big_resnet" if is_shared else "resnet",
-    "activation_fn": "ReLU",
+    **dict.fromkeys(("architecture", "backbone"), backbone),
+    **dict.fromkeys(("activation_fn", "g_act_fn"), "ReLU"),
     "img_size": 4 * 2 ** (len(config["widths"]) - 1),
     "z_dim": config["latent_size"],
     "num_classes": config["num_classes"],
+    "g_cond_mtd": "cBN",
   }
   if is_shared:
-    expected["shared_dim"] = config["shared_size"]
+    expected |= dict.fromkeys(("shared_dim", "g_shared_dim"), config["shared_size"])
   for name, value in expected.items():
     _check(name, value, settings)
   return "biggan", config, variables
@@ -86,6 +91,7 @@ def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
     else:
       blocks.append(prefix)
   has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
+  is_embedding = any(".embed0." in key for key in state.keys())
   return biggan.Layout(
     blocks=tuple(blocks),
     attention=attention,
@@ -95,7 +101,8 @@ def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
     epsilons=(_EPSILON, _EPSILON),
     project="linear0",
     convolutions={"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"},
-    condition=("gain", "bias") if is_shared else ("embed0", "embed1"),
+    condition=("embed0", "embed1") if is_embedding else ("gain", "bias"),
+    condition_axis=0 if is_embedding else 1,
     statistics=("bn.running_mean", "bn.running_var"),
     attention_layers={
       "query": "conv1x1_theta",
