@@ -22,8 +22,13 @@ class StateDict:
   Take every array that the network needs, then call `finish`: all problems come in one error.
   """
 
-  def __init__(self, arrays: Any):
+  def __init__(self, arrays: Any, names: Mapping[str, str] | None = None):
     """Wraps arrays by upstream's key.
+
+    Args:
+      arrays: the state dict.
+      names: what the reader calls an array -> upstream's key of it, where they differ. Errors name
+        upstream's.
 
     Raises:
       Mismatch: `arrays` is no dict.
@@ -31,12 +36,17 @@ class StateDict:
     if not isinstance(arrays, Mapping):
       raise Mismatch(f"expected a dict of arrays by name, got a {type(arrays).__name__}")
     self._arrays = {str(key): array for key, array in arrays.items()}
+    self._names = dict(names or {})
     self._taken: set[str] = set()
     self._missing: list[str] = []
     self._wrong: list[str] = []
 
   def __contains__(self, key: str) -> bool:
-    return key in self._arrays
+    return self.name(key) in self._arrays
+
+  def name(self, key: str) -> str:
+    """Upstream's key of an array."""
+    return self._names.get(key, key)
 
   def keys(self) -> Iterable[str]:
     """Upstream's keys."""
@@ -44,6 +54,7 @@ class StateDict:
 
   def size(self, key: str, axis: int = 0) -> int:
     """The size of an array along an axis, to infer settings from; 1 if it is missing."""
+    key = self.name(key)
     array = self._arrays.get(key)
     if array is None:
       self._missing.append(key)
@@ -53,9 +64,10 @@ class StateDict:
     """Returns an array as float64 once it is checked; zeros if it is wrong, for `finish` to tell.
 
     Args:
-      key: upstream's key.
+      key: upstream's key, or what `names` translates to it.
       shape: the expected shape.
     """
+    key = self.name(key)
     self._taken.add(key)
     if key not in self._arrays:
       self._missing.append(key)
