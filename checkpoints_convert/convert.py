@@ -28,9 +28,11 @@ if not __package__:  # run as a script: Python looks in the script's folder, not
 from checkpoints_convert import (
   biggan,
   biggan_deep,
+  cips,
   contact_sheet,
   dcgan,
   nvidia_reader,
+  rosinality,
   selfcond,
   state_dict,
   studiogan,
@@ -48,7 +50,9 @@ from unseg_jax.storage import download, whole_files
 FORMATS: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
+  "cips": cips,
   "dcgan": dcgan,
+  "rosinality": rosinality,
   "selfcond": selfcond,
   "studiogan": studiogan,
   "stylegan2": stylegan2,

@@ -5,7 +5,6 @@ names of layers are also those of CIPS, which is built from them.
 """
 
 import itertools
-import numbers
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +61,8 @@ def read_lr_mlp(settings: Mapping[str, Any], others: tuple[str, ...]) -> float:
   """
   state_dict.check_settings(settings, ("lr_mlp", *others))
   value = settings.get("lr_mlp", _LR_MLP)
-  if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not is_number or not 0 < value < np.inf:
     raise ValueError(
       f"lr_mlp is {value!r}, expected a positive number: --config=FILE of such JSON as "
       '{"lr_mlp": 0.01}'
@@ -95,7 +95,11 @@ def _as_nvidia(key: str, array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[1:])
   if key.startswith("noises.") and array.shape[:2] == (1, 1):
     return array[0, 0]
-  if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key) and array.shape[:1] + array.shape[2:] == (1, 1, 1):
+  if re.fullmatch(r"to_rgb(1|s\.\d+)\.bias", key) and array.shape[:1] + array.shape[2:] == (
+    1,
+    1,
+    1,
+  ):
     return array[0, :, 0, 0]
   return array
 

@@ -228,7 +228,8 @@ def mean_latent(mapping: Mapping[str, Any]) -> np.ndarray:
   layers = [mapping[f"dense_{i}"] for i in range(sum("dense" in name for name in mapping))]
   network = stylegan2.Mapping(tuple(len(layer["bias"]) for layer in layers), 1, truncation_psi=1)
   # A generator whose numbers NumPy promises never to change.
-  noise = np.random.RandomState(0).standard_normal((_NUM_AVERAGED, len(layers[0]["kernel"])))
+  shape = (_NUM_AVERAGED, len(layers[0]["kernel"]))
+  noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
   with jax.default_matmul_precision("highest"):
-    latents = apply(network, {"params": state_dict.as_float32(mapping)}, np.float32(noise), None)
+    latents = apply(network, {"params": state_dict.as_float32(mapping)}, noise, None)
   return np.asarray(latents).mean(axis=(0, 1))

@@ -9,6 +9,7 @@ into the weights when a checkpoint is converted.
 import math
 import numbers
 from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,11 +18,12 @@ import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, apply
+from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
-OPTIONS = ("truncation_psi", "truncation_cutoff", "noise")
+OPTIONS = ("truncation_psi", "truncation_cutoff", "noise", "label")
 NOISES = ("const", "none")
+ALL = "all"  # In place of classes.
 
 _EPSILON = 1e-8  # added to the mean or sum of squares that something is divided by the root of
 # The low-pass filter [1, 3, 3, 1] of upsampling along one axis, its sum 2 because every second
@@ -59,7 +61,7 @@ class Mapping(nn.Module):
       classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
       x = jnp.concatenate((x, classes), axis=-1)
     for i, size in enumerate(self.features):
-      x = _leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
+      x = leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     if self.truncation_psi != 1:
       truncated = average[None] + self.truncation_psi * (x - average[None])
@@ -149,11 +151,11 @@ class Layer(nn.Module):
     kernel = jnp.asarray(kernel, x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     convolve = _doubling_convolution if self.doubles else layers.convolution
-    x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
+    x = convolve(x * style[:, None, None], kernel) * demodulation(style, kernel)[:, None, None]
     if self.noise:
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
       x = x + noise[None, ..., None].astype(x.dtype)
-    return _clamp(_leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
+    return _clamp(leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
 
 
 class Colours(nn.Module):
@@ -177,7 +179,8 @@ class Colours(nn.Module):
     return _clamp(x, self.clamp)
 
 
-def _leaky_relu(x: Array) -> jax.Array:
+def leaky_relu(x: Array) -> jax.Array:
+  """Leaky ReLU of slope 0.2, times the root of 2."""
   return math.sqrt(2) * nn.leaky_relu(x, 0.2)
 
 
@@ -185,7 +188,9 @@ def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
   return x if bound is None else jnp.clip(x, -bound, bound)
 
 
-def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
+def demodulation(
+  style: Float[Array, "n c"], kernel: Float[Array, "kh kw c f"]
+) -> Float[Array, "n f"]:
   """One over the norm of each output's kernel once scaled by the style: `[N, features]`.
 
   Computed in float32: sums of thousands of squares are too coarse in bfloat16.
@@ -269,12 +274,12 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   """Makes the generator of a converted file.
 
   A conditional network needs the class only to map noise to `w`. So `sample_latents` draws it,
-  uniformly, and the generator has no labels of its own.
+  uniformly from those that the option `label` names, and the generator has no labels of its own.
 
   Args:
     config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`, and
-      the options: `truncation_psi`, `truncation_cutoff` (see `Mapping`) and `noise`, which is
-      "const" for each layer's stored noise or "none".
+      the options: `truncation_psi`, `truncation_cutoff` (see `Mapping`), `noise`, which is "const"
+      for each layer's stored noise or "none", and `label`, a class, several, or "all".
     variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
       only the synthesis network's become the generator's variables.
     identity: names the weights.
@@ -282,39 +287,81 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   Raises:
     ValueError: an option is not what it should be.
   """
-  _check_options(config)
-  mapping = Mapping(
-    features=tuple(config["mapping_widths"]),
-    num_ws=2 * len(config["channels"]),
-    num_classes=config["num_classes"],
-    class_features=config["class_features"],
-    truncation_psi=config["truncation_psi"],
-    truncation_cutoff=config["truncation_cutoff"],
-  )
+  check_truncation(config)
+  if config["noise"] not in NOISES:
+    raise ValueError(
+      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
+    )
   synthesis = Synthesis(
     channels=tuple(config["channels"]), clamp=config["clamp"], noise=config["noise"] == "const"
   )
-  mapping_params = variables["params"]["mapping"]
-
-  def sample_latents(key, n):
-    noise_key, label_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
-    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
-    return apply(mapping, {"params": mapping_params}, noise, labels)
-
+  num_ws = 2 * len(config["channels"])
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
     image_size=2 * 2 ** len(config["channels"]),
-    latent_shape=(mapping.num_ws, mapping.features[-1]),
+    latent_shape=(num_ws, config["mapping_widths"][-1]),
     num_classes=None,
-    sample_latents=sample_latents,
+    sample_latents=latent_sampler(config, num_ws, variables["params"]["mapping"]),
     generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
 
 
-def _check_options(config: MappingType[str, Any]) -> None:
-  psi, cutoff, noise = (config[name] for name in OPTIONS)
+def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> SampleLatents:
+  """Returns a sampler of mapped and truncated latents, each of a class drawn uniformly.
+
+  Args:
+    config: `z_dim`, the attributes of `Mapping`, its `features` as `mapping_widths`, and perhaps
+      the option `label`, the classes to draw from.
+    num_ws: how many rows a latent has.
+    params: of the mapping network.
+
+  Raises:
+    ValueError: the option `label` is none of the network's classes.
+  """
+  classes = jnp.asarray(_find_classes(config), jnp.int32)
+  mapping = Mapping(
+    features=tuple(config["mapping_widths"]),
+    num_ws=num_ws,
+    num_classes=config["num_classes"],
+    class_features=config["class_features"],
+    truncation_psi=config["truncation_psi"],
+    truncation_cutoff=config["truncation_cutoff"],
+  )
+
+  def sample_latents(key, n):
+    noise_key, label_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
+    labels = classes[jax.random.randint(label_key, (n,), 0, len(classes))]
+    return apply(mapping, {"params": params}, noise, labels)
+
+  return sample_latents
+
+
+def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
+  """The classes that the option `label` names: one, several, or all; class 0 if there is none."""
+  # Files of the first versions do not have the option.
+  label, num_classes = config.get("label", ALL), config["num_classes"]
+  classes = tuple(label) if isinstance(label, (list, tuple)) else (label,)
+  if classes in ((), (None,), (ALL,)):
+    return range(max(num_classes, 1))
+  if not num_classes:
+    raise ValueError(
+      f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
+    )
+  for each in classes:
+    is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
+    if not is_integer or not 0 <= each < num_classes:
+      raise ValueError(
+        f"config.generator_options.label={label!r}: expected a class from 0 to {num_classes - 1}, "
+        f"several such as (0, 1), or {ALL!r}"
+      )
+  return classes
+
+
+def check_truncation(config: MappingType[str, Any]) -> None:
+  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are what they should be."""
+  psi, cutoff = config["truncation_psi"], config["truncation_cutoff"]
   is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
   if not is_number or not math.isfinite(psi):
     problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
@@ -325,8 +372,6 @@ def _check_options(config: MappingType[str, Any]) -> None:
       f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
       "for all"
     )
-  elif noise not in NOISES:
-    problem = f"noise={noise!r}: expected one of {', '.join(NOISES)}"
   else:
     return
   raise ValueError(f"config.generator_options.{problem}")
