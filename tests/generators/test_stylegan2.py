@@ -176,6 +176,48 @@ def test_a_conditional_network_draws_its_class_with_the_latent():
   np.testing.assert_allclose(latents, np.repeat(x[:, None], 4, axis=1), rtol=1e-3, atol=1e-6)
 
 
+@functools.cache
+def conditional():
+  return conversion.convert(random_state(num_classes=4), {})
+
+
+@pytest.mark.parametrize(
+  ("label", "classes"),
+  [(2, {2}), ((0, 3), {0, 3}), ([1], {1}), ("all", {0, 1, 2, 3}), ((), {0, 1, 2, 3})],
+)
+def test_latents_are_of_the_classes_that_are_chosen(label, classes):
+  _, config, variables = conditional()
+  generator = stylegan2.build({**config, "label": label, "truncation_psi": 1}, variables, "small")
+  latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(30))
+  assert not np.any(labels) and generator.num_classes is None
+  # The noise of a latent stays as it was, so its class is that which maps the noise to it.
+  drawn = set()
+  for each in range(4):
+    one = stylegan2.build({**config, "label": each, "truncation_psi": 1}, variables, "small")
+    of_class, _ = generators.sample_at(one, jax.random.key(0), jnp.arange(30))
+    if np.isclose(latents, of_class, atol=1e-6).all(axis=(1, 2)).any():
+      drawn.add(each)
+  assert drawn == classes
+
+
+@pytest.mark.parametrize(
+  ("label", "message"),
+  [
+    (4, r"label=4: expected a class from 0 to 3, several such as \(0, 1\), or 'all'"),
+    (-1, "label=-1: expected a class from 0 to 3"),
+    ((0, 7), r"label=\(0, 7\): expected a class from 0 to 3"),
+    ("cat", "label='cat': expected a class from 0 to 3"),
+    (True, "label=True: expected a class from 0 to 3"),
+  ],
+)
+def test_a_class_that_there_is_not_is_named(label, message):
+  _, config, variables = conditional()
+  with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
+    stylegan2.build({**config, "label": label}, variables, "small")
+  with pytest.raises(ValueError, match="label=0: this network has no classes; leave the option"):
+    make_generator(label=0)
+
+
 def test_the_largest_network_builds():
   channels = (512, 512, 512, 512, 512, 256, 128, 64, 32)
   config = {**converted()[1], "z_dim": 512, "mapping_widths": [512] * 8, "channels": channels}
