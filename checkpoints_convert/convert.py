@@ -37,6 +37,7 @@ from checkpoints_convert import (
   stylegan2,
   torch_reader,
   unet,
+  unwrapping,
 )
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
@@ -44,7 +45,8 @@ from unseg_jax.artifacts import generator_files
 from unseg_jax.storage import download, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
-# `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.
+# `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others;
+# `PREFERRED_ENTRY`, of upstream's dict, the one that holds the network to take, or None.
 FORMATS: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
@@ -147,13 +149,21 @@ def _check_absent(path: str | os.PathLike, overwrite: bool) -> None:
 def _convert(
   path: pathlib.Path, format_name: str, settings: Mapping[str, Any]
 ) -> tuple[str, dict, dict]:
-  checkpoint = (nvidia_reader if _is_plain_pickle(path) else torch_reader).read(path)
+  is_nvidia = _is_plain_pickle(path)
+  checkpoint = (nvidia_reader if is_nvidia else torch_reader).read(path)
   module = FORMATS[format_name]
   try:
-    return module.convert(_unwrap(checkpoint, module.SIGNATURE), settings)
+    if is_nvidia:  # Its reader has unwrapped the network, and found attributes beside it.
+      return module.convert(checkpoint, settings)
+    return unwrapping.convert(
+      checkpoint,
+      module.SIGNATURE,
+      lambda arrays: module.convert(arrays, settings),
+      module.PREFERRED_ENTRY,
+    )
   except ValueError as error:
     message = f"{path} cannot be converted with --format={format_name}: {error}"
-    formats = _find_formats(checkpoint)
+    formats = [name for name in FORMATS if unwrapping.holds(checkpoint, FORMATS[name].SIGNATURE)]
     if formats and format_name not in formats:
       message += f"; it looks like --format={' or '.join(sorted(formats))}"
     elif isinstance(error, state_dict.Mismatch):
@@ -168,44 +178,6 @@ def _is_plain_pickle(path: pathlib.Path) -> bool:
   with open(path, "rb") as file:
     start = file.read(64)
   return start.startswith(pickle.PROTO) and _TORCH_MAGIC not in start
-
-
-def _unwrap(checkpoint: Mapping, signature: tuple[str, ...]) -> Mapping:
-  """Takes a network out of a training checkpoint, such as PyTorch Lightning's `*.ckpt`.
-
-  Its `state_dict` holds the network with the name of its attribute before every key, such as
-  `net.`, perhaps beside other networks.
-  """
-  arrays = checkpoint.get("state_dict", {})
-  prefixes = _find_prefixes(arrays, signature)
-  if len(prefixes) > 1:
-    raise ValueError(
-      f"its state_dict holds several such networks, {', '.join(map(repr, prefixes))}, expected "
-      "one: save the `state_dict()` of the one to convert"
-    )
-  if not prefixes:
-    return checkpoint
-  (prefix,) = prefixes
-  return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-
-
-def _find_prefixes(arrays: Any, signature: tuple[str, ...]) -> list[str]:
-  """What stands before the keys of a format in a state dict: '' if nothing, `net.`, or nowhere."""
-  keys = {key for key in arrays if isinstance(key, str)} if isinstance(arrays, Mapping) else set()
-  prefixes = {key.removesuffix(signature[0]) for key in keys if key.endswith(signature[0])}
-  return sorted(
-    prefix
-    for prefix in prefixes
-    if (not prefix or prefix.endswith(".")) and all(prefix + key in keys for key in signature)
-  )
-
-
-def _find_formats(checkpoint: Any) -> set[str]:
-  """The formats whose signatures a checkpoint holds, at any depth."""
-  if not isinstance(checkpoint, Mapping):
-    return set()
-  formats = {name for name in FORMATS if _find_prefixes(checkpoint, FORMATS[name].SIGNATURE)}
-  return formats.union(*(_find_formats(value) for value in checkpoint.values()))
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
@@ -227,6 +199,11 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
 def _describe(variant: str) -> str:
   note = FORMATS[VARIANT_FORMATS[variant]].VARIANTS[variant].note
   return f"{variant} ({note})" if note else variant
+
+
+def _count_channels(generator_file: generator_files.GeneratorFile) -> int:
+  name = "channels" if generator_file.architecture == "dcgan" else "image_channels"
+  return generator_file.config.get(name, 3)
 
 
 def _define_flags() -> None:
@@ -263,6 +240,8 @@ def main(argv: list[str]) -> None:
       values.overwrite,
     )
     print(f"wrote {values.output}: {generator_file.architecture} {generator_file.config}")
+    if note := state_dict.PICTURES[_count_channels(generator_file)]:
+      print(note)
     if values.samples and generator_file.architecture in generators.ARCHITECTURES:
       print(f"wrote {contact_sheet.draw(values.output, values.samples)}")
   except (ImportError, OSError, ValueError) as error:

@@ -17,6 +17,7 @@ _EPSILON = 1e-4  # of all batch norms upstream
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:

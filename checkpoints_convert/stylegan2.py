@@ -24,10 +24,11 @@ _CLAMP = 256
 VARIANTS = {f"stylegan2-{name}": Variant(f"{_URL}/{name}.pkl", {}) for name in _NAMES}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a StyleGAN2 generator of architecture `skip` that makes RGB images.
+  """Converts a StyleGAN2 generator of architecture `skip` whose images are grey, RGB or RGBA.
 
   Args:
     checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.b4.const': ...},
@@ -55,6 +56,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
     sizes.append(2 * sizes[-1])
   channels = [state.size(f"synthesis.b{size}.conv1.weight") for size in sizes]
+  image_channels = state.size_of_pictures(f"synthesis.b{sizes[-1]}.torgb.bias")
   constant = state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)
   synthesis: dict[str, Any] = {"constant": constant}
   filters = {}
@@ -68,7 +70,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       block[f"conv_{name[-1]}"] = _take_layer(state, layer, size_in, channels[i], w_dim, size)
       filters[f"{layer}.resample_filter"] = state.take(f"{layer}.resample_filter", 4, 4)
     filters[f"{prefix}.resample_filter"] = state.take(f"{prefix}.resample_filter", 4, 4)
-    block["colours"] = _take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
+    block["colours"] = _take_colours(state, f"{prefix}.torgb", channels[i], w_dim, image_channels)
     synthesis[f"block_{size}"] = block
   state.finish()
 
@@ -90,6 +92,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "truncation_psi": 0.5,
     "truncation_cutoff": 8,
     "noise": "const",
+    **state_dict.image_channels(image_channels),
   }
   params = {"mapping": mapping, "synthesis": synthesis}
   return "stylegan2", config, {"params": state_dict.as_float32(params)}
@@ -159,19 +162,21 @@ def _take_layer(
   """Takes a `SynthesisLayer`, whose own weight has no gain as it is normalised anyway."""
   weight = state.take(f"{prefix}.weight", size_out, size_in, 3, 3)
   noise = state.take(f"{prefix}.noise_const", size, size)
+  strength = state.take(f"{prefix}.noise_strength")
   return {
     "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.convolution(weight, state.take(f"{prefix}.bias", size_out)),
-    "noise": noise * state.take(f"{prefix}.noise_strength"),
+    "noise": noise * strength,
+    "noise_strength": strength,
   }
 
 
 def _take_colours(
-  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int
+  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int, channels: int
 ) -> dict[str, Any]:
   """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
-  weight = state.take(f"{prefix}.weight", 3, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
+  weight = state.take(f"{prefix}.weight", channels, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
     "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
-    **state_dict.dense(weight, state.take(f"{prefix}.bias", 3)),
+    **state_dict.dense(weight, state.take(f"{prefix}.bias", channels)),
   }

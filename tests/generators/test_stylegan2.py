@@ -1,5 +1,6 @@
 """StyleGAN2: the converted network draws and makes what the original does."""
 
+import dataclasses
 import functools
 import re
 
@@ -209,10 +210,77 @@ def test_bfloat16_makes_nearly_the_same_images():
   assert 0 < np.abs(images - expected).mean() < 0.02 * np.abs(expected).max()
 
 
+def test_random_noise_is_as_strong_as_the_checkpoint_says():
+  """The same picture as with fields of the stored kind, drawn for this latent."""
+  generator, latents = make_generator(noise="random"), golden()["w"][:1]
+  stored = jax.tree.map(np.array, make_generator().variables)
+  (key,) = stylegan2._noise_keys(latents)
+  checkpoint = golden_checkpoint()
+  for name, block in stored["params"].items():
+    for layer in ("conv_0", "conv_1"):
+      if name.startswith("block") and layer in block:
+        side = int(name.removeprefix("block_"))
+        fields = stylegan2._draw_noise(key[None], (side, side), 2 * side + (layer == "conv_0"))
+        strength = checkpoint[f"synthesis.b{side}.{layer.replace('_', '')}.noise_strength"]
+        block[layer]["noise"] = strength * fields[0, ..., 0]
+  constant = make_generator()
+  expected = make_images(dataclasses.replace(constant, variables=stored), latents)
+  images = make_images(generator, latents)
+  np.testing.assert_allclose(images, expected, atol=5e-5, rtol=0)
+  assert np.abs(images - make_images(constant, latents)).mean() > 1e-3
+
+
+def test_random_noise_depends_on_the_latent_alone():
+  generator = make_generator(noise="random")
+  latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(4))
+  images = make_images(generator, latents)
+  # Not on the batch, on the device, nor on the rounding of another program.
+  nudged = latents * (1 + np.finfo(np.float32).eps)
+  for same in (make_images(generator, latents[2:3]), make_images(generator, nudged)[2:3]):
+    np.testing.assert_allclose(same, images[2:3], atol=1e-4, rtol=0)
+  devices = jax.local_device_count()
+  many = jax.pmap(lambda x: generator.generate(generator.variables, x, labels[:1]))(
+    jnp.broadcast_to(latents[2:3], (devices, 1, *latents.shape[1:]))
+  )
+  np.testing.assert_allclose(many, np.broadcast_to(images[2:3], many.shape), atol=1e-3, rtol=0)
+  # A shifted latent gets noise of its own, in every layer.
+  direction = np.zeros((1, *generator.latent_shape), np.float32)
+  direction[0, 5] = 1
+  keys = [stylegan2._noise_keys(x) for x in (latents, latents + 5 * direction)]
+  fields = [stylegan2._draw_noise(key, (64, 64), 9) for key in keys]
+  correlations = [np.corrcoef(np.ravel(a), np.ravel(b))[0, 1] for a, b in zip(*fields, strict=True)]
+  assert np.abs(correlations).max() < 0.1
+  assert abs(np.std(fields[0]) - 1) < 0.02 and abs(np.mean(fields[0])) < 0.02
+  layers = [stylegan2._draw_noise(keys[0], (64, 64), i) for i in (128, 129)]
+  assert abs(np.corrcoef(np.ravel(layers[0]), np.ravel(layers[1]))[0, 1]) < 0.05
+
+
+def test_a_gradient_passes_random_noise():
+  generator = make_generator(noise="random")
+
+  def brightness(latents):
+    return jnp.mean(generator.generate(generator.variables, latents, None) ** 2)
+
+  gradient = jax.jit(jax.grad(brightness))(golden()["w"][:1])
+  assert np.isfinite(gradient).all() and np.all(np.abs(gradient).max(axis=-1) > 0)
+
+
+def test_random_noise_needs_a_file_that_holds_its_strength():
+  _, config, variables = converted()
+  old = jax.tree.map(np.array, variables)
+  for name, block in old["params"]["synthesis"].items():
+    if name.startswith("block"):
+      for layer in block.values():
+        layer.pop("noise_strength", None)
+  stylegan2.build(config, old, "old")
+  with pytest.raises(ValueError, match=r"noise='random': .*convert the checkpoint again"):
+    stylegan2.build({**config, "noise": "random"}, old, "old")
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"noise": "random"}, "noise='random': expected one of const, none"),
+    ({"noise": "loud"}, "noise='loud': expected one of const, none, random"),
     ({"truncation_psi": "half"}, "truncation_psi='half': expected a number, such as 0.5"),
     ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
     ({"truncation_cutoff": -1}, "truncation_cutoff=-1: expected how many rows of w to truncate"),
