@@ -145,7 +145,7 @@ def test_what_a_network_that_nearly_fits_lacks_is_named(changes, message):
   checkpoint = {"a": {f"net.{key}": array for key, array in arrays.items()}, "epoch": 3}
   with pytest.raises(ValueError, match=message):
     converted(checkpoint, "dcgan")
-  damaged = {f"net.{key}": array for key, array in list(arrays.items())[:9]}
+  damaged = {f"net.{key}": array for key, array in list(arrays.items())[9:]}
   with pytest.raises(ValueError, match=r"the nearest is 'a' > 'net\.'"):
     converted({"b": damaged, **checkpoint}, "dcgan")
 

@@ -3,6 +3,7 @@
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
@@ -85,4 +86,4 @@ def test_other_numbers_of_channels_are_named(name, channels, tmp_path):
 def test_transparent_pictures_are_white():
   pictures = np.zeros((1, 1, 4, 4), np.float32)
   pictures[..., 3] = [-2, -1, 0, 1]
-  np.testing.assert_allclose(layers.as_rgb(pictures)[0, 0, :, 0], [1, 1, 0.5, 0])
+  np.testing.assert_allclose(layers.as_rgb(jnp.asarray(pictures))[0, 0, :, 0], [1, 1, 0.5, 0])

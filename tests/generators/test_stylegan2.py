@@ -1,7 +1,7 @@
 """StyleGAN2: the converted network draws and makes what the original does."""
 
-import dataclasses
 import functools
+import itertools
 import re
 
 import jax
@@ -86,9 +86,9 @@ def random_state(num_classes=0, z_dim=6, w_dim=7, class_features=5, channels=(4,
 
 
 @functools.cache
-def small_generator():
+def small_generator(noise="const"):
   _, config, variables = conversion.convert(random_state(), {})
-  return stylegan2.build(config, variables, "smaller")
+  return stylegan2.build({**config, "noise": noise}, variables, "smaller")
 
 
 def small_latents():
@@ -212,56 +212,53 @@ def test_bfloat16_makes_nearly_the_same_images():
 
 def test_random_noise_is_as_strong_as_the_checkpoint_says():
   """The same picture as with fields of the stored kind, drawn for this latent."""
-  generator, latents = make_generator(noise="random"), golden()["w"][:1]
-  stored = jax.tree.map(np.array, make_generator().variables)
-  (key,) = stylegan2._noise_keys(latents)
-  checkpoint = golden_checkpoint()
-  for name, block in stored["params"].items():
-    for layer in ("conv_0", "conv_1"):
-      if name.startswith("block") and layer in block:
-        side = int(name.removeprefix("block_"))
-        fields = stylegan2._draw_noise(key[None], (side, side), 2 * side + (layer == "conv_0"))
-        strength = checkpoint[f"synthesis.b{side}.{layer.replace('_', '')}.noise_strength"]
-        block[layer]["noise"] = strength * fields[0, ..., 0]
-  constant = make_generator()
-  expected = make_images(dataclasses.replace(constant, variables=stored), latents)
+  state, latents = random_state(), small_latents()[:1]
+  generator = small_generator("random")
+  for name, field in zip(
+    ("b4.conv1", "b8.conv0", "b8.conv1"), stylegan2._draw_noise(latents, (4, 8, 8)), strict=True
+  ):
+    state[f"synthesis.{name}.noise_const"] = np.asarray(field[0, ..., 0])
+  _, config, variables = conversion.convert(state, {})
   images = make_images(generator, latents)
-  np.testing.assert_allclose(images, expected, atol=5e-5, rtol=0)
-  assert np.abs(images - make_images(constant, latents)).mean() > 1e-3
+  expected = make_images(stylegan2.build(config, variables, ""), latents)
+  np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-4)
+  assert np.abs(images - make_images(small_generator(), latents)).mean() > 1e-2
 
 
 def test_random_noise_depends_on_the_latent_alone():
-  generator = make_generator(noise="random")
+  generator = small_generator("random")
   latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(4))
   images = make_images(generator, latents)
   # Not on the batch, on the device, nor on the rounding of another program.
   nudged = latents * (1 + np.finfo(np.float32).eps)
   for same in (make_images(generator, latents[2:3]), make_images(generator, nudged)[2:3]):
-    np.testing.assert_allclose(same, images[2:3], atol=1e-4, rtol=0)
+    np.testing.assert_allclose(same, images[2:3], atol=1e-4, rtol=1e-4)
   devices = jax.local_device_count()
   many = jax.pmap(lambda x: generator.generate(generator.variables, x, labels[:1]))(
     jnp.broadcast_to(latents[2:3], (devices, 1, *latents.shape[1:]))
   )
-  np.testing.assert_allclose(many, np.broadcast_to(images[2:3], many.shape), atol=1e-3, rtol=0)
-  # A shifted latent gets noise of its own, in every layer.
-  direction = np.zeros((1, *generator.latent_shape), np.float32)
-  direction[0, 5] = 1
-  keys = [stylegan2._noise_keys(x) for x in (latents, latents + 5 * direction)]
-  fields = [stylegan2._draw_noise(key, (64, 64), 9) for key in keys]
-  correlations = [np.corrcoef(np.ravel(a), np.ravel(b))[0, 1] for a, b in zip(*fields, strict=True)]
-  assert np.abs(correlations).max() < 0.1
-  assert abs(np.std(fields[0]) - 1) < 0.02 and abs(np.mean(fields[0])) < 0.02
-  layers = [stylegan2._draw_noise(keys[0], (64, 64), i) for i in (128, 129)]
-  assert abs(np.corrcoef(np.ravel(layers[0]), np.ravel(layers[1]))[0, 1]) < 0.05
+  np.testing.assert_allclose(
+    many, np.broadcast_to(images[2:3], many.shape), atol=1e-2 * np.abs(images).max(), rtol=0
+  )
+
+
+def test_a_shifted_latent_gets_noise_of_its_own_in_every_layer():
+  latents = golden()["w"]
+  direction = np.zeros(latents.shape[1:], np.float32)
+  direction[5] = 1
+  fields = [stylegan2._draw_noise(x, (64, 64)) for x in (latents, latents + 5 * direction)]
+  for one, other in itertools.combinations([x[0] for pair in fields for x in pair], 2):
+    assert np.abs(np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]) < 0.08
+  assert abs(np.std(fields[0][0]) - 1) < 0.03 and abs(np.mean(fields[0][0])) < 0.03
 
 
 def test_a_gradient_passes_random_noise():
-  generator = make_generator(noise="random")
+  generator = small_generator("random")
 
   def brightness(latents):
     return jnp.mean(generator.generate(generator.variables, latents, None) ** 2)
 
-  gradient = jax.jit(jax.grad(brightness))(golden()["w"][:1])
+  gradient = jax.jit(jax.grad(brightness))(small_latents())
   assert np.isfinite(gradient).all() and np.all(np.abs(gradient).max(axis=-1) > 0)
 
 

@@ -9,11 +9,13 @@ into the weights when a checkpoint is converted.
 import math
 import numbers
 from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.generators import layers
@@ -97,7 +99,9 @@ class Synthesis(nn.Module):
     constant = self.param("constant", nn.initializers.normal(1.0), shape, jnp.float32)
     x = jnp.broadcast_to(constant.astype(latents.dtype), (len(latents), *shape))
     image = jnp.zeros((len(latents), 2, 2, self.image_channels), jnp.float32)
-    keys = _noise_keys(latents) if self.noise == "random" else None
+    sides = [4 * 2**i for i in range(len(self.channels)) for _ in range(1 + (i > 0))]
+    is_random = self.noise == "random"
+    fields = iter(_draw_noise(latents, sides) if is_random else [None] * len(sides))
     for i, features in enumerate(self.channels):
       block = Block(
         features, i > 0, self.clamp, self.noise, self.image_channels, name=f"block_{4 * 2**i}"
@@ -105,7 +109,7 @@ class Synthesis(nn.Module):
       # A block's last row, that of its colours, is also the first of the next block.
       rows = latents[:, max(2 * i - 1, 0) : 2 * i + 2]
       # [N, 2 * 2^i, 2 * 2^i, channels[i - 1]] -> [N, 4 * 2^i, 4 * 2^i, channels[i]]
-      x, image = block(x, image, rows, keys)
+      x, image = block(x, image, rows, [next(fields) for _ in range(1 + (i > 0))])
     return layers.as_rgb(image)
 
 
@@ -124,14 +128,15 @@ class Block(nn.Module):
     x: Float[Array, "n h w c"],
     image: Float[Array, "n s s {self.image_channels}"],
     latents: Float[AnyArray, "n {2+self.doubles} w_dim"],
-    keys: Key[Array, " n"] | None,
+    noise: list[Array | None],
   ) -> tuple[
     Float[Array, "n 2*s 2*s {self.features}"], Float[Array, "n 2*s 2*s {self.image_channels}"]
   ]:
     if self.doubles:
       layer = Layer(self.features, True, self.clamp, self.noise, name="conv_0")
-      x = layer(x, latents[:, 0], keys)
-    x = Layer(self.features, False, self.clamp, self.noise, name="conv_1")(x, latents[:, -2], keys)
+      x = layer(x, latents[:, 0], noise[0])
+    layer = Layer(self.features, False, self.clamp, self.noise, name="conv_1")
+    x = layer(x, latents[:, -2], noise[-1])
     colours = Colours(self.image_channels, self.clamp, name="colours")(x, latents[:, -1])
     # The image is summed in float32, as upstream does it beside half precision.
     return x, _upsample(image) + colours.astype(jnp.float32)
@@ -155,7 +160,7 @@ class Layer(nn.Module):
     self,
     x: Float[Array, "n h w c"],
     latents: Float[AnyArray, "n w_dim"],
-    keys: Key[Array, " n"] | None,
+    random_noise: Array | None,
   ) -> Float[Array, "n {1+self.doubles}*h {1+self.doubles}*w {self.features}"]:
     channels = x.shape[-1]
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
@@ -168,10 +173,9 @@ class Layer(nn.Module):
     if self.noise == "const":
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
       x = x + noise[None, ..., None].astype(x.dtype)
-    elif keys is not None:
+    elif random_noise is not None:
       strength = self.param("noise_strength", nn.initializers.zeros, (), jnp.float32)
-      noise = _draw_noise(keys, x.shape[1:3], layer=2 * x.shape[1] + self.doubles)
-      x = x + (strength.astype(jnp.float32) * noise).astype(x.dtype)
+      x = x + (strength.astype(jnp.float32) * random_noise).astype(x.dtype)
     return _clamp(_leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
 
 
@@ -236,12 +240,16 @@ def _noise_keys(latents: Float[AnyArray, "n num_ws w_dim"]) -> Key[Array, " n"]:
 
 
 def _draw_noise(
-  keys: Key[Array, " n"], size: tuple[int, ...], layer: int
-) -> Float[Array, "n h w 1"]:
-  def draw(key):
-    return jax.random.normal(jax.random.fold_in(key, layer), (*size, 1), jnp.float32)
+  latents: Float[AnyArray, "n num_ws w_dim"], sides: Sequence[int]
+) -> list[Float[Array, "n s s 1"]]:
+  """Draws unit normal fields `[N, side, side, 1]`, one for each side, by each latent's key."""
+  sizes = [side**2 for side in sides]
 
-  return jax.vmap(draw)(keys)
+  def draw(key):  # All at once: a program for each layer would take long to compile.
+    return jax.random.normal(key, (sum(sizes),), jnp.float32)
+
+  pieces = jnp.split(jax.vmap(draw)(_noise_keys(latents)), np.cumsum(sizes)[:-1], axis=1)
+  return [x.reshape(-1, side, side, 1) for x, side in zip(pieces, sides, strict=True)]
 
 
 def _doubling_in_parities(x: Array, kernel: Array) -> Array:
