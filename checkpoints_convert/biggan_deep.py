@@ -89,7 +89,7 @@ _GIVE_SETTINGS = (
   f"give --variant={' or --variant='.join(VARIANTS)} for the files published there, or --config "
   "with the config.json beside the checkpoint"
 )
-_GIVE_STUDIOGAN_SETTINGS = "pass the config that this checkpoint was trained with as --config=JSON"
+_GIVE_STUDIOGAN_SETTINGS = "pass the config that this checkpoint was trained with as --config=FILE"
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:

@@ -14,11 +14,13 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import yaml
 from absl import app, flags
 from absl import logging as absl_logging
 
@@ -181,19 +183,37 @@ def _is_plain_pickle(path: pathlib.Path) -> bool:
 
 
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the file of `--config`.
+  """Reads the file of `--config`: JSON, or YAML unless its name ends with `.json`.
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it holds no JSON object.
+    ValueError: it holds no JSON object, and no YAML mapping.
   """
+  content = pathlib.Path(path).read_bytes()
   try:
-    settings = json.loads(pathlib.Path(path).read_text())
+    settings = json.loads(content)
   except ValueError as error:
-    raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+    if os.fspath(path).endswith(".json"):
+      raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+    settings = _parse_yaml(content, path)
   if not isinstance(settings, dict):
     raise ValueError(f"--config={path} holds a {type(settings).__name__}, expected an object")
   return settings
+
+
+def _parse_yaml(content: bytes, path: str | os.PathLike) -> Any:
+  class Loader(yaml.SafeLoader):
+    """Reads 1e-5 as a number, as JSON and YAML 1.2 have it; to YAML 1.1 it is a text."""
+
+  exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+  Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+  try:
+    return yaml.load(content, Loader)
+  except (RecursionError, ValueError, yaml.YAMLError) as error:
+    reason = " ".join(str(error).split())
+    raise ValueError(
+      f"--config={path} is neither JSON nor YAML ({reason}): expected names and values"
+    ) from error
 
 
 def _describe(variant: str) -> str:
@@ -217,7 +237,9 @@ def _define_flags() -> None:
     "A published checkpoint, in place of --format and its settings, and of --source unless it was "
     f"downloaded before: {', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
   )
-  flags.DEFINE_string("config", None, "A JSON file of settings that the checkpoint does not tell.")
+  flags.DEFINE_string(
+    "config", None, "A JSON or YAML file of settings that the checkpoint does not tell."
+  )
   flags.DEFINE_integer("samples", 16, "Pictures on the contact sheet; 0: no sheet.", lower_bound=0)
   flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
   flags.mark_flag_as_required("output")

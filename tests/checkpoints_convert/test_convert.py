@@ -132,6 +132,55 @@ def test_settings_that_are_no_object_are_refused(tmp_path, text, message):
     convert.read_settings(tmp_path / "a.json")
 
 
+YAML = """
+# As the current PyTorch-StudioGAN writes them.
+DATA:
+  name: "ImageNet"
+  img_size: 128
+  num_classes: 10
+MODEL:
+  backbone: "resnet"
+  g_cond_mtd: "cBN"
+  apply_g_sn: True
+  g_act_fn: "ReLU"
+  z_dim: 32
+  g_shared_dim: "N/A"
+  g_depth: "N/A"
+OPTIMIZATION:
+  g_lr: 1e-4
+"""
+
+
+def test_settings_may_be_yaml(tmp_path):
+  for name in ("a.yaml", "a.yml", "a"):
+    (tmp_path / name).write_text(YAML)
+    settings = convert.read_settings(tmp_path / name)
+    assert settings["DATA"]["img_size"] == 128 and settings["OPTIMIZATION"]["g_lr"] == 1e-4
+  source, output = GOLDEN / "studiogan_sagan.pth", tmp_path / "a.safetensors"
+  with_config = convert.convert_file(source, output, "studiogan", settings=settings)
+  without = convert.convert_file(source, output, "studiogan", overwrite=True)
+  assert with_config.config == without.config
+  wrong = {**settings, "MODEL": {**settings["MODEL"], "backbone": "big_resnet"}}
+  with pytest.raises(ValueError, match="setting architecture is 'big_resnet', expected 'resnet'"):
+    convert.convert_file(source, output, "studiogan", settings=wrong, overwrite=True)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"- 1", "holds a list, expected an object"),
+    (b"a: [", r"a\.yaml is neither JSON nor YAML \(.*expected names and values$"),
+    (b"a: !!python/object/apply:os.system [exit 1]", "is neither JSON nor YAML"),
+    (b"a: \xff\xfe", "is neither JSON nor YAML"),
+  ],
+)
+def test_settings_in_yaml_that_are_no_mapping_are_refused(tmp_path, content, message):
+  (tmp_path / "a.yaml").write_bytes(content)
+  with pytest.raises(ValueError, match=message) as error:
+    convert.read_settings(tmp_path / "a.yaml")
+  assert "\n" not in str(error.value)
+
+
 # What is published.
 
 
