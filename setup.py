@@ -95,7 +95,7 @@ setup(
   ],
   extras_require={
     "benchmarks": BENCHMARKS,
-    "convert": ["torch>=2.10"],
+    "convert": ["pyyaml", "torch>=2.10"],
     "cuda": ["jax[cuda12]"],
     "demo": DEMO,
     "docs": DOCS,
@@ -129,6 +129,7 @@ setup(
       "playwright",  # Drives a Chromium that is there; it brings none.
       "pytest",
       "pytest-xdist",  # Runs the tests on two cores.
+      "pyyaml",  # The converter reads settings with it.
       "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",
       "scikit-image",

@@ -14,7 +14,6 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 
 _SIDE = 4  # of the first picture
-_CHANNELS = 3  # pictures are RGB
 _OUTPUT_EPSILON = 1e-5  # of the last batch norm; upstream's BN_eps is only for those in the blocks
 
 VARIANTS = {
@@ -25,6 +24,7 @@ VARIANTS = {
 }
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear.u0", "blocks.0.0.conv_sc.u0", "output_layer.2.u0")
+PREFERRED_ENTRY: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -232,7 +232,8 @@ def convert_network(
       params[f"attention_{i}"] = _take_attention(state, layout, layout.attention[i], size_out)
   scale, offset, mean, variance = (state.take(key, features[-1]) for key in layout.norm)
   params["norm"] = state_dict.affine(scale, offset, mean, variance, layout.epsilons[1])
-  params["out"] = take_convolution(layout.out, _CHANNELS, features[-1], 3, 3)
+  image_channels = state.size_of_pictures(f"{layout.out}.bias")
+  params["out"] = take_convolution(layout.out, image_channels, features[-1], 3, 3)
   if layout.is_shared and not unconditional:
     params["shared"] = {"embedding": shared}
   state.finish()
@@ -249,6 +250,7 @@ def convert_network(
     "shared_size": None if unconditional else shared_size,
     "hierarchical": hierarchical,
     "attention": sorted(layout.attention),
+    **state_dict.image_channels(image_channels),
   }
   return config, {"params": state_dict.as_float32(params)}
 

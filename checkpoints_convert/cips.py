@@ -13,6 +13,7 @@ from checkpoints_convert.variants import Variant
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("lff.ffm.conv.weight", "emb.input", "conv1.conv.weight")
+PREFERRED_ENTRY = "g_ema"
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -52,6 +53,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     return layer | {"kernel": layer["kernel"][0, 0]}
 
   channels = [state.size("conv1.weight")]
+  image_channels = state.size_of_pictures("to_rgbs.0.bias")
   synthesis: dict[str, Any] = {
     "fourier": state_dict.dense(frequencies, phases),
     "learned": learned.transpose(1, 2, 0),
@@ -62,7 +64,9 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     synthesis[f"block_{i}"] = {
       "conv_0": take_layer(f"linears.{2 * i}", channels[i], channels[i + 1]),
       "conv_1": take_layer(f"linears.{2 * i + 1}", channels[i + 1], channels[i + 1]),
-      "colours": stylegan2.take_colours(state, f"to_rgbs.{i}", channels[i + 1], w_dim),
+      "colours": stylegan2.take_colours(
+        state, f"to_rgbs.{i}", channels[i + 1], w_dim, image_channels
+      ),
     }
   state.finish()
   mapping["average"] = stylegan2.mean_latent(mapping)
@@ -79,6 +83,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "truncation_psi": 0.5,
     "truncation_cutoff": None,
     "noise": "none",
+    **state_dict.image_channels(image_channels),
   }
   params = {"mapping": mapping, "synthesis": synthesis}
   return "cips", config, {"params": state_dict.as_float32(params)}

@@ -21,6 +21,8 @@ _FILTER_GAIN = 4  # of upstream's filters over NVIDIA's, which sum to 1
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("input.input", "to_rgb1.conv.weight", "style.1.weight")
+PREFERRED_ENTRY = "g_ema"
+BESIDE = ("latent_avg",)
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:

@@ -9,11 +9,21 @@ from typing import Any
 
 import numpy as np
 
+# Number of channels of pictures -> what becomes of them.
+PICTURES = {
+  1: "its pictures are grey: they are repeated to RGB",
+  3: "",
+  4: "its pictures are RGBA: they are laid over white",
+}
 _NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
 class Mismatch(ValueError):
-  """The arrays are not those of the network."""
+  """The arrays are not those of the network; `count` tells how many are not."""
+
+  def __init__(self, message: str, count: int = 0):
+    super().__init__(message)
+    self.count = count
 
 
 class StateDict:
@@ -60,6 +70,16 @@ class StateDict:
       self._missing.append(key)
     return array.shape[axis] if isinstance(array, np.ndarray) and array.ndim > axis else 1
 
+  def size_of_pictures(self, key: str, axis: int = 0) -> int:
+    """The number of channels that the last layer makes, read off an array's axis: 1, 3 or 4."""
+    key, channels = self.name(key), self.size(key, axis)
+    if key in self._arrays and channels not in PICTURES:
+      self._wrong.append(
+        f"{key} makes pictures of {channels} channels, expected 1 (grey), 3 (RGB) or 4 (RGBA)"
+      )
+      return 3
+    return channels
+
   def take(self, key: str, *shape: int) -> np.ndarray:
     """Returns an array as float64 once it is checked; zeros if it is wrong, for `finish` to tell.
 
@@ -97,7 +117,8 @@ class StateDict:
     if not problems and self._wrong:
       problems.append(name_first(self._wrong))
     if problems:
-      raise Mismatch("; ".join(problems))
+      count = len(set(self._missing)) + len(unexpected) + len(self._wrong)
+      raise Mismatch("; ".join(problems), count)
 
 
 def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
@@ -126,6 +147,11 @@ def check_settings(settings: Mapping[str, Any], known: Iterable[str]) -> None:
     raise ValueError(
       f"unknown settings: {name_first(unknown)}; expected {', '.join(known) or 'none'}"
     )
+
+
+def image_channels(channels: int) -> dict[str, int]:
+  """The entry of a generator's config that says how many channels it makes; none for RGB."""
+  return {} if channels == 3 else {"image_channels": channels}
 
 
 def as_float32(tree: Any) -> Any:

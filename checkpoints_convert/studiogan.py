@@ -15,10 +15,19 @@ from checkpoints_convert.variants import Variant
 
 _EPSILON = 1e-4  # of all batch norms upstream
 
+# Names in upstream's YAML configs -> in its JSON configs, of what the network depends on.
+_FORMER_NAMES = {
+  "backbone": "architecture",
+  "g_act_fn": "activation_fn",
+  "g_depth": "G_depth",
+  "g_shared_dim": "shared_dim",
+}
+
 # Its checkpoints are to be fetched by hand, from the links in its README.
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -26,9 +35,9 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
   Args:
     checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
-    settings: upstream's config, JSON or YAML, nested or flat, or nothing: the shapes tell all that
-      is needed, but for the activation function, which is ReLU. What it says about the network
-      must be true; all else in it is ignored.
+    settings: upstream's config (YAML, formerly JSON), nested or flat, or nothing: the shapes tell
+      all that is needed, but for the activation function, which is ReLU. What it says about the
+      network must be true; all else in it is ignored.
 
   Returns:
     The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.
@@ -38,7 +47,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       not what upstream stores.
   """
   state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
-  settings = flatten(settings)
+  settings = _with_former_names(flatten(settings))
   if any(".conv2d3." in key for key in state.keys()):
     _check("architecture", "big_resnet_deep", settings)
     return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
@@ -71,6 +80,15 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     elif value is not None and value != "N/A":
       flat[name] = value
   return flat
+
+
+def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Gives the settings of upstream's YAML configs the names that its JSON configs had."""
+  renamed = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+  # The newer code knows two kinds, which do not differ in their arrays.
+  if str(renamed.get("architecture")).startswith("big_resnet_deep_"):
+    renamed["architecture"] = "big_resnet_deep"
+  return renamed
 
 
 def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:

@@ -28,10 +28,11 @@ _NUM_AVERAGED = 4_096  # latents whose mean stands in for one that is not stored
 VARIANTS = {f"stylegan2-{name}": Variant(f"{_URL}/{name}.pkl", {}) for name in _NAMES}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a StyleGAN2 generator of architecture `skip` that makes RGB images.
+  """Converts a StyleGAN2 generator of architecture `skip` whose images are grey, RGB or RGBA.
 
   Args:
     checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.b4.const': ...},
@@ -80,6 +81,7 @@ def convert_network(
   while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
     sizes.append(2 * sizes[-1])
   channels = [state.size(f"synthesis.b{size}.conv1.weight") for size in sizes]
+  image_channels = state.size_of_pictures(f"synthesis.b{sizes[-1]}.torgb.bias")
   constant = state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)
   synthesis: dict[str, Any] = {"constant": constant}
   filters = {}
@@ -93,9 +95,9 @@ def convert_network(
     for name, size_in in layers:
       layer = take_layer(state, f"{prefix}.{name}", size_in, channels[i], w_dim, 3)
       noise = state.take(f"{prefix}.{name}.noise_const", size, size)
-      layer["noise"] = noise * layer.pop("noise_strength")
+      layer["noise"] = noise * layer["noise_strength"]
       block[f"conv_{name[-1]}"] = layer
-    block["colours"] = take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
+    block["colours"] = take_colours(state, f"{prefix}.torgb", channels[i], w_dim, image_channels)
     synthesis[f"block_{size}"] = block
   state.finish()
 
@@ -117,6 +119,7 @@ def convert_network(
     "truncation_psi": 0.5,
     "truncation_cutoff": 8,
     "noise": "const",
+    **state_dict.image_channels(image_channels),
   }
   params = {"mapping": mapping, "synthesis": synthesis}
   return config, {"params": state_dict.as_float32(params)}
@@ -192,10 +195,9 @@ def take_layer(
   w_dim: int,
   kernel_size: int,
 ) -> dict[str, Any]:
-  """Takes a `SynthesisLayer`, whose own weight has no gain as it is normalised anyway.
+  """Takes a `SynthesisLayer` but for its noise.
 
-  Returns:
-    The parameters of a modulated convolution, and `noise_strength`, a scalar.
+  Upstream's own weight has no gain, as it is normalised anyway.
   """
   weight = state.take(f"{prefix}.weight", size_out, size_in, kernel_size, kernel_size)
   return {
@@ -206,13 +208,13 @@ def take_layer(
 
 
 def take_colours(
-  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int
+  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int, channels: int
 ) -> dict[str, Any]:
   """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
-  weight = state.take(f"{prefix}.weight", 3, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
+  weight = state.take(f"{prefix}.weight", channels, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
     "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
-    **state_dict.dense(weight, state.take(f"{prefix}.bias", 3)),
+    **state_dict.dense(weight, state.take(f"{prefix}.bias", channels)),
   }
 
 

@@ -5,7 +5,7 @@ convolutions are 1 x 1. The latent that is searched and shifted is `w` `[w_dim]`
 StyleGAN2, but one for all layers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -30,37 +30,40 @@ class Cips(nn.Module):
     channels: features of the first layer and of every block.
     grid_size: side of the learned features, in pixels.
     image_size: side of the images, whose coordinates are -1 to 1 on any grid.
+    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   hidden: int
   channels: tuple[int, ...]
   grid_size: int
   image_size: int
+  image_channels: int = 3
 
   @nn.compact
   def __call__(
     self,
     latents: Float[AnyArray, "n w_dim"],
-    noise: Float[AnyArray, "n {2*len(self.channels)-1} s s"] | None = None,
+    noise: Sequence[Float[AnyArray, "n s s 1"]] | None = None,
   ) -> Float[Array, "n {self.image_size} {self.image_size} 3"]:
-    """Makes images; `noise` is what every layer adds, from N(0, 1), or None for no noise."""
+    """Makes images; `noise` is what the layers add, each its own from N(0, 1), or None for none."""
     first, *blocks = self.channels
     fourier = FourierFeatures(self.hidden, name="fourier")(self.image_size)
     shape = (self.grid_size, self.grid_size, self.hidden)
     learned = self.param("learned", nn.initializers.normal(1.0), shape, jnp.float32)
     features = (fourier, _resample(learned.astype(jnp.float32), self.image_size))
     x = jnp.concatenate(features, axis=-1).astype(latents.dtype)[None]  # [1, H, W, 2 hidden]
-    fields = [None] * (2 * len(blocks) + 1) if noise is None else jnp.moveaxis(noise, 1, 0)
+    fields = iter([None] * (2 * len(blocks) + 1) if noise is None else noise)
 
-    x = Layer(first, name="conv")(x, latents, fields[0])  # [N, H, W, channels]
-    image = jnp.zeros((len(latents), self.image_size, self.image_size, 3), jnp.float32)
+    x = Layer(first, name="conv")(x, latents, next(fields))  # [N, H, W, channels]
+    image_shape = (len(latents), self.image_size, self.image_size, self.image_channels)
+    image = jnp.zeros(image_shape, jnp.float32)
     # A gradient computes what is inside of the blocks again, in place of keeping it.
     block = nn.remat(Block)
     for i, size in enumerate(blocks):
-      pair = fields[2 * i + 1], fields[2 * i + 2]
-      x, colours = block(size, name=f"block_{i}")(x, latents, pair)
+      pair = next(fields), next(fields)
+      x, colours = block(size, self.image_channels, name=f"block_{i}")(x, latents, pair)
       image = image + colours.astype(jnp.float32)
-    return image
+    return layers.as_rgb(image)
 
 
 class FourierFeatures(nn.Module):
@@ -85,17 +88,18 @@ class Block(nn.Module):
   """Two layers and the colours that they add to the image."""
 
   features: int
+  image_channels: int
 
   @nn.compact
   def __call__(
     self,
-    x: Float[Array, "n h w c"],
+    x: Float[Array, "m h w c"],
     latents: Float[AnyArray, "n w_dim"],
-    noise: tuple[Float[AnyArray, "n h w"] | None, Float[AnyArray, "n h w"] | None],
-  ) -> tuple[Float[Array, "n h w {self.features}"], Float[Array, "n h w 3"]]:
+    noise: tuple[Float[AnyArray, "n h w 1"] | None, Float[AnyArray, "n h w 1"] | None],
+  ) -> tuple[Float[Array, "n h w {self.features}"], Float[Array, "n h w {self.image_channels}"]]:
     for i, field in enumerate(noise):
       x = Layer(self.features, name=f"conv_{i}")(x, latents, field)
-    return x, stylegan2.Colours(None, name="colours")(x, latents)
+    return x, stylegan2.Colours(self.image_channels, None, name="colours")(x, latents)
 
 
 class Layer(nn.Module):
@@ -111,7 +115,7 @@ class Layer(nn.Module):
     self,
     x: Float[Array, "m h w c"],
     latents: Float[AnyArray, "n w_dim"],
-    noise: Float[AnyArray, "n h w"] | None,
+    noise: Float[AnyArray, "n h w 1"] | None,
   ) -> Float[Array, "n h w {self.features}"]:
     """Maps activations, those of each latent or (m = 1) the same ones for all."""
     _, height, width, channels = x.shape
@@ -125,7 +129,7 @@ class Layer(nn.Module):
     x = jnp.matmul(x.reshape(len(x), height * width, channels), kernels)
     x = x.reshape(len(latents), height, width, self.features)
     if noise is not None:
-      x = x + strength.astype(x.dtype) * noise[..., None].astype(x.dtype)
+      x = x + (strength.astype(jnp.float32) * noise).astype(x.dtype)
     return stylegan2.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
 
 
@@ -171,13 +175,14 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     channels=tuple(config["channels"]),
     grid_size=config["grid_size"],
     image_size=config["image_size"],
+    image_channels=config.get("image_channels", 3),
   )
   sample_rows = stylegan2.latent_sampler(config, 1, variables["params"]["mapping"])
 
-  shape = (2 * len(synthesis.channels) - 1, synthesis.image_size, synthesis.image_size)
+  sides = [synthesis.image_size] * (2 * len(synthesis.channels) - 1)
 
   def generate(variables, latents, labels):
-    noise = layers.noise_of(latents, shape) if config["noise"] == "random" else None
+    noise = stylegan2.draw_noise(latents, sides) if config["noise"] == "random" else None
     return apply(synthesis, variables, latents, noise)
 
   return Generator(

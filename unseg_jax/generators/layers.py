@@ -38,29 +38,18 @@ def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None 
   return convolve
 
 
-def noise_of(
-  latents: Float[AnyArray, " n *latent_shape"], shape: tuple[int, ...]
-) -> Float[Array, " n *noise_shape"]:
-  """Draws float32 noise from N(0, 1) that is a function of the latent, as generators have to be.
+def as_rgb(images: Float[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
+  """Turns pictures of 1, 3 or 4 channels, nominally in [-1, 1], into RGB.
 
-  Any change of a latent gives other noise, as if it were drawn anew for every image. No gradient
-  passes through it.
-
-  Args:
-    latents: of any type.
-    shape: of the noise of one latent.
+  Grey is repeated. RGBA is laid over white: alpha -1 is transparent, 1 opaque, and what lies beyond
+  is clipped.
   """
-  values = jnp.asarray(latents, jnp.float32).reshape(len(latents), -1)
-  bits = jax.lax.bitcast_convert_type(values, jnp.uint32)
-  # Two sums that wrap around, with random odd factors.
-  factors = jax.random.bits(jax.random.key(0), (2, bits.shape[1]), jnp.uint32) | 1
-  hashes = jnp.sum(bits[:, None] * factors[None], axis=2, dtype=jnp.uint32)  # [N, 2]
-
-  def draw(pair):
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), pair[0]), pair[1])
-    return jax.random.normal(key, shape)
-
-  return jax.vmap(draw)(hashes)
+  if images.shape[-1] == 1:
+    return jnp.broadcast_to(images, (*images.shape[:-1], 3))
+  if images.shape[-1] == 4:
+    alpha = jnp.clip((images[..., 3:] + 1) / 2, 0, 1)
+    return images[..., :3] * alpha + (1 - alpha)
+  return images
 
 
 class Projection(nn.Module):
