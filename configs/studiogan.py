@@ -17,12 +17,4 @@ NETWORKS = ("sagan", "sngan", "biggan", "contragan", "biggan_deep")
 def get_config(network="sagan"):
   """The paper's method; latents are normal, not truncated."""
   network = default_config.choose(network, NETWORKS)
-  config = default_config.get_config()
-  default_config.choose_types(config)
-  config.name = f"studiogan-{network}"
-  config.generator = f"checkpoints/studiogan-{network}.safetensors"
-  config.convert_command = (
-    "python -m checkpoints_convert.convert --format=studiogan --source=CHECKPOINT.pth "
-    f"--output={config.generator}"
-  )
-  return config
+  return default_config.for_own(f"studiogan-{network}", "studiogan")
