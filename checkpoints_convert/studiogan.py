@@ -34,8 +34,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   Args:
     checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
     settings: upstream's config (YAML, formerly JSON), nested or flat, or nothing: the shapes tell
-      all that is needed, but for the activation function, which is ReLU. What it says about the network must
-      be true; all else in it is ignored.
+      all that is needed, but for the activation function, which is ReLU. What it says about the
+      network must be true; all else in it is ignored.
 
   Returns:
     The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.

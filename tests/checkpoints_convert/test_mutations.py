@@ -183,6 +183,22 @@ def test_many_mutated_checkpoints(start, tmp_path, monkeypatch):
   check_all(range(start, start + 200), tmp_path, monkeypatch)
 
 
+@pytest.mark.parametrize("name", ["dcgan", "selfcond", "stylegan2", "unet"])
+def test_forged_shapes_do_not_fill_the_memory(name, tmp_path):
+  """Small arrays that ask for a large one, which is missing."""
+  keys = {
+    "dcgan": ["main.0.weight", "main.3.weight", "main.6.weight", "main.9.weight", "main.12.weight"],
+    "selfcond": ["resnet_0_0.conv_0.weight", "resnet_5_1.conv_1.weight", "conv_img.weight"],
+    "stylegan2": ["synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg"],
+    "unet": ["inc.double_conv.0.weight", "outc.conv.weight", "up1.conv.double_conv.0.weight"],
+  }
+  arrays = {key: torch.zeros(100_000, 1) for key in keys[name]}
+  arrays |= {"conv_img.weight": torch.zeros(3, 100_000)} if name == "selfcond" else {}
+  torch.save(arrays, tmp_path / "a.pth")
+  with pytest.raises(ValueError, match="missing keys"):
+    convert.convert_file(tmp_path / "a.pth", tmp_path / "a.safetensors", SOURCES[name][0])
+
+
 def test_the_traps_work(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   torch.save(_Trap(), "a.pth")
