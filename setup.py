@@ -80,6 +80,7 @@ setup(
     "orbax-checkpoint>=0.11",
     "pillow",
     "pooch>=1.9",
+    "pyyaml",
     "requests",
     "safetensors",
     "scipy",
@@ -95,7 +96,7 @@ setup(
   ],
   extras_require={
     "benchmarks": BENCHMARKS,
-    "convert": ["pyyaml", "torch>=2.10"],
+    "convert": ["torch>=2.10"],
     "cuda": ["jax[cuda12]"],
     "demo": DEMO,
     "docs": DOCS,
@@ -129,7 +130,6 @@ setup(
       "playwright",  # Drives a Chromium that is there; it brings none.
       "pytest",
       "pytest-xdist",  # Runs the tests on two cores.
-      "pyyaml",  # The converter reads settings with it.
       "pytorch-pretrained-biggan",  # What the converted BigGAN-deep is compared with.
       "ruff==0.17.6",
       "scikit-image",

@@ -4,8 +4,9 @@ Also the arithmetic that every format shares: PyTorch's layouts to Flax's, and c
 trained network (spectral norms, statistics of batch norms) folded into its weights.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class StateDict:
       raise Mismatch(f"expected a dict of arrays by name, got a {type(arrays).__name__}")
     self._arrays = {str(key): array for key, array in arrays.items()}
     self._names = dict(names or {})
+    # No array of a network is larger than all that it holds.
+    self._largest = sum(x.size for x in self._arrays.values() if isinstance(x, np.ndarray))
     self._taken: set[str] = set()
     self._missing: list[str] = []
     self._wrong: list[str] = []
@@ -91,11 +94,24 @@ class StateDict:
     self._taken.add(key)
     if key not in self._arrays:
       self._missing.append(key)
-      return np.zeros(shape)
+      return self._zeros(shape)
     if problem := _find_problem(key, self._arrays[key], shape):
       self._wrong.append(problem)
-      return np.zeros(shape)
+      return self._zeros(shape)
     return self._arrays[key].astype(np.float64)
+
+  def _zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+    """What stands for an array that is wrong; ends at once where forged shapes ask for memory."""
+    if math.prod(shape) > self._largest:
+      self._stop()
+    return np.zeros(shape)
+
+  def _stop(self) -> NoReturn:
+    problems = (
+      [f"missing keys: {name_first(dict.fromkeys(self._missing))}"] if self._missing else []
+    )
+    problems += [name_first(self._wrong)] if self._wrong else []
+    raise Mismatch("; ".join(problems), len(set(self._missing)) + len(self._wrong))
 
   def ignore(self, *suffixes: str) -> None:
     """Marks the keys with these endings as known and unused, whatever they hold."""
@@ -127,8 +143,12 @@ def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
     return f"{key} is of type {kind}, expected an array of floating-point numbers"
   if array.shape != shape:
     return f"{key} has shape {list(array.shape)}, expected {list(shape)}"
+  if not array.size:
+    return f"{key} has shape {list(array.shape)}, expected at least one number"
   if not np.isfinite(array).all():
     return f"{key} holds NaN or infinity, expected finite numbers"
+  if max(abs(array.min()), abs(array.max())) > np.finfo(np.float32).max:
+    return f"{key} holds numbers beyond those of float32"
   if key.rpartition(".")[2] in ("running_var", "running_vars", "stored_var") and (array < 0).any():
     return f"{key} holds {array.min()}, expected variances of at least 0"
   return None
@@ -155,10 +175,18 @@ def image_channels(channels: int) -> dict[str, int]:
 
 
 def as_float32(tree: Any) -> Any:
-  """Casts every array of a nested dict."""
+  """Casts every array of a nested dict.
+
+  Raises:
+    Mismatch: an array holds numbers that float32 cannot, or none at all.
+  """
   if isinstance(tree, Mapping):
     return {name: as_float32(item) for name, item in tree.items()}
-  return np.asarray(tree, np.float32)
+  with np.errstate(over="ignore"):
+    array = np.asarray(tree, np.float32)
+  if not np.isfinite(array).all():
+    raise Mismatch("its arrays give weights beyond float32 or NaN, expected those of a trained one")
+  return array
 
 
 def convolution(weight: np.ndarray, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from checkpoints_convert import state_dict
+
 # Architecture, config and variables, as every format's `convert` returns them.
 Converted = tuple[str, dict, dict]
 # Modules that wrap another one, and are no layer of any network.
@@ -89,13 +91,16 @@ def convert(
     place = _largest(checkpoint)
     convert_arrays(place.arrays)  # Nothing in it has the format's keys: this tells which are.
     raise ValueError(f"{place} holds no such network")
-  place, error = min(errors, key=lambda pair: getattr(pair[1], "count", 0))
+  place, problem = min(errors, key=lambda pair: getattr(pair[1], "count", 0))
   if place.path == () and place.prefix == "" and len(errors) == 1:
-    raise error
+    raise problem
   looked = ", ".join(str(place) for place, _ in errors[:3])
   more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
   nearest = f"; the nearest is {place}" if len(errors) > 1 else ""
-  raise type(error)(f"looked in {looked}{more}{nearest}: {error}") from error
+  message = f"looked in {looked}{more}{nearest}: {problem}"
+  if isinstance(problem, state_dict.Mismatch):
+    raise state_dict.Mismatch(message, problem.count) from problem
+  raise ValueError(message) from problem
 
 
 def _choose(fitting: Sequence[tuple[Place, Converted]], preferred: str | None) -> Converted:

@@ -6,7 +6,9 @@ python -m unseg_jax.main --config=configs/studiogan.py:sagan
 
 The checkpoints are to be fetched by hand, from the links in the README of PyTorch-StudioGAN. Their
 shapes tell all that the network needs but `G_depth` of a BigGAN-deep, which is 2 unless
---config=CONFIG.yaml (formerly JSON) tells it; what else such a file tells is checked. Others: configs/studiogan.py:sngan, biggan, contragan and biggan_deep.
+--config=CONFIG.yaml (formerly JSON) tells it; what else such a file tells is checked.
+
+Others: configs/studiogan.py:sngan, biggan, contragan and biggan_deep.
 """
 
 from unseg_jax import default_config
