@@ -88,7 +88,7 @@ def test_latents_come_mapped_and_truncated():
   )
   average = converted()[2]["params"]["mapping"]["average"]
   assert full.shape == (50, 24)
-  np.testing.assert_allclose(truncated, (average + full) / 2, atol=1e-5)
+  np.testing.assert_allclose(truncated, (average[None] + full) / 2, atol=1e-5)
   # Upstream stores none: theirs in the golden file is that of other 1,024 latents.
   standard_error = golden()["w"].std() * np.sqrt(1 / 1024 + 1 / 4096)
   assert np.abs(average - golden()["truncation_latent"]).max() < 5 * standard_error
