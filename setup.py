@@ -81,6 +81,7 @@ setup(
     "pillow",
     "pooch>=1.9",
     "protobuf",
+    "pyyaml",
     "requests",
     "safetensors",
     "scipy",

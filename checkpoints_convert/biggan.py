@@ -14,7 +14,6 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 
 _SIDE = 4  # of the first picture
-_CHANNELS = 3  # pictures are RGB
 _OUTPUT_EPSILON = 1e-5  # of the last batch norm; upstream's BN_eps is only for those in the blocks
 
 VARIANTS = {
@@ -25,6 +24,7 @@ VARIANTS = {
 }
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear.u0", "blocks.0.0.conv_sc.u0", "output_layer.2.u0")
+PREFERRED_ENTRY: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,8 @@ class Layout:
     project: prefix of the first layer.
     convolutions: names of a block's layers, by ours: `conv_1`, `conv_2` and `shortcut`.
     condition: names of the layers that give the scale and the offset of a conditional batch norm.
+    condition_axis: along which axis of their weights the condition lies: 1 for linear maps, 0 for
+      embeddings.
     statistics: names of a conditional batch norm's mean and variance.
     attention_layers: names by ours: `query`, `key`, `value` and `out`.
     attention_weight: name of the learned weight of the attention's result, and its shape.
@@ -58,6 +60,7 @@ class Layout:
   project: str
   convolutions: Mapping[str, str]
   condition: tuple[str, str]
+  condition_axis: int
   statistics: tuple[str, str]
   attention_layers: Mapping[str, str]
   attention_weight: tuple[str, tuple[int, ...]]
@@ -109,6 +112,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     project="linear",
     convolutions={"conv_1": "conv1", "conv_2": "conv2", "shortcut": "conv_sc"},
     condition=("gain", "bias"),
+    condition_axis=1,
     statistics=("stored_mean", "stored_var"),
     attention_layers={"query": "theta", "key": "phi", "value": "g", "out": "o"},
     attention_weight=("gamma", ()),
@@ -189,13 +193,13 @@ def convert_network(
     hierarchical = state.size(condition_key, 1) > shared_size
     condition_size = shared_size + (latent_size if hierarchical else 0)
   else:
-    num_classes, shared_size, hierarchical = state.size(condition_key), None, False
-    condition_size = num_classes
+    num_classes, shared_size = state.size(condition_key, layout.condition_axis), None
+    condition_size, hierarchical = num_classes, False
 
   def take_norm(prefix, channels):
     scale, offset = (
       layout.take_weight(state, f"{prefix}.{name}", channels, condition_size)
-      if layout.is_shared
+      if layout.condition_axis
       else layout.take_weight(state, f"{prefix}.{name}", condition_size, channels).T
       for name in layout.condition
     )
@@ -228,7 +232,8 @@ def convert_network(
       params[f"attention_{i}"] = _take_attention(state, layout, layout.attention[i], size_out)
   scale, offset, mean, variance = (state.take(key, features[-1]) for key in layout.norm)
   params["norm"] = state_dict.affine(scale, offset, mean, variance, layout.epsilons[1])
-  params["out"] = take_convolution(layout.out, _CHANNELS, features[-1], 3, 3)
+  image_channels = state.size_of_pictures(f"{layout.out}.bias")
+  params["out"] = take_convolution(layout.out, image_channels, features[-1], 3, 3)
   if layout.is_shared and not unconditional:
     params["shared"] = {"embedding": shared}
   state.finish()
@@ -245,6 +250,7 @@ def convert_network(
     "shared_size": None if unconditional else shared_size,
     "hierarchical": hierarchical,
     "attention": sorted(layout.attention),
+    **state_dict.image_channels(image_channels),
   }
   return config, {"params": state_dict.as_float32(params)}
 

@@ -23,7 +23,7 @@ _STUDIOGAN_EPSILON = 1e-4  # of all batch norms of StudioGAN
 # pixels.
 _STUDIOGAN_DEPTH = 2
 _NUM_PIXELS = 4 * 4  # of the first picture
-_CHANNELS = 3  # pictures are RGB
+_CHANNELS = 3  # Hugging Face's pictures are RGB
 _REDUCTION = 4  # a block's inner layers have a quarter of the channels of its input
 
 # Upstream's names. Blocks and attention are numbered together; so are a block's norms and
@@ -64,6 +64,7 @@ _SETTINGS = (
 
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("embeddings.weight", "generator.gen_z.weight_orig", "generator.bn.running_means")
+PREFERRED_ENTRY: str | None = None
 
 
 def _published(size: int, *multiples: int) -> Variant:
@@ -88,7 +89,7 @@ _GIVE_SETTINGS = (
   f"give --variant={' or --variant='.join(VARIANTS)} for the files published there, or --config "
   "with the config.json beside the checkpoint"
 )
-_GIVE_STUDIOGAN_SETTINGS = "pass the config that this checkpoint was trained with as --config=JSON"
+_GIVE_STUDIOGAN_SETTINGS = "pass the config that this checkpoint was trained with as --config=FILE"
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -223,8 +224,10 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
     state.take("linear0.bias", _NUM_PIXELS * bottom)[order],
   )
   params["norm"] = state_dict.take_affine(state, "bn4", features[-1], _STUDIOGAN_EPSILON)
+  image_channels = state.size_of_pictures("conv2d5.bias")
   params["to_rgb"] = state_dict.convolution(
-    take_weight("conv2d5", _CHANNELS, features[-1], 3, 3), state.take("conv2d5.bias", _CHANNELS)
+    take_weight("conv2d5", image_channels, features[-1], 3, 3),
+    state.take("conv2d5.bias", image_channels),
   )
   state.finish()
 
@@ -247,6 +250,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   config = {
     **_config(latent_size, num_classes, class_size, kinds, features, ups),
     "truncation": None,
+    **state_dict.image_channels(image_channels),
   }
   return config, {"params": state_dict.as_float32(params)}
 

@@ -14,11 +14,13 @@ import json
 import os
 import pathlib
 import pickle
+import re
 import sys
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+import yaml
 from absl import app, flags
 from absl import logging as absl_logging
 
@@ -28,15 +30,18 @@ if not __package__:  # run as a script: Python looks in the script's folder, not
 from checkpoints_convert import (
   biggan,
   biggan_deep,
+  cips,
   contact_sheet,
   dcgan,
   nvidia_reader,
+  rosinality,
   selfcond,
   state_dict,
   studiogan,
   stylegan2,
   torch_reader,
   unet,
+  unwrapping,
 )
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
@@ -45,11 +50,15 @@ from unseg_jax.runtime import parallel
 from unseg_jax.storage import download, places, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
-# `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others.
+# `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others;
+# `PREFERRED_ENTRY`, of upstream's dict, the one that holds the network to take, or None; and, if it
+# has such, `BESIDE`, entries of the dict around the network that belong to it.
 FORMATS: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
+  "cips": cips,
   "dcgan": dcgan,
+  "rosinality": rosinality,
   "selfcond": selfcond,
   "studiogan": studiogan,
   "stylegan2": stylegan2,
@@ -75,7 +84,8 @@ def convert_file(
   Args:
     source: the checkpoint, a file or a URL; None to download the one that `variant` names.
     output: the generator file to write.
-    format_name: which project saved the checkpoint, a key of `FORMATS`; None if `variant` tells it.
+    format_name: which project saved the checkpoint, a key of `FORMATS`; None if `variant` or the
+      keys in the checkpoint tell it.
     variant: which published checkpoint it is, a key of `VARIANT_FORMATS`, or None.
     settings: what the checkpoint's arrays do not tell; they go before those of `variant`.
     overwrite: whether to replace an existing output.
@@ -91,7 +101,7 @@ def convert_file(
     ValueError: the format or variant is unknown, or they contradict each other; the checkpoint
       cannot be read, or does not hold what the format stores.
   """
-  format_name, published = _choose(format_name, variant)
+  format_name, published = _choose(source, format_name, variant)
   _check_absent(output, overwrite)
   if source is not None:
     source = os.fspath(source)
@@ -116,8 +126,10 @@ def convert_file(
   return generator_file
 
 
-def _choose(format_name: str | None, variant: str | None) -> tuple[str, Variant | None]:
-  """Returns the format's name and, if a variant was named, what was published under that name."""
+def _choose(
+  source: str | os.PathLike | None, format_name: str | None, variant: str | None
+) -> tuple[str | None, Variant | None]:
+  """Returns what was named: the format, and what was published under the name of a variant."""
   if variant is not None:
     if variant not in VARIANT_FORMATS:
       raise ValueError(
@@ -130,6 +142,8 @@ def _choose(format_name: str | None, variant: str | None) -> tuple[str, Variant 
         "leave --format out"
       )
     return expected, FORMATS[expected].VARIANTS[variant]
+  if format_name is None and source is not None:
+    return None, None
   if format_name not in FORMATS:
     raise ValueError(
       f"the format is {format_name}, expected --format with one of {', '.join(FORMATS)}; or the "
@@ -146,15 +160,29 @@ def _check_absent(path: str | os.PathLike, overwrite: bool) -> None:
 
 
 def _convert(
-  path: pathlib.Path, format_name: str, settings: Mapping[str, Any]
+  path: pathlib.Path, format_name: str | None, settings: Mapping[str, Any]
 ) -> tuple[str, dict, dict]:
-  checkpoint = (nvidia_reader if _is_plain_pickle(path) else torch_reader).read(path)
+  is_nvidia = _is_plain_pickle(path)
+  checkpoint = (nvidia_reader if is_nvidia else torch_reader).read(path)
+  formats = [name for name in FORMATS if unwrapping.holds(checkpoint, FORMATS[name].SIGNATURE)]
+  if format_name is None:
+    if len(formats) != 1:
+      found = f"holds networks of {' and '.join(formats)}" if formats else "tells no format"
+      raise ValueError(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
+    (format_name,) = formats
   module = FORMATS[format_name]
   try:
-    return module.convert(_unwrap(checkpoint, module.SIGNATURE), settings)
+    if is_nvidia:  # Its reader has unwrapped the network, and found attributes beside it.
+      return module.convert(checkpoint, settings)
+    return unwrapping.convert(
+      checkpoint,
+      module.SIGNATURE,
+      lambda arrays: module.convert(arrays, settings),
+      module.PREFERRED_ENTRY,
+      getattr(module, "BESIDE", ()),
+    )
   except ValueError as error:
     message = f"{path} cannot be converted with --format={format_name}: {error}"
-    formats = _find_formats(checkpoint)
     if formats and format_name not in formats:
       message += f"; it looks like --format={' or '.join(sorted(formats))}"
     elif isinstance(error, state_dict.Mismatch):
@@ -171,58 +199,38 @@ def _is_plain_pickle(path: pathlib.Path) -> bool:
   return start.startswith(pickle.PROTO) and _TORCH_MAGIC not in start
 
 
-def _unwrap(checkpoint: Mapping, signature: tuple[str, ...]) -> Mapping:
-  """Takes a network out of a training checkpoint, such as PyTorch Lightning's `*.ckpt`.
-
-  Its `state_dict` holds the network with the name of its attribute before every key, such as
-  `net.`, perhaps beside other networks.
-  """
-  arrays = checkpoint.get("state_dict", {})
-  prefixes = _find_prefixes(arrays, signature)
-  if len(prefixes) > 1:
-    raise ValueError(
-      f"its state_dict holds several such networks, {', '.join(map(repr, prefixes))}, expected "
-      "one: save the `state_dict()` of the one to convert"
-    )
-  if not prefixes:
-    return checkpoint
-  (prefix,) = prefixes
-  return {key.removeprefix(prefix): arrays[key] for key in arrays if key.startswith(prefix)}
-
-
-def _find_prefixes(arrays: Any, signature: tuple[str, ...]) -> list[str]:
-  """What stands before the keys of a format in a state dict: '' if nothing, `net.`, or nowhere."""
-  keys = {key for key in arrays if isinstance(key, str)} if isinstance(arrays, Mapping) else set()
-  prefixes = {key.removesuffix(signature[0]) for key in keys if key.endswith(signature[0])}
-  return sorted(
-    prefix
-    for prefix in prefixes
-    if (not prefix or prefix.endswith(".")) and all(prefix + key in keys for key in signature)
-  )
-
-
-def _find_formats(checkpoint: Any) -> set[str]:
-  """The formats whose signatures a checkpoint holds, at any depth."""
-  if not isinstance(checkpoint, Mapping):
-    return set()
-  formats = {name for name in FORMATS if _find_prefixes(checkpoint, FORMATS[name].SIGNATURE)}
-  return formats.union(*(_find_formats(value) for value in checkpoint.values()))
-
-
 def read_settings(path: str | os.PathLike) -> dict[str, Any]:
-  """Reads the file of `--config`.
+  """Reads the file of `--config`: JSON, or YAML unless its name ends with `.json`.
 
   Raises:
     OSError: it cannot be read.
-    ValueError: it holds no JSON object.
+    ValueError: it holds no JSON object, and no YAML mapping.
   """
+  content = places.path(path).read_bytes()
   try:
-    settings = json.loads(places.path(path).read_text())
+    settings = json.loads(content)
   except ValueError as error:
-    raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+    if os.fspath(path).endswith(".json"):
+      raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+    settings = _parse_yaml(content, path)
   if not isinstance(settings, dict):
     raise ValueError(f"--config={path} holds a {type(settings).__name__}, expected an object")
   return settings
+
+
+def _parse_yaml(content: bytes, path: str | os.PathLike) -> Any:
+  class Loader(yaml.SafeLoader):
+    """Reads 1e-5 as a number, as JSON and YAML 1.2 have it; to YAML 1.1 it is a text."""
+
+  exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+  Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
+  try:
+    return yaml.load(content, Loader)
+  except (RecursionError, ValueError, yaml.YAMLError) as error:
+    reason = " ".join(str(error).split())
+    raise ValueError(
+      f"--config={path} is neither JSON nor YAML ({reason}): expected names and values"
+    ) from error
 
 
 def _describe(variant: str) -> str:
@@ -230,9 +238,16 @@ def _describe(variant: str) -> str:
   return f"{variant} ({note})" if note else variant
 
 
+def _count_channels(generator_file: generator_files.GeneratorFile) -> int:
+  name = "channels" if generator_file.architecture == "dcgan" else "image_channels"
+  return generator_file.config.get(name, 3)
+
+
 def _define_flags() -> None:
   # Not while importing, so that these names stay free for programs that use convert_file.
-  flags.DEFINE_enum("format", None, sorted(FORMATS), "Which project saved the checkpoint.")
+  flags.DEFINE_enum(
+    "format", None, sorted(FORMATS), "Which project saved the checkpoint, if its keys do not tell."
+  )
   flags.DEFINE_string("source", None, "The checkpoint to convert: a file, or a URL to download.")
   flags.DEFINE_string("output", None, "The generator file to write, *.safetensors.")
   flags.DEFINE_string(
@@ -241,7 +256,9 @@ def _define_flags() -> None:
     "A published checkpoint, in place of --format and its settings, and of --source unless it was "
     f"downloaded before: {', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
   )
-  flags.DEFINE_string("config", None, "A JSON file of settings that the checkpoint does not tell.")
+  flags.DEFINE_string(
+    "config", None, "A JSON or YAML file of settings that the checkpoint does not tell."
+  )
   flags.DEFINE_integer("samples", 16, "Pictures on the contact sheet; 0: no sheet.", lower_bound=0)
   flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
   flags.mark_flag_as_required("output")
@@ -265,6 +282,8 @@ def main(argv: list[str]) -> None:
       values.overwrite,
     )
     print(f"wrote {values.output}: {generator_file.architecture} {generator_file.config}")
+    if note := state_dict.PICTURES[_count_channels(generator_file)]:
+      print(note)
     if values.samples and generator_file.architecture in generators.ARCHITECTURES:
       print(f"wrote {contact_sheet.draw(values.output, values.samples)}")
   except (ImportError, OSError, ValueError) as error:

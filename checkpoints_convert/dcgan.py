@@ -12,12 +12,12 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 
 _NUM_NORMS = 4
-_CHANNELS = 3  # pictures are RGB
 _EPSILON = 1e-5  # torch.nn.BatchNorm2d's default
 
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("main.0.weight", "main.12.weight")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -39,8 +39,9 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   state_dict.check_settings(settings, ())
   state = state_dict.StateDict(checkpoint.get("netG_state_dict", checkpoint))
   latent_size, *features = (state.size(f"main.{3 * i}.weight") for i in range(_NUM_NORMS + 1))
+  channels = state.size_of_pictures(f"main.{3 * _NUM_NORMS}.weight", 1)
   params = {}
-  for i, (size_in, size_out) in enumerate(itertools.pairwise((latent_size, *features, _CHANNELS))):
+  for i, (size_in, size_out) in enumerate(itertools.pairwise((latent_size, *features, channels))):
     name = "project" if i == 0 else f"upsample_{i - 1}"
     # PyTorch's transposed convolutions are [in, out, kh, kw].
     kernel = state.take(f"main.{3 * i}.weight", size_in, size_out, 4, 4)
@@ -51,5 +52,5 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     else:
       params[name] = {"kernel": kernel}
   state.finish()
-  config = {"latent_size": latent_size, "widths": features, "channels": _CHANNELS}
+  config = {"latent_size": latent_size, "widths": features, "channels": channels}
   return "dcgan", config, {"params": state_dict.as_float32(params)}

@@ -28,6 +28,7 @@ VARIANTS = {
 }
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("resnet_0_0.conv_0.weight", "resnet_5_1.conv_1.weight")
+PREFERRED_ENTRY = "generator"  # and not its moving average, as the paper does
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -79,7 +80,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       name = f"resnet_{i}_{j}"
       params[f"block_{i}_{j}"] = _residual_block(state, name, channels, channels_out)
       channels = channels_out
-  params["image"] = _convolution(state, "conv_img", 3, channels)
+  image_channels = state.size_of_pictures("conv_img.weight")
+  params["image"] = _convolution(state, "conv_img", image_channels, channels)
   state.finish()
   config = {
     "latent_size": latent_size,
@@ -87,6 +89,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "widths": features,
     "num_classes": num_classes,
     "embedding_size": embedding_size,
+    **state_dict.image_channels(image_channels),
   }
   return "selfcond", config, {"params": state_dict.as_float32(params)}
 

@@ -4,16 +4,27 @@ Also the arithmetic that every format shares: PyTorch's layouts to Flax's, and c
 trained network (spectral norms, statistics of batch norms) folded into its weights.
 """
 
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
+# Number of channels of pictures -> what becomes of them.
+PICTURES = {
+  1: "its pictures are grey: they are repeated to RGB",
+  3: "",
+  4: "its pictures are RGBA: they are laid over white",
+}
 _NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
 class Mismatch(ValueError):
-  """The arrays are not those of the network."""
+  """The arrays are not those of the network; `count` tells how many are not."""
+
+  def __init__(self, message: str, count: int = 0):
+    super().__init__(message)
+    self.count = count
 
 
 class StateDict:
@@ -22,8 +33,13 @@ class StateDict:
   Take every array that the network needs, then call `finish`: all problems come in one error.
   """
 
-  def __init__(self, arrays: Any):
+  def __init__(self, arrays: Any, names: Mapping[str, str] | None = None):
     """Wraps arrays by upstream's key.
+
+    Args:
+      arrays: the state dict.
+      names: what the reader calls an array -> upstream's key of it, where they differ. Errors name
+        upstream's.
 
     Raises:
       Mismatch: `arrays` is no dict.
@@ -31,12 +47,19 @@ class StateDict:
     if not isinstance(arrays, Mapping):
       raise Mismatch(f"expected a dict of arrays by name, got a {type(arrays).__name__}")
     self._arrays = {str(key): array for key, array in arrays.items()}
+    self._names = dict(names or {})
+    # No array of a network is larger than all that it holds.
+    self._largest = sum(x.size for x in self._arrays.values() if isinstance(x, np.ndarray))
     self._taken: set[str] = set()
     self._missing: list[str] = []
     self._wrong: list[str] = []
 
   def __contains__(self, key: str) -> bool:
-    return key in self._arrays
+    return self.name(key) in self._arrays
+
+  def name(self, key: str) -> str:
+    """Upstream's key of an array."""
+    return self._names.get(key, key)
 
   def keys(self) -> Iterable[str]:
     """Upstream's keys."""
@@ -44,26 +67,51 @@ class StateDict:
 
   def size(self, key: str, axis: int = 0) -> int:
     """The size of an array along an axis, to infer settings from; 1 if it is missing."""
+    key = self.name(key)
     array = self._arrays.get(key)
     if array is None:
       self._missing.append(key)
     return array.shape[axis] if isinstance(array, np.ndarray) and array.ndim > axis else 1
 
+  def size_of_pictures(self, key: str, axis: int = 0) -> int:
+    """The number of channels that the last layer makes, read off an array's axis: 1, 3 or 4."""
+    key, channels = self.name(key), self.size(key, axis)
+    if key in self._arrays and channels not in PICTURES:
+      self._wrong.append(
+        f"{key} makes pictures of {channels} channels, expected 1 (grey), 3 (RGB) or 4 (RGBA)"
+      )
+      return 3
+    return channels
+
   def take(self, key: str, *shape: int) -> np.ndarray:
     """Returns an array as float64 once it is checked; zeros if it is wrong, for `finish` to tell.
 
     Args:
-      key: upstream's key.
+      key: upstream's key, or what `names` translates to it.
       shape: the expected shape.
     """
+    key = self.name(key)
     self._taken.add(key)
     if key not in self._arrays:
       self._missing.append(key)
-      return np.zeros(shape)
+      return self._zeros(shape)
     if problem := _find_problem(key, self._arrays[key], shape):
       self._wrong.append(problem)
-      return np.zeros(shape)
+      return self._zeros(shape)
     return self._arrays[key].astype(np.float64)
+
+  def _zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+    """What stands for an array that is wrong; ends at once where forged shapes ask for memory."""
+    if math.prod(shape) > self._largest:
+      self._stop()
+    return np.zeros(shape)
+
+  def _stop(self) -> NoReturn:
+    problems = (
+      [f"missing keys: {name_first(dict.fromkeys(self._missing))}"] if self._missing else []
+    )
+    problems += [name_first(self._wrong)] if self._wrong else []
+    raise Mismatch("; ".join(problems), len(set(self._missing)) + len(self._wrong))
 
   def ignore(self, *suffixes: str) -> None:
     """Marks the keys with these endings as known and unused, whatever they hold."""
@@ -85,7 +133,8 @@ class StateDict:
     if not problems and self._wrong:
       problems.append(name_first(self._wrong))
     if problems:
-      raise Mismatch("; ".join(problems))
+      count = len(set(self._missing)) + len(unexpected) + len(self._wrong)
+      raise Mismatch("; ".join(problems), count)
 
 
 def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
@@ -94,8 +143,12 @@ def _find_problem(key: str, array: Any, shape: tuple[int, ...]) -> str | None:
     return f"{key} is of type {kind}, expected an array of floating-point numbers"
   if array.shape != shape:
     return f"{key} has shape {list(array.shape)}, expected {list(shape)}"
+  if not array.size:
+    return f"{key} has shape {list(array.shape)}, expected at least one number"
   if not np.isfinite(array).all():
     return f"{key} holds NaN or infinity, expected finite numbers"
+  if max(abs(array.min()), abs(array.max())) > np.finfo(np.float32).max:
+    return f"{key} holds numbers beyond those of float32"
   if key.rpartition(".")[2] in ("running_var", "running_vars", "stored_var") and (array < 0).any():
     return f"{key} holds {array.min()}, expected variances of at least 0"
   return None
@@ -116,11 +169,24 @@ def check_settings(settings: Mapping[str, Any], known: Iterable[str]) -> None:
     )
 
 
+def image_channels(channels: int) -> dict[str, int]:
+  """The entry of a generator's config that says how many channels it makes; none for RGB."""
+  return {} if channels == 3 else {"image_channels": channels}
+
+
 def as_float32(tree: Any) -> Any:
-  """Casts every array of a nested dict."""
+  """Casts every array of a nested dict.
+
+  Raises:
+    Mismatch: an array holds numbers that float32 cannot, or none at all.
+  """
   if isinstance(tree, Mapping):
     return {name: as_float32(item) for name, item in tree.items()}
-  return np.asarray(tree, np.float32)
+  with np.errstate(over="ignore"):
+    array = np.asarray(tree, np.float32)
+  if not np.isfinite(array).all():
+    raise Mismatch("its arrays give weights beyond float32 or NaN, expected those of a trained one")
+  return array
 
 
 def convolution(weight: np.ndarray, bias: np.ndarray | None = None) -> dict[str, np.ndarray]:

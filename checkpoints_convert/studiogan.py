@@ -1,6 +1,8 @@
 """Class-conditional generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
 
-Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`.
+Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`. The
+conditional batch norms of a `resnet` are embeddings of the class in upstream's first releases, and
+linear maps of the one-hot class in those that are configured by YAML.
 """
 
 from collections.abc import Mapping
@@ -13,10 +15,19 @@ from checkpoints_convert.variants import Variant
 
 _EPSILON = 1e-4  # of all batch norms upstream
 
+# Names in upstream's YAML configs -> in its JSON configs, of what the network depends on.
+_FORMER_NAMES = {
+  "backbone": "architecture",
+  "g_act_fn": "activation_fn",
+  "g_depth": "G_depth",
+  "g_shared_dim": "shared_dim",
+}
+
 # Its checkpoints are to be fetched by hand, from the links in its README.
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
@@ -24,9 +35,9 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
   Args:
     checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
-    settings: upstream's JSON config, nested or flat, or nothing: the shapes tell all that is
-      needed, but for the activation function, which is ReLU. What it says about the network must
-      be true; all else in it is ignored.
+    settings: upstream's config (YAML, formerly JSON), nested or flat, or nothing: the shapes tell
+      all that is needed, but for the activation function, which is ReLU. What it says about the
+      network must be true; all else in it is ignored.
 
   Returns:
     The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.
@@ -36,22 +47,25 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       not what upstream stores.
   """
   state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
-  settings = flatten(settings)
+  settings = _with_former_names(flatten(settings))
   if any(".conv2d3." in key for key in state.keys()):
     _check("architecture", "big_resnet_deep", settings)
     return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
 
   is_shared = "shared.weight" in state
   config, variables = biggan.convert_network(state, _layout(state, is_shared))
+  backbone = "big_resnet" if is_shared else "resnet"
+  # Under the names of upstream's JSON files and, where they differ, of its YAML files.
   expected = {
-    "architecture": "big_resnet" if is_shared else "resnet",
-    "activation_fn": "ReLU",
+    **dict.fromkeys(("architecture", "backbone"), backbone),
+    **dict.fromkeys(("activation_fn", "g_act_fn"), "ReLU"),
     "img_size": 4 * 2 ** (len(config["widths"]) - 1),
     "z_dim": config["latent_size"],
     "num_classes": config["num_classes"],
+    "g_cond_mtd": "cBN",
   }
   if is_shared:
-    expected["shared_dim"] = config["shared_size"]
+    expected |= dict.fromkeys(("shared_dim", "g_shared_dim"), config["shared_size"])
   for name, value in expected.items():
     _check(name, value, settings)
   return "biggan", config, variables
@@ -66,6 +80,15 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     elif value is not None and value != "N/A":
       flat[name] = value
   return flat
+
+
+def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+  """Gives the settings of upstream's YAML configs the names that its JSON configs had."""
+  renamed = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+  # The newer code knows two kinds, which do not differ in their arrays.
+  if str(renamed.get("architecture")).startswith("big_resnet_deep_"):
+    renamed["architecture"] = "big_resnet_deep"
+  return renamed
 
 
 def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
@@ -86,6 +109,7 @@ def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
     else:
       blocks.append(prefix)
   has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
+  is_embedding = any(".embed0." in key for key in state.keys())
   return biggan.Layout(
     blocks=tuple(blocks),
     attention=attention,
@@ -95,7 +119,8 @@ def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
     epsilons=(_EPSILON, _EPSILON),
     project="linear0",
     convolutions={"conv_1": "conv2d1", "conv_2": "conv2d2", "shortcut": "conv2d0"},
-    condition=("gain", "bias") if is_shared else ("embed0", "embed1"),
+    condition=("embed0", "embed1") if is_embedding else ("gain", "bias"),
+    condition_axis=0 if is_embedding else 1,
     statistics=("bn.running_mean", "bn.running_var"),
     attention_layers={
       "query": "conv1x1_theta",

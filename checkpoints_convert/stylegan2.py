@@ -8,10 +8,13 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.generators import stylegan2
+from unseg_jax.generators.base import apply
 
 _URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
 _NAMES = ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")
@@ -20,14 +23,16 @@ _FILTER = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64
 # What shapes do not tell, as in the published networks. A .pkl tells it itself.
 _LR_MULTIPLIER = 0.01
 _CLAMP = 256
+_NUM_AVERAGED = 4_096  # latents whose mean stands in for one that is not stored
 
 VARIANTS = {f"stylegan2-{name}": Variant(f"{_URL}/{name}.pkl", {}) for name in _NAMES}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a StyleGAN2 generator of architecture `skip` that makes RGB images.
+  """Converts a StyleGAN2 generator of architecture `skip` whose images are grey, RGB or RGBA.
 
   Args:
     checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.b4.const': ...},
@@ -48,13 +53,35 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   clamp = _find_clamp(attributes, settings)
   lr_multiplier = _find_lr_multiplier(attributes)
   state = state_dict.StateDict(checkpoint.get("G_ema", checkpoint))
+  # Layers that do not double the side hold filters, too, and make no use of them.
+  state.ignore(".conv1.resample_filter", ".b4.resample_filter")
+  return "stylegan2", *convert_network(state, clamp, lr_multiplier)
 
+
+def convert_network(
+  state: state_dict.StateDict, clamp: float | int | None, lr_multiplier: float | int
+) -> tuple[dict, dict]:
+  """Converts a network of the architecture "stylegan2", and finishes its state dict.
+
+  Args:
+    state: the network's arrays, by NVIDIA's keys.
+    clamp: the bound of every layer's absolute values, or None.
+    lr_multiplier: that of the mapping network's learning rate, by which it multiplies its weights.
+
+  Returns:
+    Config and float32 variables, as `generators.stylegan2.build` takes them.
+
+  Raises:
+    ValueError: a key is missing or unexpected, an array is not what upstream stores, or the
+      network is of a kind that is not supported.
+  """
   w_dim = state.size("mapping.w_avg")
-  mapping, z_dim, class_shape = _take_mapping(state, w_dim, lr_multiplier)
+  mapping, z_dim, class_shape = take_mapping(state, w_dim, lr_multiplier)
   sizes = [4]
   while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
     sizes.append(2 * sizes[-1])
   channels = [state.size(f"synthesis.b{size}.conv1.weight") for size in sizes]
+  image_channels = state.size_of_pictures(f"synthesis.b{sizes[-1]}.torgb.bias")
   constant = state.take("synthesis.b4.const", channels[0], 4, 4).transpose(1, 2, 0)
   synthesis: dict[str, Any] = {"constant": constant}
   filters = {}
@@ -63,12 +90,14 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     block, layers = {}, [("conv1", channels[i])]
     if i:
       layers.insert(0, ("conv0", channels[i - 1]))
+      for key in (f"{prefix}.conv0.resample_filter", f"{prefix}.resample_filter"):
+        filters[state.name(key)] = state.take(key, 4, 4)
     for name, size_in in layers:
-      layer = f"{prefix}.{name}"
-      block[f"conv_{name[-1]}"] = _take_layer(state, layer, size_in, channels[i], w_dim, size)
-      filters[f"{layer}.resample_filter"] = state.take(f"{layer}.resample_filter", 4, 4)
-    filters[f"{prefix}.resample_filter"] = state.take(f"{prefix}.resample_filter", 4, 4)
-    block["colours"] = _take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
+      layer = take_layer(state, f"{prefix}.{name}", size_in, channels[i], w_dim, 3)
+      noise = state.take(f"{prefix}.{name}.noise_const", size, size)
+      layer["noise"] = noise * layer["noise_strength"]
+      block[f"conv_{name[-1]}"] = layer
+    block["colours"] = take_colours(state, f"{prefix}.torgb", channels[i], w_dim, image_channels)
     synthesis[f"block_{size}"] = block
   state.finish()
 
@@ -90,9 +119,10 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "truncation_psi": 0.5,
     "truncation_cutoff": 8,
     "noise": "const",
+    **state_dict.image_channels(image_channels),
   }
   params = {"mapping": mapping, "synthesis": synthesis}
-  return "stylegan2", config, {"params": state_dict.as_float32(params)}
+  return config, {"params": state_dict.as_float32(params)}
 
 
 def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
@@ -119,10 +149,14 @@ def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   return attributes.get("mapping.fc0.bias_gain", _LR_MULTIPLIER)
 
 
-def _take_mapping(
+def take_mapping(
   state: state_dict.StateDict, w_dim: int, lr_multiplier: float | int
 ) -> tuple[dict, int, tuple[int, int]]:
-  """Returns the parameters, the noise's length, and (number of classes, embedding's length)."""
+  """Takes a `MappingNetwork`.
+
+  Returns:
+    The parameters, the noise's length, and (number of classes, embedding's length).
+  """
   params: dict[str, Any] = {"average": state.take("mapping.w_avg", w_dim)}
   class_shape = (0, 0)
   if "mapping.embed.weight" in state:
@@ -153,25 +187,51 @@ def _take_dense(
   return state_dict.dense(gain * weight, gain * state.take(f"{prefix}.bias", size_out))
 
 
-def _take_layer(
-  state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, w_dim: int, size: int
+def take_layer(
+  state: state_dict.StateDict,
+  prefix: str,
+  size_in: int,
+  size_out: int,
+  w_dim: int,
+  kernel_size: int,
 ) -> dict[str, Any]:
-  """Takes a `SynthesisLayer`, whose own weight has no gain as it is normalised anyway."""
-  weight = state.take(f"{prefix}.weight", size_out, size_in, 3, 3)
-  noise = state.take(f"{prefix}.noise_const", size, size)
+  """Takes a `SynthesisLayer` but for its noise.
+
+  Upstream's own weight has no gain, as it is normalised anyway.
+  """
+  weight = state.take(f"{prefix}.weight", size_out, size_in, kernel_size, kernel_size)
   return {
     "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.convolution(weight, state.take(f"{prefix}.bias", size_out)),
-    "noise": noise * state.take(f"{prefix}.noise_strength"),
+    "noise_strength": state.take(f"{prefix}.noise_strength"),
   }
 
 
-def _take_colours(
-  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int
+def take_colours(
+  state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int, channels: int
 ) -> dict[str, Any]:
   """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
-  weight = state.take(f"{prefix}.weight", 3, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
+  weight = state.take(f"{prefix}.weight", channels, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
     "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
-    **state_dict.dense(weight, state.take(f"{prefix}.bias", 3)),
+    **state_dict.dense(weight, state.take(f"{prefix}.bias", channels)),
   }
+
+
+def mean_latent(mapping: Mapping[str, Any]) -> np.ndarray:
+  """Computes the latent that truncation pulls towards, for checkpoints that do not hold it.
+
+  Args:
+    mapping: the parameters of an unconditional `generators.stylegan2.Mapping`.
+
+  Returns:
+    The mean of 4,096 latents of seeded noise, `[w_dim]`.
+  """
+  layers = [mapping[f"dense_{i}"] for i in range(sum("dense" in name for name in mapping))]
+  network = stylegan2.Mapping(tuple(len(layer["bias"]) for layer in layers), 1, truncation_psi=1)
+  # A generator whose numbers NumPy promises never to change.
+  shape = (_NUM_AVERAGED, len(layers[0]["kernel"]))
+  noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
+  with jax.default_matmul_precision("highest"):
+    latents = apply(network, {"params": state_dict.as_float32(mapping)}, noise, None)
+  return np.asarray(latents).mean(axis=(0, 1))

@@ -22,6 +22,7 @@ _LEAST_SIZE = 16  # which four times halved leave one pixel
 VARIANTS: dict[str, Variant] = {}
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("inc.double_conv.0.weight", "outc.conv.weight")
+PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:

@@ -13,7 +13,7 @@ def small_checkpoint(**changes):
   return {key: array for key, array in state_dict.items() if array is not None}
 
 
-def save_lightning(arrays, path, **changes):
+def save_lightning(arrays, path, is_zip=True, **changes):
   """Saves a checkpoint as PyTorch Lightning does, with the network at its attribute `net`."""
   content = {
     "epoch": 3,
@@ -26,4 +26,4 @@ def save_lightning(arrays, path, **changes):
     "hparams_name": "kwargs",
     "hyper_parameters": {"lr": 1e-3, "betas": (0.9, 0.999)},
   }
-  torch.save(content | changes, path)
+  torch.save(content | changes, path, _use_new_zipfile_serialization=is_zip)

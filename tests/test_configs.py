@@ -13,7 +13,8 @@ from unseg_jax.runtime import parallel
 PUBLISHED = [
   ("biggan", ("128", "256", "512")),
   ("bigbigan", (None,)),
-  ("stylegan2", ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")),
+  ("stylegan2", ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces", "own", "rosinality")),
+  ("cips", (None,)),
   ("studiogan", ("sagan", "sngan", "biggan", "contragan", "biggan_deep")),
   ("selfcond", ("selfcondgan", "uncondgan")),
 ]

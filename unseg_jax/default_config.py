@@ -147,6 +147,19 @@ def for_published(variant: str) -> ml_collections.ConfigDict:
   return config
 
 
+def for_own(name: str, format_name: str) -> ml_collections.ConfigDict:
+  """The paper's settings with a checkpoint of one's own that `convert.py --format` reads."""
+  config = get_config()
+  config.name = name
+  choose_types(config)
+  config.generator = f"checkpoints/{name}.safetensors"
+  config.convert_command = (
+    f"python -m checkpoints_convert.convert --format={format_name} --source=CHECKPOINT.pth "
+    f"--output={config.generator}"
+  )
+  return config
+
+
 def choose_types(config: ml_collections.ConfigDict) -> None:
   """Lets the machine decide what makes pairs and trains on them computes in.
 

@@ -1,5 +1,6 @@
 """Converting published checkpoints by the command, by name and by recognising their format."""
 
+import argparse
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ from PIL import Image
 from small_checkpoints import save_lightning, small_checkpoint
 from whole_runs import GOLDEN, ROOT
 
-from checkpoints_convert import contact_sheet, convert, dcgan
+from checkpoints_convert import contact_sheet, convert, dcgan, rosinality
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
 from unseg_jax.artifacts import generator_files
@@ -133,6 +134,55 @@ def test_settings_that_are_no_object_are_refused(tmp_path, text, message):
     convert.read_settings(tmp_path / "a.json")
 
 
+YAML = """
+# As the current PyTorch-StudioGAN writes them.
+DATA:
+  name: "ImageNet"
+  img_size: 128
+  num_classes: 10
+MODEL:
+  backbone: "resnet"
+  g_cond_mtd: "cBN"
+  apply_g_sn: True
+  g_act_fn: "ReLU"
+  z_dim: 32
+  g_shared_dim: "N/A"
+  g_depth: "N/A"
+OPTIMIZATION:
+  g_lr: 1e-4
+"""
+
+
+def test_settings_may_be_yaml(tmp_path):
+  for name in ("a.yaml", "a.yml", "a"):
+    (tmp_path / name).write_text(YAML)
+    settings = convert.read_settings(tmp_path / name)
+    assert settings["DATA"]["img_size"] == 128 and settings["OPTIMIZATION"]["g_lr"] == 1e-4
+  source, output = GOLDEN / "studiogan_sagan.pth", tmp_path / "a.safetensors"
+  with_config = convert.convert_file(source, output, "studiogan", settings=settings)
+  without = convert.convert_file(source, output, "studiogan", overwrite=True)
+  assert with_config.config == without.config
+  wrong = {**settings, "MODEL": {**settings["MODEL"], "backbone": "big_resnet"}}
+  with pytest.raises(ValueError, match="setting architecture is 'big_resnet', expected 'resnet'"):
+    convert.convert_file(source, output, "studiogan", settings=wrong, overwrite=True)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"- 1", "holds a list, expected an object"),
+    (b"a: [", r"a\.yaml is neither JSON nor YAML \(.*expected names and values$"),
+    (b"a: !!python/object/apply:os.system [exit 1]", "is neither JSON nor YAML"),
+    (b"a: \xff\xfe", "is neither JSON nor YAML"),
+  ],
+)
+def test_settings_in_yaml_that_are_no_mapping_are_refused(tmp_path, content, message):
+  (tmp_path / "a.yaml").write_bytes(content)
+  with pytest.raises(ValueError, match=message) as error:
+    convert.read_settings(tmp_path / "a.yaml")
+  assert "\n" not in str(error.value)
+
+
 # What is published.
 
 
@@ -212,10 +262,13 @@ def test_every_published_checkpoint_has_a_name_of_its_own_and_a_url():
 GOLDEN_FORMATS = {
   "biggan": "biggan",
   "biggan_deep": "biggan_deep",
+  "cips_skip": "cips",
   "dcgan": "dcgan",
   "selfcond": "selfcond",
+  "studiogan_new_sagan": "studiogan",
   "studiogan_sngan": "studiogan",
   "stylegan2": "stylegan2",
+  "stylegan2_rosinality": "rosinality",
   "uncond": "selfcond",
 }
 
@@ -228,6 +281,52 @@ def test_a_checkpoint_of_another_project_is_recognised(tmp_path, name):
     assert str(error.value).endswith(f"; it looks like --format={GOLDEN_FORMATS[name]}")
     assert f"{name}.pth cannot be converted with --format={format_name}:" in str(error.value)
   assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+  "name", ["cips_skip", "dcgan", "stylegan2", "stylegan2_rosinality", "studiogan_new_sngan"]
+)
+def test_the_format_is_told_by_the_keys(tmp_path, name):
+  paths = tmp_path / "told.safetensors", tmp_path / "found.safetensors"
+  for path, format_name in zip(paths, (GOLDEN_FORMATS.get(name, "studiogan"), None), strict=True):
+    convert.convert_file(GOLDEN / f"{name}.pth", path, format_name)
+  told, found = (path.read_bytes() for path in paths)
+  assert told == found
+
+
+def test_a_format_that_the_keys_do_not_tell_has_to_be_named(tmp_path):
+  torch.save({"epoch": torch.ones(1)}, tmp_path / "none.pth")
+  both = {
+    name: torch.load(GOLDEN / f"{name}.pth", weights_only=True) for name in ("dcgan", "cips_skip")
+  }
+  torch.save(both, tmp_path / "both.pth")
+  for name, message in (("none", "tells no format"), ("both", "holds networks of cips and dcgan")):
+    with pytest.raises(ValueError, match=rf"{name}\.pth {message}: expected --format with one of"):
+      convert.convert_file(tmp_path / f"{name}.pth", tmp_path / "a.safetensors")
+  assert not list(tmp_path.glob("*.safetensors"))
+
+
+# Networks that were trained by rosinality's code, in what its copies wrap around them.
+
+
+@pytest.mark.parametrize("names", [("g_ema", ""), ("params_ema", ""), ("ema", "module.")])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_the_averaged_network_is_taken_whatever_it_is_called(tmp_path, names, is_training):
+  outer, prefix = names
+  checkpoint = torch.load(GOLDEN / "stylegan2_rosinality.pth", weights_only=True)
+  averaged = {f"{prefix}{key}": array for key, array in checkpoint.pop("g_ema").items()}
+  if is_training:
+    del checkpoint["latent_avg"]
+    checkpoint |= {"args": argparse.Namespace(size=64), "ada_aug_p": 0.0}
+  torch.save({**checkpoint, outer: averaged}, tmp_path / "a.pt")
+  file = convert.convert_file(tmp_path / "a.pt", tmp_path / "a.safetensors")
+  expected = rosinality.convert(
+    {key: np.asarray(array) for key, array in checkpoint.items() if key == "latent_avg"}
+    | {"g_ema": {key.removeprefix(prefix): np.asarray(a) for key, a in averaged.items()}},
+    {},
+  )
+  assert (file.architecture, file.config) == expected[:2]
+  jax.tree.map(np.testing.assert_array_equal, file.variables, expected[2])
 
 
 @pytest.mark.parametrize("checkpoint", [{"netG_state_dict": [1]}, {"epoch": 3}, {}])
@@ -267,11 +366,15 @@ def test_a_lightning_checkpoint_without_a_prefix_is_converted(tmp_path):
 def test_a_lightning_checkpoint_of_several_generators_is_refused(tmp_path):
   state_dict = {
     f"{net}.{key}": torch.as_tensor(array)
-    for net in ("net", "ema")
+    for net in ("net", "net2")
     for key, array in small_checkpoint().items()
   }
+  state_dict["net2.main.0.weight"] = 2 * state_dict["net.main.0.weight"]
   save_lightning({}, tmp_path / "a.ckpt", state_dict=state_dict)
-  with pytest.raises(ValueError, match=r"a\.ckpt .*several such networks, 'ema\.', 'net\.', exp"):
+  message = (
+    r"a\.ckpt .*several such networks, 'state_dict' > 'net2?\.', 'state_dict' > 'net2?\.', e"
+  )
+  with pytest.raises(ValueError, match=message):
     convert.convert_file(tmp_path / "a.ckpt", tmp_path / "a.safetensors", "dcgan")
 
 

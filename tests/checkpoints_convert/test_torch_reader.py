@@ -1,16 +1,25 @@
 """Reading PyTorch's files: both formats, and nothing in them is executed."""
 
 import argparse
+import collections
+import importlib
+import itertools
 import os
 import pathlib
 import pickle
+import subprocess
+import sys
+import types
+import typing
 
+import jax
 import numpy as np
 import pytest
 import torch
 from small_checkpoints import save_lightning, small_checkpoint
 
-from checkpoints_convert import convert, torch_reader
+from checkpoints_convert import convert, dcgan, inert, torch_reader
+from unseg_jax.artifacts import generator_files
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -91,12 +100,164 @@ def test_code_in_a_source_is_not_run(tmp_path, served, save, is_url, format_name
   assert not trace.exists() and not output.exists()
 
 
-@pytest.mark.parametrize("settings", [argparse.Namespace(lr=1), pathlib.PurePosixPath("a")])
-def test_types_that_only_code_can_make_are_refused_even_if_harmless(tmp_path, settings):
-  path = tmp_path / "a.ckpt"
-  save_lightning(small_checkpoint(), path, hyper_parameters=settings)
-  with pytest.raises(ValueError, match=rf"a\.ckpt needs \S*{type(settings).__name__} to be execu"):
+def modules_of_settings(monkeypatch):
+  """Modules named as Lightning's and OmegaConf's, with classes that objects are pickled of."""
+  made = {}
+  for name in (
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "omegaconf.base.ContainerMetadata",
+    "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint",
+    "pytorch_lightning.utilities.parsing.AttributeDict",
+  ):
+    module_name, _, class_name = name.rpartition(".")
+    base = dict if class_name == "AttributeDict" else object
+    made[class_name] = type(class_name, (base,), {"__module__": module_name})
+    for parent in itertools.accumulate(module_name.split("."), "{}.{}".format):
+      if parent not in sys.modules:
+        monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+    setattr(sys.modules[module_name], class_name, made[class_name])
+  return types.SimpleNamespace(**made)
+
+
+def make(cls, **attributes):
+  made = cls()
+  vars(made).update(attributes)
+  return made
+
+
+def lightning_settings(modules):
+  """What Lightning 1.3 saves beside the weights: OmegaConf's configs, and callbacks by class."""
+  metadata = make(
+    modules.ContainerMetadata,
+    ref_type=typing.Any,
+    object_type=dict,
+    flags={},
+    resolver_cache=collections.defaultdict(dict, {"env": {"a": 1}}),
+    element_type=type(None),
+  )
+  config = make(modules.DictConfig, _metadata=metadata, _parent=None)
+  leaf = make(modules.AnyNode, _val=1e-3, _parent=config)
+  values = make(modules.ListConfig, _content=[leaf], _parent=config)
+  config._content = {"lr": leaf, "betas": values}  # Each child knows its parent.
+  arguments = argparse.Namespace(folder=pathlib.Path("a"), loss=np.float64(0.5))
+  return {
+    "hyper_parameters": config,
+    "callbacks": {modules.ModelCheckpoint: {"best_model_score": torch.tensor(0.5)}},
+    "args": arguments,
+    "attributes": modules.AttributeDict(lr=1e-3),
+    "loops": collections.deque([1, 2], maxlen=3),
+  }
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_settings_beside_the_weights_are_read_and_their_classes_not_imported(
+  tmp_path, monkeypatch, is_zip
+):
+  path, output = tmp_path / "a.ckpt", tmp_path / "a.safetensors"
+  with monkeypatch.context() as patch:
+    changes = lightning_settings(modules_of_settings(patch))
+    save_lightning(small_checkpoint(), path, is_zip=is_zip, **changes)
+  imported = set(sys.modules)
+  checkpoint = torch_reader.read(path)
+  assert not {name.partition(".")[0] for name in set(sys.modules) - imported} & {
+    "omegaconf",
+    "pytorch_lightning",
+  }
+  assert isinstance(checkpoint["hyper_parameters"], inert.Setting)
+  assert isinstance(checkpoint["args"], inert.Setting)
+  assert checkpoint["attributes"] == {"lr": 1e-3} and checkpoint["loops"] == [1, 2]
+  ((callback, state),) = checkpoint["callbacks"].items()
+  assert callback.__name__.endswith(".ModelCheckpoint") and state["best_model_score"] == 0.5
+  convert.convert_file(path, output, "dcgan")
+  bare = dcgan.convert(small_checkpoint(), {})
+  jax.tree.map(
+    np.testing.assert_array_equal, generator_files.read_generator(output).variables, bare[2]
+  )
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("place", ["hyper_parameters", "args", "attributes"])
+def test_code_inside_of_settings_is_not_run(tmp_path, monkeypatch, place, is_zip):
+  path, trace = tmp_path / "evil.ckpt", tmp_path / "trace"
+  with monkeypatch.context() as patch:
+    modules = modules_of_settings(patch)
+    changes = lightning_settings(modules)
+    if place == "attributes":
+      changes[place]["trap"] = _Malicious(trace)
+    else:
+      vars(changes[place])["trap"] = _Malicious(trace)
+    save_lightning(small_checkpoint(), path, is_zip=is_zip, **changes)
+  with pytest.raises(ValueError, match=r"evil\.ckpt needs \w+\.mkdir to be executed") as error:
     torch_reader.read(path)
+  assert not trace.exists() and "\n" not in str(error.value)
+
+
+class _Trap:
+  """A class of the project's own, which leaves a trace when it is made or filled."""
+
+  def __new__(cls, *_):
+    pathlib.Path(os.environ["TRACE"]).touch()
+    return super().__new__(cls)
+
+  def __setstate__(self, state):
+    pathlib.Path(os.environ["TRACE"]).touch()
+
+
+@pytest.mark.parametrize(
+  "call",
+  [
+    (_Trap, ()),
+    (eval, ("__import__('os').mkdir('trace')",)),
+    (getattr, (dict, "items")),
+    (subprocess.Popen, ("true",)),
+    (torch.load, ("a",)),
+    (importlib.import_module, ("antigravity",)),
+  ],
+)
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_only_classes_of_settings_may_be_made(tmp_path, monkeypatch, call, is_zip):
+  class Caller:
+    def __reduce__(self):
+      return call
+
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("TRACE", str(tmp_path / "trace"))
+  save_lightning(small_checkpoint(), tmp_path / "a.ckpt", is_zip=is_zip, trap=Caller())
+  (tmp_path / "trace").unlink(missing_ok=True)
+  with pytest.raises(ValueError, match=r"a\.ckpt needs \S+ to be executed.*do not trust this"):
+    torch_reader.read(tmp_path / "a.ckpt")
+  assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+  # A class that is only mentioned, such as the key of a callback's state, does nothing.
+  save_lightning(small_checkpoint(), tmp_path / "a.ckpt", is_zip=is_zip, callbacks={_Trap: 1})
+  assert list(torch_reader.read(tmp_path / "a.ckpt")["callbacks"].values()) == [1]
+  assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_whole_module_is_refused(tmp_path, is_zip):
+  path = tmp_path / "a.pth"
+  torch.save({"model": torch.nn.Linear(2, 2)}, path, _use_new_zipfile_serialization=is_zip)
+  with pytest.raises(
+    ValueError, match=r"a\.pth needs .* to be executed.*save only `model\.state_d"
+  ):
+    torch_reader.read(path)
+
+
+def test_what_is_mentioned_often_is_copied_once(tmp_path):
+  shared = [torch.ones(2)]
+  for _ in range(60):  # 2^60 tensors, if each mention were one
+    shared = [shared, shared]
+  torch.save({"a": shared}, tmp_path / "a.pth")
+  plain = torch_reader.read(tmp_path / "a.pth")["a"]
+  assert plain[0] is plain[1]
+
+
+def test_a_tensor_that_is_larger_than_its_file_is_refused(tmp_path):
+  torch.save({"a": torch.ones(1).expand(10**12)}, tmp_path / "a.pth")
+  with pytest.raises(ValueError, match=r"a tensor of shape \[1000000000000\] does not fit"):
+    torch_reader.read(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("kept", [0, 0.1, 0.5, 0.9, 0.999])

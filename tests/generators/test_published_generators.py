@@ -1,4 +1,4 @@
-"""Every architecture of the paper through the whole method, from checkpoint to metrics."""
+"""Every architecture through the whole method, from checkpoint to metrics."""
 
 import json
 
@@ -19,6 +19,9 @@ PUBLISHED = {
   "biggan": ("biggan", ("BN_eps", "SN_eps")),
   "selfcond": ("selfcond", ()),
   "stylegan2": ("stylegan2", ()),
+  "stylegan2_rosinality": ("rosinality", ()),
+  "cips_skip": ("cips", ()),
+  "studiogan_new_sagan": ("studiogan", ()),
 }
 
 

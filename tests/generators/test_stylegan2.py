@@ -1,6 +1,7 @@
 """StyleGAN2: the converted network draws and makes what the original does."""
 
 import functools
+import itertools
 import re
 
 import jax
@@ -85,9 +86,9 @@ def random_state(num_classes=0, z_dim=6, w_dim=7, class_features=5, channels=(4,
 
 
 @functools.cache
-def small_generator():
+def small_generator(noise="const"):
   _, config, variables = conversion.convert(random_state(), {})
-  return stylegan2.build(config, variables, "smaller")
+  return stylegan2.build({**config, "noise": noise}, variables, "smaller")
 
 
 def small_latents():
@@ -176,6 +177,48 @@ def test_a_conditional_network_draws_its_class_with_the_latent():
   np.testing.assert_allclose(latents, np.repeat(x[:, None], 4, axis=1), rtol=1e-3, atol=1e-6)
 
 
+@functools.cache
+def conditional():
+  return conversion.convert(random_state(num_classes=4), {})
+
+
+@pytest.mark.parametrize(
+  ("label", "classes"),
+  [(2, {2}), ((0, 3), {0, 3}), ([1], {1}), ("all", {0, 1, 2, 3}), ((), {0, 1, 2, 3})],
+)
+def test_latents_are_of_the_classes_that_are_chosen(label, classes):
+  _, config, variables = conditional()
+  generator = stylegan2.build({**config, "label": label, "truncation_psi": 1}, variables, "small")
+  latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(30))
+  assert not np.any(labels) and generator.num_classes is None
+  # The noise of a latent stays as it was, so its class is that which maps the noise to it.
+  drawn = set()
+  for each in range(4):
+    one = stylegan2.build({**config, "label": each, "truncation_psi": 1}, variables, "small")
+    of_class, _ = generators.sample_at(one, jax.random.key(0), jnp.arange(30))
+    if np.isclose(latents, of_class, atol=1e-6).all(axis=(1, 2)).any():
+      drawn.add(each)
+  assert drawn == classes
+
+
+@pytest.mark.parametrize(
+  ("label", "message"),
+  [
+    (4, r"label=4: expected a class from 0 to 3, several such as \(0, 1\), or 'all'"),
+    (-1, "label=-1: expected a class from 0 to 3"),
+    ((0, 7), r"label=\(0, 7\): expected a class from 0 to 3"),
+    ("cat", "label='cat': expected a class from 0 to 3"),
+    (True, "label=True: expected a class from 0 to 3"),
+  ],
+)
+def test_a_class_that_there_is_not_is_named(label, message):
+  _, config, variables = conditional()
+  with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
+    stylegan2.build({**config, "label": label}, variables, "small")
+  with pytest.raises(ValueError, match="label=0: this network has no classes; leave the option"):
+    make_generator(label=0)
+
+
 def test_the_largest_network_builds():
   channels = (512, 512, 512, 512, 512, 256, 128, 64, 32)
   config = {**converted()[1], "z_dim": 512, "mapping_widths": [512] * 8, "channels": channels}
@@ -209,10 +252,74 @@ def test_bfloat16_makes_nearly_the_same_images():
   assert 0 < np.abs(images - expected).mean() < 0.02 * np.abs(expected).max()
 
 
+def test_random_noise_is_as_strong_as_the_checkpoint_says():
+  """The same picture as with fields of the stored kind, drawn for this latent."""
+  state, latents = random_state(), small_latents()[:1]
+  generator = small_generator("random")
+  for name, field in zip(
+    ("b4.conv1", "b8.conv0", "b8.conv1"), stylegan2._draw_noise(latents, (4, 8, 8)), strict=True
+  ):
+    state[f"synthesis.{name}.noise_const"] = np.asarray(field[0, ..., 0])
+  _, config, variables = conversion.convert(state, {})
+  images = make_images(generator, latents)
+  expected = make_images(stylegan2.build(config, variables, ""), latents)
+  np.testing.assert_allclose(images, expected, rtol=1e-4, atol=1e-4)
+  assert np.abs(images - make_images(small_generator(), latents)).mean() > 1e-2
+
+
+def test_random_noise_depends_on_the_latent_alone():
+  generator = small_generator("random")
+  latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(4))
+  images = make_images(generator, latents)
+  # Not on the batch, on the device, nor on the rounding of another program.
+  nudged = latents * (1 + np.finfo(np.float32).eps)
+  for same in (make_images(generator, latents[2:3]), make_images(generator, nudged)[2:3]):
+    np.testing.assert_allclose(same, images[2:3], atol=1e-4, rtol=1e-4)
+  devices = jax.local_device_count()
+  many = jax.pmap(lambda x: generator.generate(generator.variables, x, labels[:1]))(
+    jnp.broadcast_to(latents[2:3], (devices, 1, *latents.shape[1:]))
+  )
+  np.testing.assert_allclose(
+    many, np.broadcast_to(images[2:3], many.shape), atol=1e-2 * np.abs(images).max(), rtol=0
+  )
+
+
+def test_a_shifted_latent_gets_noise_of_its_own_in_every_layer():
+  latents = golden()["w"]
+  direction = np.zeros(latents.shape[1:], np.float32)
+  direction[5] = 1
+  fields = [stylegan2._draw_noise(x, (64, 64)) for x in (latents, latents + 5 * direction)]
+  for one, other in itertools.combinations([x[0] for pair in fields for x in pair], 2):
+    assert np.abs(np.corrcoef(np.ravel(one), np.ravel(other))[0, 1]) < 0.08
+  assert abs(np.std(fields[0][0]) - 1) < 0.03 and abs(np.mean(fields[0][0])) < 0.03
+
+
+def test_a_gradient_passes_random_noise():
+  generator = small_generator("random")
+
+  def brightness(latents):
+    return jnp.mean(generator.generate(generator.variables, latents, None) ** 2)
+
+  gradient = jax.jit(jax.grad(brightness))(small_latents())
+  assert np.isfinite(gradient).all() and np.all(np.abs(gradient).max(axis=-1) > 0)
+
+
+def test_random_noise_needs_a_file_that_holds_its_strength():
+  _, config, variables = converted()
+  old = jax.tree.map(np.array, variables)
+  for name, block in old["params"]["synthesis"].items():
+    if name.startswith("block"):
+      for layer in block.values():
+        layer.pop("noise_strength", None)
+  stylegan2.build(config, old, "old")
+  with pytest.raises(ValueError, match=r"noise='random': .*convert the checkpoint again"):
+    stylegan2.build({**config, "noise": "random"}, old, "old")
+
+
 @pytest.mark.parametrize(
   ("options", "message"),
   [
-    ({"noise": "random"}, "noise='random': expected one of const, none"),
+    ({"noise": "loud"}, "noise='loud': expected one of const, none, random"),
     ({"truncation_psi": "half"}, "truncation_psi='half': expected a number, such as 0.5"),
     ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
     ({"truncation_cutoff": -1}, "truncation_cutoff=-1: expected how many rows of w to truncate"),

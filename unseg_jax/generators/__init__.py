@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from unseg_jax.generators import biggan, biggan_deep, dcgan, selfcond, stylegan2
+from unseg_jax.generators import biggan, biggan_deep, cips, dcgan, selfcond, stylegan2
 from unseg_jax.generators.base import (
   DTYPES,
   Generator,
@@ -42,6 +42,7 @@ PRETRAINED = "pretrained:"
 ARCHITECTURES: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
+  "cips": cips,
   "dcgan": dcgan,
   "selfcond": selfcond,
   "stylegan2": stylegan2,

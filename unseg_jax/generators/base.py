@@ -1,7 +1,7 @@
 """What a generator is: the same small frozen object for every architecture."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import flax.linen as nn
@@ -26,7 +26,7 @@ def normal_latents(latent_shape: tuple[int, ...]) -> SampleLatents:
 
 
 def apply(
-  module: nn.Module, variables: Variables, *inputs: AnyArray | None
+  module: nn.Module, variables: Variables, *inputs: AnyArray | Sequence[AnyArray] | None
 ) -> Float[Array, " n *features"]:
   """Returns what a module computes; no collection of its variables changes."""
   # Flax declares a pair for the case that collections change.

@@ -50,6 +50,7 @@ class BigGan(nn.Module):
     hierarchical: whether latents are split into one piece for the first picture and one for the
       condition of each block.
     attention: numbers of the blocks, from 0, that self-attention follows.
+    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   features: tuple[int, ...]
@@ -57,6 +58,7 @@ class BigGan(nn.Module):
   shared_size: int | None = None
   hierarchical: bool = False
   attention: tuple[int, ...] = ()
+  image_channels: int = 3
 
   @nn.compact
   def __call__(
@@ -76,7 +78,7 @@ class BigGan(nn.Module):
       if i in self.attention:
         x = layers.SelfAttention(name=f"attention_{i}")(x)
     x = nn.relu(layers.Affine(name="norm")(x))
-    return jnp.tanh(nn.Conv(3, (3, 3), name="out")(x))
+    return layers.as_rgb(jnp.tanh(nn.Conv(self.image_channels, (3, 3), name="out")(x)))
 
   def _embed(self, labels: AnyArray | None, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
     """What all conditions have in common: one array `[N, D]`, or none without classes."""

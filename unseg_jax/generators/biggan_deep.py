@@ -66,12 +66,14 @@ class BigGanDeep(nn.Module):
     bottom_features: channels of the first picture, 4 x 4 pixels.
     layers: `(kind, features)` of each layer. The kind is "same" or "up" for a residual block that
       keeps or doubles the picture's side, or "attention".
+    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   num_classes: int
   class_size: int
   bottom_features: int
   layers: tuple[tuple[str, int], ...]
+  image_channels: int = 3
 
   @nn.compact
   def __call__(
@@ -90,7 +92,7 @@ class BigGanDeep(nn.Module):
       else:
         x = block(features, kind == "up", name=f"layer_{i}")(x, condition)
     x = nn.relu(layers.Affine(name="norm")(x))
-    return jnp.tanh(nn.Conv(3, (3, 3), name="to_rgb")(x))
+    return layers.as_rgb(jnp.tanh(nn.Conv(self.image_channels, (3, 3), name="to_rgb")(x)))
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
@@ -126,6 +128,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     class_size=config["class_size"],
     bottom_features=config["bottom_features"],
     layers=tuple((kind, features) for kind, features in config["layers"]),
+    image_channels=config.get("image_channels", 3),
   )
 
   def generate(variables, latents, labels):

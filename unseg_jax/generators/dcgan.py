@@ -21,20 +21,21 @@ class Dcgan(nn.Module):
   """Maps latents to images in [-1, 1].
 
   Their side is `4 * 2 ** len(features)` pixels: 64 for the four layers of the tutorial's network.
+  Its `channels` are 1 (grey), 3 (RGB) or 4 (RGBA); the images are RGB in any case.
   """
 
   features: tuple[int, ...] = (512, 256, 128, 64)
   channels: int = 3
 
   @nn.compact
-  def __call__(self, latents: Float[AnyArray, "n l"]) -> Float[Array, "n s s {self.channels}"]:
+  def __call__(self, latents: Float[AnyArray, "n l"]) -> Float[Array, "n s s 3"]:
     x = layers.Projection(4, self.features[0], name="project")(latents)
     last = len(self.features) - 1
     for i, features in enumerate((*self.features[1:], self.channels)):
       x = nn.relu(x)
       # [N, 4 * 2^i, 4 * 2^i, features[i]] -> [N, 8 * 2^i, 8 * 2^i, features]
       x = layers.DoublingConvolution(features, use_bias=i < last, name=f"upsample_{i}")(x)
-    return jnp.tanh(x)
+    return layers.as_rgb(jnp.tanh(x))
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:

@@ -38,6 +38,20 @@ def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None 
   return convolve
 
 
+def as_rgb(images: Float[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
+  """Turns pictures of 1, 3 or 4 channels, nominally in [-1, 1], into RGB.
+
+  Grey is repeated. RGBA is laid over white: alpha -1 is transparent, 1 opaque, and what lies beyond
+  is clipped.
+  """
+  if images.shape[-1] == 1:
+    return jnp.broadcast_to(images, (*images.shape[:-1], 3))
+  if images.shape[-1] == 4:
+    alpha = jnp.clip((images[..., 3:] + 1) / 2, 0, 1)
+    return images[..., :3] * alpha + (1 - alpha)
+  return images
+
+
 class Projection(nn.Module):
   """Turns latents into small pictures.
 

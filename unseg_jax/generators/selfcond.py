@@ -60,12 +60,14 @@ class SelfConditionedGenerator(nn.Module):
     size: side of the first stage, in pixels.
     num_classes: number of classes, or None if the generator is unconditional.
     embedding_size: length of a class embedding, which is appended to the latent.
+    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   features: tuple[int, ...] = (1024, 1024, 512, 256, 128, 64)
   size: int = 4
   num_classes: int | None = None
   embedding_size: int | None = None
+  image_channels: int = 3
 
   @nn.compact
   def __call__(
@@ -81,7 +83,8 @@ class SelfConditionedGenerator(nn.Module):
       # [N, size * 2^i, size * 2^i, features]
       x = ResidualBlock(features, i > 0, name=f"block_{i}_0")(x)
       x = ResidualBlock(features, False, name=f"block_{i}_1")(x)
-    return jnp.tanh(nn.Conv(3, (3, 3), name="image")(_activate(x)))
+    images = nn.Conv(self.image_channels, (3, 3), name="image")(_activate(x))
+    return layers.as_rgb(jnp.tanh(images))
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
@@ -92,7 +95,11 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   """
   features = tuple(config["widths"])  # As generator files call them.
   module = SelfConditionedGenerator(
-    features, config["size"], config["num_classes"], config["embedding_size"]
+    features=features,
+    size=config["size"],
+    num_classes=config["num_classes"],
+    embedding_size=config["embedding_size"],
+    image_channels=config.get("image_channels", 3),
   )
   return Generator(
     variables=variables,

@@ -9,21 +9,25 @@ into the weights when a checkpoint is converted.
 import math
 import numbers
 from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from unseg_jax.array_types import AnyArray, Array, Float, Int
+from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, apply
+from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
-OPTIONS = ("truncation_psi", "truncation_cutoff", "noise")
-NOISES = ("const", "none")
+OPTIONS = ("truncation_psi", "truncation_cutoff", "noise", "label")
+NOISES = ("const", "none", "random")
+ALL = "all"  # In place of classes.
 
 _EPSILON = 1e-8  # added to the mean or sum of squares that something is divided by the root of
+_KEYS_PER_UNIT = 64  # how finely sums of a latent are rounded to name its noise
 # The low-pass filter [1, 3, 3, 1] of upsampling along one axis, its sum 2 because every second
 # sample that it meets is a zero: its outer and inner taps.
 _OUTER, _INNER = 0.25, 0.75
@@ -59,7 +63,7 @@ class Mapping(nn.Module):
       classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
       x = jnp.concatenate((x, classes), axis=-1)
     for i, size in enumerate(self.features):
-      x = _leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
+      x = leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
     average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
     if self.truncation_psi != 1:
       truncated = average[None] + self.truncation_psi * (x - average[None])
@@ -78,12 +82,15 @@ class Synthesis(nn.Module):
   Attributes:
     channels: features of every block, from 4 x 4 pixels on; each next one doubles the side.
     clamp: bound of every layer's absolute values, or None.
-    noise: whether to add each layer's stored noise.
+    noise: what each layer adds: its stored noise ("const"), nothing ("none"), or noise that is
+      drawn anew for every latent ("random"), always the same for the same latent.
+    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   channels: tuple[int, ...]
   clamp: float | int | None = 256
-  noise: bool = True
+  noise: str = "const"
+  image_channels: int = 3
 
   @nn.compact
   def __call__(
@@ -92,14 +99,19 @@ class Synthesis(nn.Module):
     shape = (4, 4, self.channels[0])
     constant = self.param("constant", nn.initializers.normal(1.0), shape, jnp.float32)
     x = jnp.broadcast_to(constant.astype(latents.dtype), (len(latents), *shape))
-    image = jnp.zeros((len(latents), 2, 2, 3), jnp.float32)
+    image = jnp.zeros((len(latents), 2, 2, self.image_channels), jnp.float32)
+    sides = [4 * 2**i for i in range(len(self.channels)) for _ in range(1 + (i > 0))]
+    is_random = self.noise == "random"
+    fields = iter(draw_noise(latents, sides) if is_random else [None] * len(sides))
     for i, features in enumerate(self.channels):
-      block = Block(features, i > 0, self.clamp, self.noise, name=f"block_{4 * 2**i}")
+      block = Block(
+        features, i > 0, self.clamp, self.noise, self.image_channels, name=f"block_{4 * 2**i}"
+      )
       # A block's last row, that of its colours, is also the first of the next block.
       rows = latents[:, max(2 * i - 1, 0) : 2 * i + 2]
       # [N, 2 * 2^i, 2 * 2^i, channels[i - 1]] -> [N, 4 * 2^i, 4 * 2^i, channels[i]]
-      x, image = block(x, image, rows)
-    return image
+      x, image = block(x, image, rows, [next(fields) for _ in range(1 + (i > 0))])
+    return layers.as_rgb(image)
 
 
 class Block(nn.Module):
@@ -108,19 +120,25 @@ class Block(nn.Module):
   features: int
   doubles: bool
   clamp: float | int | None
-  noise: bool
+  noise: str
+  image_channels: int
 
   @nn.compact
   def __call__(
     self,
     x: Float[Array, "n h w c"],
-    image: Float[Array, "n s s 3"],
+    image: Float[Array, "n s s {self.image_channels}"],
     latents: Float[AnyArray, "n {2+self.doubles} w_dim"],
-  ) -> tuple[Float[Array, "n 2*s 2*s {self.features}"], Float[Array, "n 2*s 2*s 3"]]:
+    noise: list[Array | None],
+  ) -> tuple[
+    Float[Array, "n 2*s 2*s {self.features}"], Float[Array, "n 2*s 2*s {self.image_channels}"]
+  ]:
     if self.doubles:
-      x = Layer(self.features, True, self.clamp, self.noise, name="conv_0")(x, latents[:, 0])
-    x = Layer(self.features, False, self.clamp, self.noise, name="conv_1")(x, latents[:, -2])
-    colours = Colours(self.clamp, name="colours")(x, latents[:, -1])
+      layer = Layer(self.features, True, self.clamp, self.noise, name="conv_0")
+      x = layer(x, latents[:, 0], noise[0])
+    layer = Layer(self.features, False, self.clamp, self.noise, name="conv_1")
+    x = layer(x, latents[:, -2], noise[-1])
+    colours = Colours(self.image_channels, self.clamp, name="colours")(x, latents[:, -1])
     # The image is summed in float32, as upstream does it beside half precision.
     return x, _upsample(image) + colours.astype(jnp.float32)
 
@@ -136,11 +154,14 @@ class Layer(nn.Module):
   features: int
   doubles: bool
   clamp: float | int | None
-  noise: bool
+  noise: str
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n h w c"], latents: Float[AnyArray, "n w_dim"]
+    self,
+    x: Float[Array, "n h w c"],
+    latents: Float[AnyArray, "n w_dim"],
+    random_noise: Array | None,
   ) -> Float[Array, "n {1+self.doubles}*h {1+self.doubles}*w {self.features}"]:
     channels = x.shape[-1]
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
@@ -149,11 +170,14 @@ class Layer(nn.Module):
     kernel = jnp.asarray(kernel, x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     convolve = _doubling_convolution if self.doubles else layers.convolution
-    x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
-    if self.noise:
+    x = convolve(x * style[:, None, None], kernel) * demodulation(style, kernel)[:, None, None]
+    if self.noise == "const":
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
       x = x + noise[None, ..., None].astype(x.dtype)
-    return _clamp(_leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
+    elif random_noise is not None:
+      strength = self.param("noise_strength", nn.initializers.zeros, (), jnp.float32)
+      x = x + (strength.astype(jnp.float32) * random_noise).astype(x.dtype)
+    return _clamp(leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
 
 
 class Colours(nn.Module):
@@ -162,22 +186,26 @@ class Colours(nn.Module):
   Its kernel is so small that it is cheaper to scale than the activations.
   """
 
+  channels: int
   clamp: float | int | None
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "n h w c"], latents: Float[AnyArray, "n w_dim"]
-  ) -> Float[Array, "n h w 3"]:
+  ) -> Float[Array, "n h w {self.channels}"]:
     channels = x.shape[-1]
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)
-    kernel = self.param("kernel", nn.initializers.normal(1.0), (channels, 3), jnp.float32)
-    bias = self.param("bias", nn.initializers.zeros, (3,), jnp.float32)
-    kernels = style[:, :, None] * kernel.astype(x.dtype)[None]  # [N, channels, 3]
+    kernel = self.param(
+      "kernel", nn.initializers.normal(1.0), (channels, self.channels), jnp.float32
+    )
+    bias = self.param("bias", nn.initializers.zeros, (self.channels,), jnp.float32)
+    kernels = style[:, :, None] * kernel.astype(x.dtype)[None]  # [N, channels, self.channels]
     x = jnp.einsum("nhwc,ncf->nhwf", x, kernels) + bias.astype(x.dtype)[None, None, None]
     return _clamp(x, self.clamp)
 
 
-def _leaky_relu(x: Array) -> jax.Array:
+def leaky_relu(x: Array) -> jax.Array:
+  """Leaky ReLU of slope 0.2, times the root of 2."""
   return math.sqrt(2) * nn.leaky_relu(x, 0.2)
 
 
@@ -185,7 +213,9 @@ def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
   return x if bound is None else jnp.clip(x, -bound, bound)
 
 
-def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
+def demodulation(
+  style: Float[Array, "n c"], kernel: Float[Array, "kh kw c f"]
+) -> Float[Array, "n f"]:
   """One over the norm of each output's kernel once scaled by the style: `[N, features]`.
 
   Computed in float32: sums of thousands of squares are too coarse in bfloat16.
@@ -193,6 +223,37 @@ def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
   style, scaled = style.astype(jnp.float32), kernel.astype(jnp.float32)
   squares = jnp.square(style) @ jnp.sum(jnp.square(scaled), axis=(0, 1))
   return jax.lax.rsqrt(squares + _EPSILON).astype(kernel.dtype)
+
+
+def _noise_keys(latents: Float[AnyArray, " n *latent_shape"]) -> Key[Array, " n"]:
+  """A key for each latent, by its value: the same in any batch and on any number of devices.
+
+  Two weighted sums are rounded, so that latents that differ by float32's own rounding, as those of
+  programs of other shapes do, nearly always have the same key. A sum that is rounded apart only
+  draws other noise.
+  """
+  latents = jax.lax.stop_gradient(jnp.asarray(latents, jnp.float32)).reshape(len(latents), -1)
+  angles = jnp.arange(latents.shape[1], dtype=jnp.float32)[None]
+
+  def key(sums):
+    rounded = jnp.round(sums * _KEYS_PER_UNIT).astype(jnp.int32)
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(0), rounded[0]), rounded[1])
+
+  sums = [(latents * weights).sum(axis=1) for weights in (jnp.cos(angles), jnp.sin(angles))]
+  return jax.vmap(key)(jnp.stack(sums, axis=1))
+
+
+def draw_noise(
+  latents: Float[AnyArray, " n *latent_shape"], sides: Sequence[int]
+) -> list[Float[Array, "n s s 1"]]:
+  """Draws unit normal fields `[N, side, side, 1]`, one for each side, by each latent's key."""
+  sizes = [side**2 for side in sides]
+
+  def draw(key):  # All at once: a program for each layer would take long to compile.
+    return jax.random.normal(key, (sum(sizes),), jnp.float32)
+
+  pieces = jnp.split(jax.vmap(draw)(_noise_keys(latents)), np.cumsum(sizes)[:-1], axis=1)
+  return [x.reshape(-1, side, side, 1) for x, side in zip(pieces, sides, strict=True)]
 
 
 def _doubling_in_parities(x: Array, kernel: Array) -> Array:
@@ -269,52 +330,107 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   """Makes the generator of a converted file.
 
   A conditional network needs the class only to map noise to `w`. So `sample_latents` draws it,
-  uniformly, and the generator has no labels of its own.
+  uniformly from those that the option `label` names, and the generator has no labels of its own.
 
   Args:
-    config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`, and
-      the options: `truncation_psi`, `truncation_cutoff` (see `Mapping`) and `noise`, which is
-      "const" for each layer's stored noise or "none".
+    config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`,
+      `image_channels` unless they are 3, and the options: `truncation_psi`, `truncation_cutoff`
+      (see `Mapping`), `noise` (see `Synthesis`), and `label`, a class, several, or "all".
     variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
       only the synthesis network's become the generator's variables.
     identity: names the weights.
 
   Raises:
-    ValueError: an option is not what it should be.
+    ValueError: an option is not what it should be; or the noise is to be random, and the file was
+      converted by a version that did not store its strength.
   """
-  _check_options(config)
-  mapping = Mapping(
-    features=tuple(config["mapping_widths"]),
-    num_ws=2 * len(config["channels"]),
-    num_classes=config["num_classes"],
-    class_features=config["class_features"],
-    truncation_psi=config["truncation_psi"],
-    truncation_cutoff=config["truncation_cutoff"],
-  )
+  check_truncation(config)
   synthesis = Synthesis(
-    channels=tuple(config["channels"]), clamp=config["clamp"], noise=config["noise"] == "const"
+    channels=tuple(config["channels"]),
+    clamp=config["clamp"],
+    noise=config["noise"],
+    image_channels=config.get("image_channels", 3),
   )
-  mapping_params = variables["params"]["mapping"]
-
-  def sample_latents(key, n):
-    noise_key, label_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (n, config["z_dim"]), jnp.float32)
-    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1), jnp.int32)
-    return apply(mapping, {"params": mapping_params}, noise, labels)
-
+  _check_noise(config, variables["params"]["synthesis"])
+  num_ws = 2 * len(config["channels"])
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
     image_size=2 * 2 ** len(config["channels"]),
-    latent_shape=(mapping.num_ws, mapping.features[-1]),
+    latent_shape=(num_ws, config["mapping_widths"][-1]),
     num_classes=None,
-    sample_latents=sample_latents,
+    sample_latents=latent_sampler(config, num_ws, variables["params"]["mapping"]),
     generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
 
 
-def _check_options(config: MappingType[str, Any]) -> None:
-  psi, cutoff, noise = (config[name] for name in OPTIONS)
+def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]) -> None:
+  if config["noise"] not in NOISES:
+    raise ValueError(
+      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
+    )
+  if config["noise"] == "random" and "noise_strength" not in synthesis["block_4"]["conv_1"]:
+    raise ValueError(
+      "config.generator_options.noise='random': this file does not hold how strong the noise is, "
+      "expected one that this version converted: convert the checkpoint again"
+    )
+
+
+def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> SampleLatents:
+  """Returns a sampler of mapped and truncated latents, each of a class drawn uniformly.
+
+  Args:
+    config: `z_dim`, the attributes of `Mapping`, its `features` as `mapping_widths`, and perhaps
+      the option `label`, the classes to draw from.
+    num_ws: how many rows a latent has.
+    params: of the mapping network.
+
+  Raises:
+    ValueError: the option `label` is none of the network's classes.
+  """
+  classes = jnp.asarray(_find_classes(config), jnp.int32)
+  mapping = Mapping(
+    features=tuple(config["mapping_widths"]),
+    num_ws=num_ws,
+    num_classes=config["num_classes"],
+    class_features=config["class_features"],
+    truncation_psi=config["truncation_psi"],
+    truncation_cutoff=config["truncation_cutoff"],
+  )
+
+  def sample_latents(key, n):
+    noise_key, label_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (n, config["z_dim"]), jnp.float32)
+    labels = classes[jax.random.randint(label_key, (n,), 0, len(classes), jnp.int32)]
+    return apply(mapping, {"params": params}, noise, labels)
+
+  return sample_latents
+
+
+def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
+  """The classes that the option `label` names: one, several, or all; class 0 if there is none."""
+  # Files of the first versions do not have the option.
+  label, num_classes = config.get("label", ALL), config["num_classes"]
+  classes = tuple(label) if isinstance(label, (list, tuple)) else (label,)
+  if classes in ((), (None,), (ALL,)):
+    return range(max(num_classes, 1))
+  if not num_classes:
+    raise ValueError(
+      f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
+    )
+  for each in classes:
+    is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
+    if not is_integer or not 0 <= each < num_classes:
+      raise ValueError(
+        f"config.generator_options.label={label!r}: expected a class from 0 to {num_classes - 1}, "
+        f"several such as (0, 1), or {ALL!r}"
+      )
+  return classes
+
+
+def check_truncation(config: MappingType[str, Any]) -> None:
+  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are what they should be."""
+  psi, cutoff = config["truncation_psi"], config["truncation_cutoff"]
   is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
   if not is_number or not math.isfinite(psi):
     problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
@@ -325,8 +441,6 @@ def _check_options(config: MappingType[str, Any]) -> None:
       f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
       "for all"
     )
-  elif noise not in NOISES:
-    problem = f"noise={noise!r}: expected one of {', '.join(NOISES)}"
   else:
     return
   raise ValueError(f"config.generator_options.{problem}")

@@ -1,0 +1,196 @@
+"""CIPS (Anokhin et al., arXiv 2011.13775), the class `CIPSskip` of saic-mdal/CIPS.
+
+Every pixel is computed from its coordinates alone, by layers of StyleGAN2 (arXiv 1912.04958) whose
+convolutions are 1 x 1. The latent that is searched and shifted is `w` `[w_dim]`, truncated, as for
+StyleGAN2, but one for all layers.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from unseg_jax.array_types import AnyArray, Array, Float
+from unseg_jax.generators import layers, stylegan2
+from unseg_jax.generators.base import Generator, Variables, apply
+
+# What of its config may be chosen anew whenever the generator is loaded.
+OPTIONS = ("truncation_psi", "noise")
+NOISES = ("none", "random")
+
+
+class Cips(nn.Module):
+  """Maps latents to float32 images.
+
+  They are trained to lie in [-1, 1]; as upstream's, they may go a little beyond it.
+
+  Attributes:
+    hidden: number of Fourier features, and of learned features beside them.
+    channels: features of the first layer and of every block.
+    grid_size: side of the learned features, in pixels.
+    image_size: side of the images, whose coordinates are -1 to 1 on any grid.
+    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
+  """
+
+  hidden: int
+  channels: tuple[int, ...]
+  grid_size: int
+  image_size: int
+  image_channels: int = 3
+
+  @nn.compact
+  def __call__(
+    self,
+    latents: Float[AnyArray, "n w_dim"],
+    noise: Sequence[Float[AnyArray, "n s s 1"]] | None = None,
+  ) -> Float[Array, "n {self.image_size} {self.image_size} 3"]:
+    """Makes images; `noise` is what the layers add, each its own from N(0, 1), or None for none."""
+    first, *blocks = self.channels
+    fourier = FourierFeatures(self.hidden, name="fourier")(self.image_size)
+    shape = (self.grid_size, self.grid_size, self.hidden)
+    learned = self.param("learned", nn.initializers.normal(1.0), shape, jnp.float32)
+    features = (fourier, _resample(learned.astype(jnp.float32), self.image_size))
+    x = jnp.concatenate(features, axis=-1).astype(latents.dtype)[None]  # [1, H, W, 2 hidden]
+    fields = iter([None] * (2 * len(blocks) + 1) if noise is None else noise)
+
+    x = Layer(first, name="conv")(x, latents, next(fields))  # [N, H, W, channels]
+    image_shape = (len(latents), self.image_size, self.image_size, self.image_channels)
+    image = jnp.zeros(image_shape, jnp.float32)
+    # A gradient computes what is inside of the blocks again, in place of keeping it.
+    block = nn.remat(Block)
+    for i, size in enumerate(blocks):
+      pair = next(fields), next(fields)
+      x, colours = block(size, self.image_channels, name=f"block_{i}")(x, latents, pair)
+      image = image + colours.astype(jnp.float32)
+    return layers.as_rgb(image)
+
+
+class FourierFeatures(nn.Module):
+  """Sines of learned linear maps of the pixels' coordinates `(x, y)`; y grows downwards.
+
+  Computed in float32: the sines of many periods are too coarse in bfloat16.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(self, size: int) -> Float[Array, "size size {self.features}"]:
+    kernel = self.param("kernel", nn.initializers.normal(1.0), (2, self.features), jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    kernel, bias = kernel.astype(jnp.float32), bias.astype(jnp.float32)
+    coordinates = _coordinates(size)[:, None]
+    columns, rows = coordinates * kernel[:1], coordinates * kernel[1:]  # [S, features] each
+    return jnp.sin(columns[None] + rows[:, None] + bias[None, None])
+
+
+class Block(nn.Module):
+  """Two layers and the colours that they add to the image."""
+
+  features: int
+  image_channels: int
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "m h w c"],
+    latents: Float[AnyArray, "n w_dim"],
+    noise: tuple[Float[AnyArray, "n h w 1"] | None, Float[AnyArray, "n h w 1"] | None],
+  ) -> tuple[Float[Array, "n h w {self.features}"], Float[Array, "n h w {self.image_channels}"]]:
+    for i, field in enumerate(noise):
+      x = Layer(self.features, name=f"conv_{i}")(x, latents, field)
+    return x, stylegan2.Colours(self.image_channels, None, name="colours")(x, latents)
+
+
+class Layer(nn.Module):
+  """A modulated and demodulated 1 x 1 convolution, noise, bias and leaky ReLU.
+
+  Its kernel is so small beside the pictures that it is cheaper to scale than the activations.
+  """
+
+  features: int
+
+  @nn.compact
+  def __call__(
+    self,
+    x: Float[Array, "m h w c"],
+    latents: Float[AnyArray, "n w_dim"],
+    noise: Float[AnyArray, "n h w 1"] | None,
+  ) -> Float[Array, "n h w {self.features}"]:
+    """Maps activations, those of each latent or (m = 1) the same ones for all."""
+    _, height, width, channels = x.shape
+    style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
+    shape = (channels, self.features)
+    kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32).astype(x.dtype)
+    bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+    strength = self.param("noise_strength", nn.initializers.zeros, (), jnp.float32)
+    scale = stylegan2.demodulation(style, kernel[None, None])  # [N, features]
+    kernels = style[:, :, None] * kernel[None] * scale[:, None]  # [N, channels, features]
+    x = jnp.matmul(x.reshape(len(x), height * width, channels), kernels)
+    x = x.reshape(len(latents), height, width, self.features)
+    if noise is not None:
+      x = x + (strength.astype(jnp.float32) * noise).astype(x.dtype)
+    return stylegan2.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
+
+
+def _coordinates(size: int) -> Float[Array, " {size}"]:
+  """The coordinates of a row of pixels: -1 for the first, 1 for the last."""
+  return jnp.linspace(-1, 1, size, dtype=jnp.float32)
+
+
+def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size} c"]:
+  """Samples a picture at the coordinates of a grid: bilinear, clamped at its border.
+
+  As PyTorch's `grid_sample` with `align_corners=False`: -1 and 1 are the picture's edges, not the
+  middles of its outer pixels. So a grid of the picture's own size gives other values, too.
+  """
+  positions = ((_coordinates(size) + 1) * len(x) - 1) / 2
+  positions = jnp.clip(positions, 0, len(x) - 1)
+  distances = jnp.abs(positions[:, None] - jnp.arange(len(x))[None])
+  weights = jnp.maximum(1 - distances, 0)  # [size, s]
+  rows = jnp.einsum("ri,ijc->rjc", weights, x, precision="highest")
+  return jnp.einsum("sj,rjc->rsc", weights, rows, precision="highest")
+
+
+def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
+  """Makes the generator of a converted file.
+
+  Args:
+    config: what `stylegan2.latent_sampler` needs, the attributes of `Cips`, and the options:
+      `truncation_psi` (see `stylegan2.Mapping`) and `noise`, "none", or "random" as upstream.
+    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
+      only the synthesis network's become the generator's variables.
+    identity: names the weights.
+
+  Raises:
+    ValueError: an option is not what it should be.
+  """
+  stylegan2.check_truncation(config)
+  if config["noise"] not in NOISES:
+    raise ValueError(
+      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
+    )
+  synthesis = Cips(
+    hidden=config["hidden"],
+    channels=tuple(config["channels"]),
+    grid_size=config["grid_size"],
+    image_size=config["image_size"],
+    image_channels=config.get("image_channels", 3),
+  )
+  sample_rows = stylegan2.latent_sampler(config, 1, variables["params"]["mapping"])
+
+  sides = [synthesis.image_size] * (2 * len(synthesis.channels) - 1)
+
+  def generate(variables, latents, labels):
+    noise = stylegan2.draw_noise(latents, sides) if config["noise"] == "random" else None
+    return apply(synthesis, variables, latents, noise)
+
+  return Generator(
+    variables={"params": variables["params"]["synthesis"]},
+    image_size=config["image_size"],
+    latent_shape=(config["mapping_widths"][-1],),
+    num_classes=None,
+    sample_latents=lambda key, n: sample_rows(key, n)[:, 0],
+    generate=generate,
+    identity=identity,
+  )
