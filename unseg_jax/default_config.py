@@ -118,7 +118,7 @@ def get_config() -> ml_collections.ConfigDict:
   # What to evaluate on. Each picture's shorter side is resized as in training; masks keep theirs.
   config.data_root = ""  # Holds the benchmarks, in the original folders or prepared by TFDS.
   config.evaluate = evaluate = ml_collections.ConfigDict()
-  evaluate.benchmarks = ()  # Of cub, flowers, dut_omron, duts, ecssd.
+  evaluate.benchmarks = ()  # Names of evaluation/benchmarks.py, such as duts.
   # Real pictures: (name, folder of pictures, folder of masks, whether to crop the central square).
   evaluate.folders = ()
   # Prepared TFDS data sets: (name, TFDS name, split, key of the image, key of the mask, crop).

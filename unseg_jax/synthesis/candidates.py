@@ -18,17 +18,16 @@ from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import filters
 from unseg_jax.synthesis import masks as mask_rules
 
+# Those filters that 0 turns off.
+OPTIONAL_FILTERS = ("components", "histogram_maxima", "roundness", "agreement")
 # The settings of `config.generate` that decide what a candidate is, and whether it is kept.
 SETTINGS = (
   "shift",
   "rule",
   "invert",
-  "components",
   "area",
   "histogram_bins",
-  "histogram_maxima",
-  "roundness",
-  "agreement",
+  *OPTIONAL_FILTERS,
   "dtype",
   "chunk",
 )

@@ -359,6 +359,6 @@ def _check_acceptance(split: _Split) -> None:
       f"the filters reject almost everything: {seen}; at least "
       f"{least:.1%} is expected (config.generate.minimum_acceptance). Look "
       "at the direction's picture; then widen config.generate.area, set the filter that rejects "
-      "most to 0 (components, histogram_maxima, roundness, agreement), set "
+      f"most to 0 ({', '.join(candidates.OPTIONAL_FILTERS)}), set "
       "config.generate.invert, or search with another config.seed."
     )
