@@ -35,6 +35,7 @@ from checkpoints_convert import (
   state_dict,
   studiogan,
   stylegan2,
+  stylegan3,
   torch_reader,
   unet,
 )
@@ -52,6 +53,7 @@ FORMATS: dict[str, ModuleType] = {
   "selfcond": selfcond,
   "studiogan": studiogan,
   "stylegan2": stylegan2,
+  "stylegan3": stylegan3,
   "unet": unet,  # A segmenter, not a generator.
 }
 # The number that a pickle by `torch.save` begins with; PyTorch's newer files are zip archives.

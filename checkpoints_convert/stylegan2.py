@@ -45,12 +45,12 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   """
   state_dict.check_settings(settings, ("conv_clamp",))
   attributes = checkpoint.get("attributes", {})
-  clamp = _find_clamp(attributes, settings)
-  lr_multiplier = _find_lr_multiplier(attributes)
+  clamp = find_clamp(attributes, settings)
+  lr_multiplier = find_lr_multiplier(attributes)
   state = state_dict.StateDict(checkpoint.get("G_ema", checkpoint))
 
   w_dim = state.size("mapping.w_avg")
-  mapping, z_dim, class_shape = _take_mapping(state, w_dim, lr_multiplier)
+  mapping, z_dim, class_shape = take_mapping(state, w_dim, lr_multiplier)
   sizes = [4]
   while f"synthesis.b{2 * sizes[-1]}.conv1.weight" in state:
     sizes.append(2 * sizes[-1])
@@ -68,7 +68,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       block[f"conv_{name[-1]}"] = _take_layer(state, layer, size_in, channels[i], w_dim, size)
       filters[f"{layer}.resample_filter"] = state.take(f"{layer}.resample_filter", 4, 4)
     filters[f"{prefix}.resample_filter"] = state.take(f"{prefix}.resample_filter", 4, 4)
-    block["colours"] = _take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
+    block["colours"] = take_colours(state, f"{prefix}.torgb", channels[i], w_dim)
     synthesis[f"block_{size}"] = block
   state.finish()
 
@@ -95,7 +95,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   return "stylegan2", config, {"params": state_dict.as_float32(params)}
 
 
-def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
+def find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
   clamps = {value for name, value in attributes.items() if name.endswith(".conv_clamp")}
   if len(clamps) > 1:
     raise ValueError(f"the layers have different conv_clamp {clamps}, expected the same for all")
@@ -109,7 +109,7 @@ def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> f
   return clamp
 
 
-def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
+def find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   """The mapping network's; checks the activation functions on the way."""
   for name, value in attributes.items():
     activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
@@ -119,7 +119,7 @@ def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   return attributes.get("mapping.fc0.bias_gain", _LR_MULTIPLIER)
 
 
-def _take_mapping(
+def take_mapping(
   state: state_dict.StateDict, w_dim: int, lr_multiplier: float | int
 ) -> tuple[dict, int, tuple[int, int]]:
   """Returns the parameters, the noise's length, and (number of classes, embedding's length)."""
@@ -138,14 +138,14 @@ def _take_mapping(
   while i == 0 or f"mapping.fc{i}.weight" in state:
     is_last = f"mapping.fc{i + 1}.weight" not in state
     size_out = w_dim if is_last else state.size(f"mapping.fc{i}.weight")
-    layer = _take_dense(state, f"mapping.fc{i}", size_in, size_out, lr_multiplier)
+    layer = take_dense(state, f"mapping.fc{i}", size_in, size_out, lr_multiplier)
     params[f"dense_{i}"] = layer
     size_in = size_out
     i += 1
   return params, z_dim, class_shape
 
 
-def _take_dense(
+def take_dense(
   state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float | int = 1.0
 ) -> dict[str, np.ndarray]:
   """Takes a `FullyConnectedLayer`; `gain` is its learning rate's multiplier."""
@@ -160,18 +160,18 @@ def _take_layer(
   weight = state.take(f"{prefix}.weight", size_out, size_in, 3, 3)
   noise = state.take(f"{prefix}.noise_const", size, size)
   return {
-    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    "style": take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.convolution(weight, state.take(f"{prefix}.bias", size_out)),
     "noise": noise * state.take(f"{prefix}.noise_strength"),
   }
 
 
-def _take_colours(
+def take_colours(
   state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int
 ) -> dict[str, Any]:
   """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
   weight = state.take(f"{prefix}.weight", 3, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
-    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    "style": take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.dense(weight, state.take(f"{prefix}.bias", 3)),
   }

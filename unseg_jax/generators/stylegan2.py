@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, Variables, apply
+from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ("truncation_psi", "truncation_cutoff", "noise")
@@ -149,7 +149,7 @@ class Layer(nn.Module):
     kernel = jnp.asarray(kernel, x.dtype)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
     convolve = _doubling_convolution if self.doubles else layers.convolution
-    x = convolve(x * style[:, None, None], kernel) * _demodulation(style, kernel)[:, None, None]
+    x = convolve(x * style[:, None, None], kernel) * demodulation(style, kernel)[:, None, None]
     if self.noise:
       noise = self.param("noise", nn.initializers.normal(1.0), x.shape[1:3], jnp.float32)
       x = x + noise[None, ..., None].astype(x.dtype)
@@ -185,7 +185,9 @@ def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
   return x if bound is None else jnp.clip(x, -bound, bound)
 
 
-def _demodulation(style: jax.Array, kernel: jax.Array) -> jax.Array:
+def demodulation(
+  style: Float[Array, "n c"], kernel: Float[Array, "kh kw c f"]
+) -> Float[Array, "n f"]:
   """One over the norm of each output's kernel once scaled by the style: `[N, features]`.
 
   Computed in float32: sums of thousands of squares are too coarse in bfloat16.
@@ -282,39 +284,55 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   Raises:
     ValueError: an option is not what it should be.
   """
-  _check_options(config)
-  mapping = Mapping(
-    features=tuple(config["mapping_widths"]),
-    num_ws=2 * len(config["channels"]),
-    num_classes=config["num_classes"],
-    class_features=config["class_features"],
-    truncation_psi=config["truncation_psi"],
-    truncation_cutoff=config["truncation_cutoff"],
-  )
+  check_truncation(config)
+  if config["noise"] not in NOISES:
+    raise ValueError(
+      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
+    )
   synthesis = Synthesis(
     channels=tuple(config["channels"]), clamp=config["clamp"], noise=config["noise"] == "const"
   )
-  mapping_params = variables["params"]["mapping"]
-
-  def sample_latents(key, n):
-    noise_key, label_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
-    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
-    return apply(mapping, {"params": mapping_params}, noise, labels)
-
+  num_ws = 2 * len(config["channels"])
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
     image_size=2 * 2 ** len(config["channels"]),
-    latent_shape=(mapping.num_ws, mapping.features[-1]),
+    latent_shape=(num_ws, config["mapping_widths"][-1]),
     num_classes=None,
-    sample_latents=sample_latents,
+    sample_latents=latent_sampler(config, num_ws, variables["params"]["mapping"]),
     generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
 
 
-def _check_options(config: MappingType[str, Any]) -> None:
-  psi, cutoff, noise = (config[name] for name in OPTIONS)
+def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> SampleLatents:
+  """Returns a sampler of mapped and truncated latents, each of a class drawn uniformly.
+
+  Args:
+    config: `z_dim` and the attributes of `Mapping`, its `features` as `mapping_widths`.
+    num_ws: how many rows a latent has.
+    params: of the mapping network.
+  """
+  mapping = Mapping(
+    features=tuple(config["mapping_widths"]),
+    num_ws=num_ws,
+    num_classes=config["num_classes"],
+    class_features=config["class_features"],
+    truncation_psi=config["truncation_psi"],
+    truncation_cutoff=config["truncation_cutoff"],
+  )
+
+  def sample_latents(key, n):
+    noise_key, label_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (n, config["z_dim"]))
+    labels = jax.random.randint(label_key, (n,), 0, max(config["num_classes"], 1))
+    return apply(mapping, {"params": params}, noise, labels)
+
+  return sample_latents
+
+
+def check_truncation(config: MappingType[str, Any]) -> None:
+  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are what they should be."""
+  psi, cutoff = config["truncation_psi"], config["truncation_cutoff"]
   is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
   if not is_number or not math.isfinite(psi):
     problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
@@ -325,8 +343,6 @@ def _check_options(config: MappingType[str, Any]) -> None:
       f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
       "for all"
     )
-  elif noise not in NOISES:
-    problem = f"noise={noise!r}: expected one of {', '.join(NOISES)}"
   else:
     return
   raise ValueError(f"config.generator_options.{problem}")
