@@ -77,7 +77,7 @@ def programs(stages: Sequence[str], generators: Sequence[str]) -> list[tuple[str
 
 
 def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-  """The results of `tpu_programs.py`, in a process of its own, one after the other.
+  """The results of `tpu_estimates/programs.py`, in a process of its own, one after the other.
 
   Raises:
     subprocess.CalledProcessError: it failed; it has said why.
@@ -89,7 +89,7 @@ def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}".strip(),
   }
-  script = Path(__file__).with_name("tpu_programs.py")
+  script = Path(__file__).parent / "tpu_estimates" / "programs.py"
   command = [sys.executable, str(script), json.dumps(request)]
   with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as child:
     for line in child.stdout:

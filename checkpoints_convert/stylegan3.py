@@ -118,7 +118,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     taken |= {"up": design.up * filters["up"][: len(filters["up"]) // 2], "down": down}
     synthesis[f"layer_{i}"] = taken
     convolved = sizes[i] + kernel_size - 1
-    activations.append(_geometry(design, convolved, sizes[i + 1], down.shape[1]))
+    activations.append(design.geometry(convolved, sizes[i + 1], rank=down.shape[1]))
   synthesis["colours"] = _take_colours(state, layers[-1].key, channels[-2], w_dim)
   state.finish()
 
@@ -287,21 +287,6 @@ def _take_colours(state: StateDict, key: str, size_in: int, w_dim: int) -> dict[
   """Takes the last `SynthesisLayer`, which is not demodulated."""
   taken = stylegan2.take_colours(state, key, size_in, w_dim)
   return taken | {"kernel": taken["kernel"] * _take_gain(state, key)}
-
-
-def _geometry(design: Design, size_in: int, size_out: int, rank: int) -> dict[str, int]:
-  """The attributes of `filtered_activation.Geometry`, from what the convolution gives."""
-  up_taps, down_taps = len(design.up_filter), len(design.down_filter)
-  total = (size_out - 1) * design.down + 1 - size_in * design.up + up_taps + down_taps - 2
-  return {
-    "size": size_out,
-    "up": design.up,
-    "down": design.down,
-    "up_taps": up_taps,
-    "down_taps": down_taps,
-    "rank": rank,
-    "padding": (total + design.up) // 2,
-  }
 
 
 def _check_told(settings: Mapping[str, Any], found: Mapping[str, int]) -> None:

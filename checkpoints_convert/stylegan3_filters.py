@@ -48,6 +48,26 @@ class Design:
   up_filter: np.ndarray
   down_filter: np.ndarray
 
+  def geometry(self, size_in: int, size_out: int, rank: int) -> dict[str, int]:
+    """Returns the attributes of `generators.filtered_activation.Geometry`.
+
+    Args:
+      size_in: what comes out of the layer's convolution, in samples along an axis.
+      size_out: what the layer makes.
+      rank: of the second filter.
+    """
+    up_taps, down_taps = len(self.up_filter), len(self.down_filter)
+    total = (size_out - 1) * self.down + 1 - size_in * self.up + up_taps + down_taps - 2
+    return {
+      "size": size_out,
+      "up": self.up,
+      "down": self.down,
+      "up_taps": up_taps,
+      "down_taps": down_taps,
+      "rank": rank,
+      "padding": (total + self.up) // 2,
+    }
+
 
 def find_bands(num_layers: int, resolution: int, settings: Mapping[str, Any]) -> list[Band]:
   """Returns the band of every layer's result.
@@ -64,9 +84,7 @@ def find_bands(num_layers: int, resolution: int, settings: Mapping[str, Any]) ->
     return first * (last / first) ** progress
 
   cutoffs = spaced(settings["first_cutoff"], resolution / 2)
-  stopbands = spaced(
-    settings["first_stopband"], resolution / 2 * settings["last_stopband_rel"]
-  )
+  stopbands = spaced(settings["first_stopband"], resolution / 2 * settings["last_stopband_rel"])
   rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, resolution))))
   half_widths = np.maximum(stopbands, rates / 2) - cutoffs
   return [Band(int(rate), *map(float, rest)) for rate, *rest in zip(rates, cutoffs, half_widths)]

@@ -14,6 +14,14 @@ PUBLISHED = [
   ("biggan", ("128", "256", "512")),
   ("bigbigan", (None,)),
   ("stylegan2", ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")),
+  (
+    "stylegan3",
+    tuple(
+      f"{kind}-{data}"
+      for kind in "tr"
+      for data in ("ffhq", "ffhqu", "ffhqu-256", "afhqv2", "metfaces", "metfacesu")
+    ),
+  ),
   ("studiogan", ("sagan", "sngan", "biggan", "contragan", "biggan_deep")),
   ("selfcond", ("selfcondgan", "uncondgan")),
 ]

@@ -215,6 +215,7 @@ GOLDEN_FORMATS = {
   "selfcond": "selfcond",
   "studiogan_sngan": "studiogan",
   "stylegan2": "stylegan2",
+  "stylegan3_r": "stylegan3",
   "uncond": "selfcond",
 }
 

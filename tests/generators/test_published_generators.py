@@ -19,6 +19,8 @@ PUBLISHED = {
   "biggan": ("biggan", ("BN_eps", "SN_eps")),
   "selfcond": ("selfcond", ()),
   "stylegan2": ("stylegan2", ()),
+  "stylegan3_t": ("stylegan3", ()),
+  "stylegan3_r": ("stylegan3", ()),
 }
 
 

@@ -170,14 +170,14 @@ def _up_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
 
 def _down_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
   """What each phase of the result along an axis is the sum of."""
-  return tuple(
-    tuple(
-      (_mirrored(tap, geometry.down_taps), position % geometry.up)
-      + _along(axis, position // geometry.up)
-      for tap, position in _positions(geometry, phase)
-    )
-    for phase in range(geometry.up // geometry.down)
-  )
+  phases = []
+  for phase in range(geometry.up // geometry.down):
+    terms = []
+    for tap, position in _positions(geometry, phase):
+      shift, source = divmod(position, geometry.up)
+      terms.append((_mirrored(tap, geometry.down_taps), source, *_along(axis, shift)))
+    phases.append(tuple(terms))
+  return tuple(phases)
 
 
 def _radial_terms(geometry: Geometry) -> tuple[tuple[Term, ...], ...]:

@@ -170,6 +170,18 @@ class Layer(nn.Module):
     return jnp.asarray(up), jnp.asarray(self.param("down", initializer, shape, jnp.float32))
 
 
+def make_synthesis(config: MappingType[str, Any]) -> Synthesis:
+  """Makes the network of a converted file's config; see `build`."""
+  return Synthesis(
+    features=Features(**config["features"]),
+    channels=tuple(config["channels"]),
+    kernel_size=config["kernel_size"],
+    activations=tuple(Geometry(**sizes) for sizes in config["activations"]),
+    clamp=config["clamp"],
+    output_scale=config["output_scale"],
+  )
+
+
 def build(config: MappingType[str, Any], variables: Variables, identity: str) -> Generator:
   """Makes the generator of a converted file.
 
@@ -188,14 +200,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     ValueError: an option is not what it should be.
   """
   stylegan2.check_truncation(config)
-  synthesis = Synthesis(
-    features=Features(**config["features"]),
-    channels=tuple(config["channels"]),
-    kernel_size=config["kernel_size"],
-    activations=tuple(Geometry(**sizes) for sizes in config["activations"]),
-    clamp=config["clamp"],
-    output_scale=config["output_scale"],
-  )
+  synthesis = make_synthesis(config)
   num_ws = len(synthesis.channels) + 2
   return Generator(
     variables={"params": variables["params"]["synthesis"]},
