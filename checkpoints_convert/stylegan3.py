@@ -9,7 +9,6 @@ import dataclasses
 import itertools
 import json
 import math
-import numbers
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,8 +48,14 @@ _LEAST = {"num_critical": 0, "margin_size": 0, "lrelu_upsampling": 2}
 # Those that the arrays tell; where they are given they are compared.
 _TOLD = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "num_layers", "conv_kernel")
 # Those that change no image, or that decide nothing but shapes.
-_IGNORED = ("channel_base", "channel_max", "class_name", "magnitude_ema_beta", "num_fp16_res")
-_IGNORED = (*_IGNORED, "use_radial_filters")
+_IGNORED = (
+  "channel_base",
+  "channel_max",
+  "class_name",
+  "magnitude_ema_beta",
+  "num_fp16_res",
+  "use_radial_filters",
+)
 _CHANNELS = 3  # pictures are RGB
 _FEWEST_LAYERS = 2
 # As a share of the largest tap. Filters of another cutoff are far off.
@@ -109,7 +114,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   synthesis = {"features": _take_features(state, channels[0], w_dim)}
   activations, designs = [], {}
   for i, layer in enumerate(layers[:-1]):
-    taken, filters = _take_layer(state, layer.key, *channels[i : i + 2], w_dim, kernel_size)
+    taken, filters = _take_layer(state, layer.key, channels[i], channels[i + 1], w_dim, kernel_size)
     is_radial = filters["down"].ndim == 2
     sampling = (chosen["filter_size"], chosen["lrelu_upsampling"], is_radial)
     design = stylegan3_filters.design(*surroundings[i], *sampling)
@@ -193,9 +198,9 @@ def _read_settings(init_kwargs: Any, settings: Mapping[str, Any]) -> dict[str, A
 
 def _check_number(name: str, value: Any) -> None:
   is_whole = name in _WHOLE_NUMBERS
-  kind = numbers.Integral if is_whole else numbers.Real
+  kind = int if is_whole else (int, float)
   least = _LEAST.get(name, 1 if is_whole else 0)
-  fits = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+  fits = isinstance(value, kind) and type(value) is not bool and math.isfinite(value)
   if not fits or value < least or (not is_whole and value == 0):
     expected = f"a whole number of at least {least}" if is_whole else "a positive number"
     raise ValueError(f"setting {name} is {value!r}, expected {expected}")
@@ -227,10 +232,11 @@ def _find_bands(
 ) -> list[Band]:
   """Of every layer, as a pickle's attributes tell them or as they follow from the settings."""
   names = ("out_sampling_rate", "out_cutoff", "out_half_width")
-  told = [[attributes.get(f"{layer.key}.{name}") for name in names] for layer in layers]
-  is_told = all(isinstance(value, numbers.Real) for values in told for value in values)
+  keys = [[f"{layer.key}.{name}" for name in names] for layer in layers]
+  is_told = all(isinstance(attributes.get(key), (int, float)) for each in keys for key in each)
   if is_told and not set(_BAND_DEFAULTS) & set(settings):
-    bands = [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in told]
+    told = [[attributes[key] for key in each] for each in keys]
+    bands = [Band(int(rate), cutoff, half_width) for rate, cutoff, half_width in told]
   else:
     bands = stylegan3_filters.find_bands(len(layers) - 1, layers[-1].size, chosen)
   for layer, band, after in zip(layers, bands, bands[1:], strict=False):

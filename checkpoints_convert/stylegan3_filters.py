@@ -87,7 +87,8 @@ def find_bands(num_layers: int, resolution: int, settings: Mapping[str, Any]) ->
   stopbands = spaced(settings["first_stopband"], resolution / 2 * settings["last_stopband_rel"])
   rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, resolution))))
   half_widths = np.maximum(stopbands, rates / 2) - cutoffs
-  return [Band(int(rate), *map(float, rest)) for rate, *rest in zip(rates, cutoffs, half_widths)]
+  told = zip(rates, cutoffs, half_widths, strict=True)
+  return [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in told]
 
 
 def design(

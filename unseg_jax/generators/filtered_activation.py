@@ -119,7 +119,8 @@ def _banded(taps: np.ndarray, half: Array) -> jax.Array:
   """A matrix of a symmetric filter's taps by their numbers, and zeros where these are outside."""
   taps = np.minimum(taps, 2 * len(half) - 1 - taps)
   # Sums of constant masks: to gather single taps is slow on accelerators.
-  return sum((half[i] * jnp.asarray(taps == i, half.dtype) for i in range(len(half))), 0.0)
+  masks = [half[i] * jnp.asarray(taps == i, half.dtype) for i in range(len(half))]
+  return functools.reduce(jnp.add, masks)
 
 
 def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | None) -> Array:
@@ -141,10 +142,10 @@ def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | No
     by_row = [phases[i : i + geometry.up] for i in range(0, len(phases), geometry.up)]
     terms = [_down_terms(geometry, axis) for axis in (0, 1)]
     narrow = [_shifted_sums(row, columns[0], terms[1], (high_side, side)) for row in by_row]
-    parts = [
+    by_column = [
       _shifted_sums(column, rows[0], terms[0], (side, side)) for column in zip(*narrow, strict=True)
     ]
-    parts = [part for row in zip(*parts, strict=True) for part in row]
+    parts = [part for row in zip(*by_column, strict=True) for part in row]
   else:
     quarter = jnp.einsum("ra,rb->ab", rows, columns, precision="highest").ravel()
     parts = _shifted_sums(phases, quarter, _radial_terms(geometry), (side, side))
