@@ -67,6 +67,8 @@ VARIANTS = {
 }
 # Keys that only checkpoints of this format hold.
 SIGNATURE = ("synthesis.input.freqs", "synthesis.input.transform", "mapping.w_avg")
+# What a checkpoint may hold beside the arrays: the arguments of upstream's constructor.
+BESIDE = ("init_kwargs",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +98,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       is unknown, wrong, or contradicts the arrays.
   """
   attributes = checkpoint.get("attributes", {})
-  state = StateDict(checkpoint.get("G_ema", checkpoint.get("G_ema_state_dict", checkpoint)))
+  around = {key: array for key, array in checkpoint.items() if key not in BESIDE}
+  state = StateDict(checkpoint.get("G_ema", checkpoint.get("G_ema_state_dict", around)))
   layers = _find_layers(state)
   settings = _read_settings(checkpoint.get("init_kwargs"), settings)
   chosen = _choose(settings, attributes, layers)
@@ -167,8 +170,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 def _find_layers(state: StateDict) -> list[_Layer]:
   """The layers by their numbers, up to the one that makes colours."""
-  pattern = re.compile(r"(synthesis\.L(\d+)_(\d+)_\d+)\.weight")
-  matches = [match for key in state.keys() if (match := pattern.fullmatch(key))]
+  pattern = re.compile(r"(synthesis\.L(\d+)_(\d+)_\d+)\.")
+  matches = [match for key in state.keys() if (match := pattern.match(key))]
   found = {int(match[2]): _Layer(match[1], int(match[3])) for match in matches}
   layers = [found[i] for i in itertools.takewhile(found.__contains__, itertools.count())]
   if len(layers) < _FEWEST_LAYERS:

@@ -28,6 +28,8 @@ from unseg_jax.generators import layers
 
 # Of a term in a sum of shifted pictures: which weight, which phase, and how far down and right.
 Term = tuple[int, int, int, int]
+# On a CPU the matrices of pictures smaller than this cost little, and compile at once.
+_PHASES_PAY = 100
 Filters = tuple[Float[Array, " half_up"], Float[Array, "2 rank half_down"]]
 
 
@@ -84,10 +86,11 @@ def filtered_activation(
     geometry: what else there is to know.
     clamp: bound of the absolute values at the high rate, or None.
   """
-  on_cpu, elsewhere = (
+  in_phases, by_matrices = (
     functools.partial(body, geometry=geometry, clamp=clamp) for body in (_in_phases, _by_matrices)
   )
-  return layers.by_platform(on_cpu, elsewhere)(x, filters)
+  on_cpu = in_phases if geometry.size >= _PHASES_PAY else by_matrices
+  return layers.by_platform(on_cpu, by_matrices)(x, filters)
 
 
 def _by_matrices(x: Array, filters: Filters, geometry: Geometry, clamp: float | None) -> Array:
