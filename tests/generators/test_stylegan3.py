@@ -179,13 +179,14 @@ def attributes(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_pickle_needs_no_settings(name):
+def test_settings_come_from_wherever_they_are(name):
   arrays = golden_checkpoint(name)["G_ema_state_dict"]
   pickled = {"G_ema": arrays, "attributes": attributes(name)}
-  for checkpoint, settings in (
-    (pickled, {}),
-    (arrays, {"conv_clamp": converted(name)[1]["clamp"]}),
-  ):
+  clamp = {"conv_clamp": converted(name)[1]["clamp"]}
+  init_kwargs = json.loads(str(golden(name)["config"]))
+  beside = arrays | {"init_kwargs": init_kwargs}
+  cases = ((pickled, {}), (arrays, clamp), (arrays, init_kwargs), (beside, {}))
+  for checkpoint, settings in cases:
     architecture, config, variables = conversion.convert(checkpoint, settings)
     assert (architecture, config) == converted(name)[:2]
     jax.tree.map(np.testing.assert_array_equal, variables, converted(name)[2])
