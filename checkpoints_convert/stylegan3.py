@@ -239,7 +239,7 @@ def _find_bands(
   is_told = all(isinstance(attributes.get(key), (int, float)) for each in keys for key in each)
   if is_told and not set(_BAND_DEFAULTS) & set(settings):
     told = [[attributes[key] for key in each] for each in keys]
-    bands = [Band(int(rate), cutoff, half_width) for rate, cutoff, half_width in told]
+    bands = [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in told]
   else:
     bands = stylegan3_filters.find_bands(len(layers) - 1, layers[-1].size, chosen)
   for layer, band, after in zip(layers, bands, bands[1:], strict=False):
@@ -289,7 +289,9 @@ def _take_layer(
 def _take_gain(state: StateDict, key: str) -> np.ndarray:
   """One over the root of the mean square that upstream tracked of a layer's input."""
   magnitude = state.take(f"{key}.magnitude_ema")
-  return 1 / np.sqrt(magnitude) if magnitude > 0 else np.ones(())  # `_check_magnitude` tells it.
+  return np.asarray(
+    1 / np.sqrt(magnitude) if magnitude > 0 else 1.0
+  )  # `_check_magnitude` tells it.
 
 
 def _take_colours(state: StateDict, key: str, size_in: int, w_dim: int) -> dict[str, Any]:

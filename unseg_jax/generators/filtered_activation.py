@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unseg_jax.array_types import Array, Float
+from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers
 
 # Of a term in a sum of shifted pictures: which weight, which phase, and how far down and right.
 Term = tuple[int, int, int, int]
 # On a CPU the matrices of pictures smaller than this cost little, and compile at once.
 _PHASES_PAY = 100
-Filters = tuple[Float[Array, " half_up"], Float[Array, "2 rank half_down"]]
+Filters = tuple[Float[AnyArray, " half_up"], Float[AnyArray, "2 rank half_down"]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +73,10 @@ class Geometry:
 
 
 def filtered_activation(
-  x: Float[Array, "n h w c"],
+  x: Float[AnyArray, "n h w c"],
   filters: Filters,
   geometry: Geometry,
-  clamp: float | None,
+  clamp: float | int | None,
 ) -> Float[Array, "n {geometry.size} {geometry.size} c"]:
   """Upsamples, applies the leaky ReLU times the square root of 2, clamps and downsamples.
 
@@ -90,10 +90,12 @@ def filtered_activation(
     functools.partial(body, geometry=geometry, clamp=clamp) for body in (_in_phases, _by_matrices)
   )
   on_cpu = in_phases if geometry.size >= _PHASES_PAY else by_matrices
-  return layers.by_platform(on_cpu, by_matrices)(x, filters)
+  return layers.by_platform(on_cpu, by_matrices)(jnp.asarray(x), filters)
 
 
-def _by_matrices(x: Array, filters: Filters, geometry: Geometry, clamp: float | None) -> Array:
+def _by_matrices(
+  x: Array, filters: Filters, geometry: Geometry, clamp: float | int | None
+) -> Array:
   up, (rows, columns) = (jnp.asarray(taps, x.dtype) for taps in filters)
   high_size = geometry.high_size
   # Sample i of the input meets sample m at the high rate through tap `padding + up i - m`.
@@ -112,7 +114,7 @@ def _by_matrices(x: Array, filters: Filters, geometry: Geometry, clamp: float | 
   return jnp.einsum("rmh,rnhwc->nmwc", down_rows, x)
 
 
-def _leaky_relu(x: Array, clamp: float | None) -> jax.Array:
+def _leaky_relu(x: Array, clamp: float | int | None) -> jax.Array:
   """The leaky ReLU of slope 0.2 times the square root of 2, clamped."""
   x = math.sqrt(2) * jax.nn.leaky_relu(x, 0.2)
   return x if clamp is None else jnp.clip(x, -clamp, clamp)
@@ -126,7 +128,7 @@ def _banded(taps: np.ndarray, half: Array) -> jax.Array:
   return functools.reduce(jnp.add, masks)
 
 
-def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | None) -> Array:
+def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | int | None) -> Array:
   """Position `up s + p` at the high rate is position s of phase p."""
   (up, (rows, columns)), ratio = filters, geometry.up // geometry.down
   side = -(-geometry.size // ratio)
