@@ -39,6 +39,7 @@ from checkpoints_convert import (
   state_dict,
   studiogan,
   stylegan2,
+  stylegan3,
   torch_reader,
   unet,
   unwrapping,
@@ -62,6 +63,7 @@ FORMATS: dict[str, ModuleType] = {
   "selfcond": selfcond,
   "studiogan": studiogan,
   "stylegan2": stylegan2,
+  "stylegan3": stylegan3,
   "unet": unet,  # A segmenter, not a generator.
 }
 # The number that a pickle by `torch.save` begins with; PyTorch's newer files are zip archives.

@@ -50,8 +50,8 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   """
   state_dict.check_settings(settings, ("conv_clamp",))
   attributes = checkpoint.get("attributes", {})
-  clamp = _find_clamp(attributes, settings)
-  lr_multiplier = _find_lr_multiplier(attributes)
+  clamp = find_clamp(attributes, settings)
+  lr_multiplier = find_lr_multiplier(attributes)
   state = state_dict.StateDict(checkpoint.get("G_ema", checkpoint))
   # Layers that do not double the side hold filters, too, and make no use of them.
   state.ignore(".conv1.resample_filter", ".b4.resample_filter")
@@ -125,7 +125,7 @@ def convert_network(
   return config, {"params": state_dict.as_float32(params)}
 
 
-def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
+def find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
   clamps = {value for name, value in attributes.items() if name.endswith(".conv_clamp")}
   if len(clamps) > 1:
     raise ValueError(f"the layers have different conv_clamp {clamps}, expected the same for all")
@@ -139,7 +139,7 @@ def _find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> f
   return clamp
 
 
-def _find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
+def find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   """The mapping network's; checks the activation functions on the way."""
   for name, value in attributes.items():
     activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
@@ -172,14 +172,14 @@ def take_mapping(
   while i == 0 or f"mapping.fc{i}.weight" in state:
     is_last = f"mapping.fc{i + 1}.weight" not in state
     size_out = w_dim if is_last else state.size(f"mapping.fc{i}.weight")
-    layer = _take_dense(state, f"mapping.fc{i}", size_in, size_out, lr_multiplier)
+    layer = take_dense(state, f"mapping.fc{i}", size_in, size_out, lr_multiplier)
     params[f"dense_{i}"] = layer
     size_in = size_out
     i += 1
   return params, z_dim, class_shape
 
 
-def _take_dense(
+def take_dense(
   state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float | int = 1.0
 ) -> dict[str, np.ndarray]:
   """Takes a `FullyConnectedLayer`; `gain` is its learning rate's multiplier."""
@@ -201,7 +201,7 @@ def take_layer(
   """
   weight = state.take(f"{prefix}.weight", size_out, size_in, kernel_size, kernel_size)
   return {
-    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    "style": take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.convolution(weight, state.take(f"{prefix}.bias", size_out)),
     "noise_strength": state.take(f"{prefix}.noise_strength"),
   }
@@ -213,7 +213,7 @@ def take_colours(
   """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
   weight = state.take(f"{prefix}.weight", channels, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
-    "style": _take_dense(state, f"{prefix}.affine", w_dim, size_in),
+    "style": take_dense(state, f"{prefix}.affine", w_dim, size_in),
     **state_dict.dense(weight, state.take(f"{prefix}.bias", channels)),
   }
 

@@ -15,6 +15,14 @@ PUBLISHED = [
   ("bigbigan", (None,)),
   ("stylegan2", ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces", "own", "rosinality")),
   ("cips", (None,)),
+  (
+    "stylegan3",
+    tuple(
+      f"{kind}-{data}"
+      for kind in "tr"
+      for data in ("ffhq", "ffhqu", "ffhqu-256", "afhqv2", "metfaces", "metfacesu")
+    ),
+  ),
   ("studiogan", ("sagan", "sngan", "biggan", "contragan", "biggan_deep")),
   ("selfcond", ("selfcondgan", "uncondgan")),
 ]

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from checkpoints_convert import biggan_deep as biggan_deep_format
-from unseg_jax.generators import ARCHITECTURES, Generator, biggan, biggan_deep, selfcond, stylegan2
+from checkpoints_convert import stylegan3_filters
+from unseg_jax.generators import (
+  ARCHITECTURES,
+  Generator,
+  biggan,
+  biggan_deep,
+  selfcond,
+  stylegan2,
+  stylegan3,
+)
 
 # DEEP_ATTENTION is the position of the attention among the layers.
 DEEP_WIDTH, DEEP_LATENT, DEEP_ATTENTION = 128, 128, 8
@@ -42,6 +51,48 @@ def style(size: int) -> dict[str, Any]:
     "truncation_psi": 0.5,
     "truncation_cutoff": 8,
     "noise": "const",
+  }
+
+
+# NVIDIA's StyleGAN3 by configuration: side of the kernels, and most channels.
+STYLE3_KINDS = {"t": (3, 512), "r": (1, 1024)}
+STYLE3_LAYERS, STYLE3_CRITICAL, STYLE3_MARGIN = 14, 2, 10
+STYLE3_SMALL = 256  # The published networks of this size have half of the channels at a frequency.
+
+
+def style3(kind: str, size: int) -> dict[str, Any]:
+  """NVIDIA's StyleGAN3, unconditional."""
+  kernel_size, most = STYLE3_KINDS[kind]
+  base = (32 if size <= STYLE3_SMALL else 64) * most
+  bands = {"num_critical": STYLE3_CRITICAL, "first_cutoff": 2, "first_stopband": 2**2.1}
+  bands = stylegan3_filters.find_bands(STYLE3_LAYERS, size, bands | {"last_stopband_rel": 2**0.3})
+  sizes = [band.rate + 2 * STYLE3_MARGIN for band in bands[:-2]] + [size]
+  channels = [round(min(base / 2 / band.cutoff, most)) for band in bands[:-1]]
+  activations = []
+  around = zip([bands[0], *bands], bands, [sizes[0], *sizes], sizes, strict=False)
+  for i, (before, after, size_in, size_out) in enumerate(around):
+    is_radial = kind == "r" and i < STYLE3_LAYERS - STYLE3_CRITICAL
+    design = stylegan3_filters.design(before, after, 6, 2, is_radial)
+    rank = stylegan3_filters.decompose(design.down_filter).shape[1]
+    activations.append(design.geometry(size_in + kernel_size - 1, size_out, rank))
+  return {
+    "z_dim": 512,
+    "mapping_widths": [512] * 2,
+    "num_classes": 0,
+    "class_features": 0,
+    "features": {
+      "channels": channels[0],
+      "size": sizes[0],
+      "rate": bands[0].rate,
+      "bandwidth": bands[0].cutoff,
+    },
+    "channels": channels,
+    "kernel_size": kernel_size,
+    "activations": activations,
+    "clamp": 256,
+    "output_scale": 0.25,
+    "truncation_psi": 0.5,
+    "truncation_cutoff": 8,
   }
 
 
@@ -85,6 +136,11 @@ GENERATORS = {
     f"stylegan2-{size}": ("stylegan2", style(size), f"stylegan2.py:{data_set}")
     for size, data_set in ((512, "afhqcat"), (1024, "ffhq"))
   },
+  **{
+    f"stylegan3-{kind}-{size}": ("stylegan3", style3(kind, size), f"stylegan3.py:{kind}-{data_set}")
+    for kind in STYLE3_KINDS
+    for size, data_set in ((256, "ffhqu-256"), (1024, "ffhq"))
+  },
 }
 
 
@@ -126,9 +182,14 @@ def random_generator(architecture: str, config: dict[str, Any]) -> Generator:
     )
     variables = init(module, latents, labels)
   else:
-    num_ws = 2 * len(config["channels"])
+    is_third = architecture == "stylegan3"
+    num_ws = len(config["channels"]) + 2 if is_third else 2 * len(config["channels"])
     mapping = stylegan2.Mapping(tuple(config["mapping_widths"]), num_ws)
-    synthesis = stylegan2.Synthesis(tuple(config["channels"]), config["clamp"])
+    synthesis = (
+      stylegan3.make_synthesis(config)
+      if is_third
+      else stylegan2.Synthesis(tuple(config["channels"]), config["clamp"])
+    )
     variables = {
       "params": {
         "mapping": init(mapping, jnp.zeros((1, config["z_dim"])), labels)["params"],

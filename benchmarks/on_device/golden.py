@@ -70,6 +70,8 @@ NETWORKS = {
   "selfcond": Network("selfcond", "selfcond", 1e-5),
   "uncond": Network("uncond", "selfcond", 1e-5),
   "stylegan2": Network("stylegan2", "stylegan2", 5e-5, latents="w_truncated"),
+  "stylegan3_t": Network("stylegan3_t", "stylegan3", 2e-5, latents="w_truncated"),
+  "stylegan3_r": Network("stylegan3_r", "stylegan3", 2e-5, latents="w_truncated"),
 }
 SMALL_NETWORKS = ("dcgan", "biggan", "biggan_deep", "selfcond", "stylegan2")  # The architectures.
 SMALL_DEPARTURES = ("dcgan",)

@@ -269,6 +269,7 @@ GOLDEN_FORMATS = {
   "studiogan_sngan": "studiogan",
   "stylegan2": "stylegan2",
   "stylegan2_rosinality": "rosinality",
+  "stylegan3_r": "stylegan3",
   "uncond": "selfcond",
 }
 

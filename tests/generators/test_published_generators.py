@@ -22,6 +22,8 @@ PUBLISHED = {
   "stylegan2_rosinality": ("rosinality", ()),
   "cips_skip": ("cips", ()),
   "studiogan_new_sagan": ("studiogan", ()),
+  "stylegan3_t": ("stylegan3", ()),
+  "stylegan3_r": ("stylegan3", ()),
 }
 
 

@@ -9,7 +9,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from unseg_jax.generators import biggan, biggan_deep, cips, dcgan, selfcond, stylegan2
+from unseg_jax.generators import biggan, biggan_deep, cips, dcgan, selfcond, stylegan2, stylegan3
 from unseg_jax.generators.base import (
   DTYPES,
   Generator,
@@ -46,6 +46,7 @@ ARCHITECTURES: dict[str, ModuleType] = {
   "dcgan": dcgan,
   "selfcond": selfcond,
   "stylegan2": stylegan2,
+  "stylegan3": stylegan3,
 }
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float
 
-# (pictures, kernel) -> pictures.
-Convolve = Callable[[Float[Array, "n h w c"], Float[Array, "kh kw c f"]], Float[Array, "n h2 w2 f"]]
+# (pictures, kernel or filters) -> pictures.
+Convolve = Callable[[Float[Array, "n h w c"], Any], Float[Array, "n h2 w2 f"]]
 
 
 def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None = None) -> Convolve:
