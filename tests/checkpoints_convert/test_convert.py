@@ -238,7 +238,7 @@ def test_the_variants_settings_hold_unless_they_are_given(tmp_path, monkeypatch)
   [
     (None, "biggan-deep-1024", r"unknown --variant=biggan-deep-1024, .*biggan-deep-256, .*uncondg"),
     ("dcgan", "selfcondgan-imagenet", r"is of the format selfcond, but --format=dcgan .*leave"),
-    (None, None, r"expected --format with one of biggan, biggan_deep, dcgan, .* --variant=NAME"),
+    (None, None, r"expected --format with one of biggan, biggan_deep, cips, .* --variant=NAME"),
     ("dcgan", None, r"expected --source=FILE_OR_URL, or --variant=NAME"),
     ("tensorflow", None, r"the format is tensorflow, expected --format with one of"),
   ],

@@ -13,7 +13,7 @@ from checkpoints_convert.convert import convert_file
 from unseg_jax import generators, pipeline
 from unseg_jax.storage import whole_files
 
-# A golden checkpoint of each architecture -> its format, and settings that its arrays do not tell.
+# A golden checkpoint -> its format, and settings that its arrays do not tell.
 PUBLISHED = {
   "biggan_deep": ("biggan_deep", ("layers", "eps")),
   "biggan": ("biggan", ("BN_eps", "SN_eps")),
@@ -35,7 +35,12 @@ def compile_quickly():
   jax.config.update("jax_disable_most_optimizations", False)
 
 
-@pytest.fixture(scope="module", params=PUBLISHED)
+# Of architectures that another one stands for.
+ALSO = ("stylegan2_rosinality", "studiogan_new_sagan")
+EVERY = [pytest.param(x, marks=pytest.mark.slow) if x in ALSO else x for x in PUBLISHED]
+
+
+@pytest.fixture(scope="module", params=EVERY)
 def converted(request, tmp_path_factory):
   """A converted file of each network."""
   format_name, names = PUBLISHED[request.param]
