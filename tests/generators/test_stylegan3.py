@@ -225,7 +225,7 @@ def test_radial_filters_are_sums_of_few_separable_ones():
     ({"mapping.w_avg": None}, "missing keys: mapping.w_avg"),
     ({"synthesis.L3_52_16.weight": None}, "missing keys: synthesis.L3_52_16.weight"),
     ({"synthesis.L0_36_16.magnitude_ema": None}, "missing keys: synthesis.L0_36_16.magnitude_ema"),
-    ({"synthesis.L8_32_3.bias": np.ones(1)}, "L8_32_3.bias has shape [1], expected [3]"),
+    ({"synthesis.L8_32_3.bias": np.ones(1)}, "L8_32_3.weight has shape [3, 8, 1, 1], expected [1, 8, 1, 1]"),
     (
       {"synthesis.L1_36_16.magnitude_ema": np.zeros(())},
       "synthesis.L1_36_16.magnitude_ema is 0.0, expected a positive number",
