@@ -13,7 +13,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
-from unseg_jax.generators import stylegan2
+from unseg_jax.generators import style_latents
 from unseg_jax.generators.base import apply
 
 _URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
@@ -222,13 +222,15 @@ def mean_latent(mapping: Mapping[str, Any]) -> np.ndarray:
   """Computes the latent that truncation pulls towards, for checkpoints that do not hold it.
 
   Args:
-    mapping: the parameters of an unconditional `generators.stylegan2.Mapping`.
+    mapping: the parameters of an unconditional `generators.style_latents.Mapping`.
 
   Returns:
     The mean of 4,096 latents of seeded noise, `[w_dim]`.
   """
   layers = [mapping[f"dense_{i}"] for i in range(sum("dense" in name for name in mapping))]
-  network = stylegan2.Mapping(tuple(len(layer["bias"]) for layer in layers), 1, truncation_psi=1)
+  network = style_latents.Mapping(
+    tuple(len(layer["bias"]) for layer in layers), 1, truncation_psi=1
+  )
   # A generator whose numbers NumPy promises never to change.
   shape = (_NUM_AVERAGED, len(layers[0]["kernel"]))
   noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)

@@ -15,6 +15,7 @@ from unseg_jax.generators import (
   biggan,
   biggan_deep,
   selfcond,
+  style_latents,
   stylegan2,
   stylegan3,
 )
@@ -184,7 +185,7 @@ def random_generator(architecture: str, config: dict[str, Any]) -> Generator:
   else:
     is_third = architecture == "stylegan3"
     num_ws = len(config["channels"]) + 2 if is_third else 2 * len(config["channels"])
-    mapping = stylegan2.Mapping(tuple(config["mapping_widths"]), num_ws)
+    mapping = style_latents.Mapping(tuple(config["mapping_widths"]), num_ws)
     synthesis = (
       stylegan3.make_synthesis(config)
       if is_third

@@ -12,7 +12,7 @@ from whole_runs import GOLDEN
 from checkpoints_convert import rosinality, torch_reader
 from checkpoints_convert import stylegan2 as nvidia
 from unseg_jax import generators
-from unseg_jax.generators import stylegan2
+from unseg_jax.generators import style_latents, stylegan2
 
 
 @functools.cache
@@ -94,7 +94,7 @@ def test_the_original_latents_are_drawn_truncated_in_every_row(psi, name):
   generator = stylegan2.build(config | {"truncation_psi": psi}, variables, "small")
   assert generator.latent_shape == golden()[name].shape[1:]
   assert config["truncation_cutoff"] is None
-  mapping = stylegan2.Mapping(
+  mapping = style_latents.Mapping(
     tuple(config["mapping_widths"]), 10, truncation_psi=psi, truncation_cutoff=None
   )
   latents = mapping.apply({"params": variables["params"]["mapping"]}, golden()["z"], None)

@@ -13,7 +13,7 @@ from whole_runs import GOLDEN
 from checkpoints_convert import stylegan2 as conversion
 from checkpoints_convert import torch_reader
 from unseg_jax import generators
-from unseg_jax.generators import stylegan2
+from unseg_jax.generators import style_latents, stylegan2
 
 
 @functools.cache
@@ -46,7 +46,7 @@ def make_images(generator, latents):
 
 def make_mapping(config, **options):
   names = ("num_classes", "class_features")
-  return stylegan2.Mapping(
+  return style_latents.Mapping(
     tuple(config["mapping_widths"]),
     2 * len(config["channels"]),
     **{name: config[name] for name in names},

@@ -14,7 +14,7 @@ from whole_runs import GOLDEN, ROOT
 from checkpoints_convert import stylegan3 as conversion
 from checkpoints_convert import stylegan3_filters, torch_reader
 from unseg_jax import generators
-from unseg_jax.generators import stylegan2, stylegan3
+from unseg_jax.generators import style_latents, stylegan3
 
 NETWORKS = ("t", "r")
 
@@ -75,7 +75,7 @@ def test_the_mapping_network_gives_the_original_latents():
       (0.5, None, "w_truncated"),
       (0.5, 8, "w_truncated_cutoff8"),
     ):
-      mapping = stylegan2.Mapping(
+      mapping = style_latents.Mapping(
         tuple(config["mapping_widths"]),
         expected["w"].shape[1],
         config["num_classes"],
@@ -225,7 +225,10 @@ def test_radial_filters_are_sums_of_few_separable_ones():
     ({"mapping.w_avg": None}, "missing keys: mapping.w_avg"),
     ({"synthesis.L3_52_16.weight": None}, "missing keys: synthesis.L3_52_16.weight"),
     ({"synthesis.L0_36_16.magnitude_ema": None}, "missing keys: synthesis.L0_36_16.magnitude_ema"),
-    ({"synthesis.L8_32_3.bias": np.ones(1)}, "L8_32_3.weight has shape [3, 8, 1, 1], expected [1, 8, 1, 1]"),
+    (
+      {"synthesis.L8_32_3.bias": np.ones(1)},
+      "L8_32_3.weight has shape [3, 8, 1, 1], expected [1, 8, 1, 1]",
+    ),
     (
       {"synthesis.L1_36_16.magnitude_ema": np.zeros(())},
       "synthesis.L1_36_16.magnitude_ema is 0.0, expected a positive number",

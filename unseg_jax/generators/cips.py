@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float
-from unseg_jax.generators import layers, stylegan2
+from unseg_jax.generators import layers, style_latents, stylegan2
 from unseg_jax.generators.base import Generator, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
@@ -130,7 +130,7 @@ class Layer(nn.Module):
     x = x.reshape(len(latents), height, width, self.features)
     if noise is not None:
       x = x + (strength.astype(jnp.float32) * noise).astype(x.dtype)
-    return stylegan2.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
+    return layers.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
 
 
 def _coordinates(size: int) -> Float[Array, " {size}"]:
@@ -156,8 +156,8 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   """Makes the generator of a converted file.
 
   Args:
-    config: what `stylegan2.latent_sampler` needs, the attributes of `Cips`, and the options:
-      `truncation_psi` (see `stylegan2.Mapping`) and `noise`, "none", or "random" as upstream.
+    config: what `style_latents.latent_sampler` needs, the attributes of `Cips`, and the options:
+      `truncation_psi` (see `style_latents.Mapping`) and `noise`, "none", or "random" as upstream.
     variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
       only the synthesis network's become the generator's variables.
     identity: names the weights.
@@ -165,7 +165,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   Raises:
     ValueError: an option is not what it should be.
   """
-  stylegan2.check_truncation(config)
+  style_latents.check_truncation(config)
   if config["noise"] not in NOISES:
     raise ValueError(
       f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
@@ -177,7 +177,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     image_size=config["image_size"],
     image_channels=config.get("image_channels", 3),
   )
-  sample_rows = stylegan2.latent_sampler(config, 1, variables["params"]["mapping"])
+  sample_rows = style_latents.latent_sampler(config, 1, variables["params"]["mapping"])
 
   sides = [synthesis.image_size] * (2 * len(synthesis.channels) - 1)
 

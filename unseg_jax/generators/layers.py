@@ -1,5 +1,6 @@
 """Layers that several generators share."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -287,3 +288,8 @@ def upsample_nearest(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c"]:
   batch, height, width, channels = x.shape
   x = jnp.broadcast_to(x[:, :, None, :, None], (batch, height, 2, width, 2, channels))
   return x.reshape(batch, 2 * height, 2 * width, channels)
+
+
+def leaky_relu(x: Array) -> jax.Array:
+  """Leaky ReLU of slope 0.2, times the root of 2."""
+  return math.sqrt(2) * nn.leaky_relu(x, 0.2)

@@ -6,8 +6,6 @@ N(0, 1) noise, one row for each layer of the synthesis network, pulled towards i
 into the weights when a checkpoint is converted.
 """
 
-import math
-import numbers
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from typing import Any
@@ -17,61 +15,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
-from unseg_jax.generators import layers
-from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply
+from unseg_jax.array_types import AnyArray, Array, Float, Key
+from unseg_jax.generators import layers, style_latents
+from unseg_jax.generators.base import Generator, Variables, apply
 
 # What of its config may be chosen anew whenever the generator is loaded.
 OPTIONS = ("truncation_psi", "truncation_cutoff", "noise", "label")
 NOISES = ("const", "none", "random")
-ALL = "all"  # In place of classes.
 
 _EPSILON = 1e-8  # added to the mean or sum of squares that something is divided by the root of
 _KEYS_PER_UNIT = 64  # how finely sums of a latent are rounded to name its noise
 # The low-pass filter [1, 3, 3, 1] of upsampling along one axis, its sum 2 because every second
 # sample that it meets is a zero: its outer and inner taps.
 _OUTER, _INNER = 0.25, 0.75
-
-
-class Mapping(nn.Module):
-  """Maps noise and classes to truncated latents.
-
-  Attributes:
-    features: features of every layer; the last is `w_dim`.
-    num_ws: how many rows a latent has.
-    num_classes: number of classes, or 0 if the network is unconditional.
-    class_features: length of a class's embedding, normalised when a checkpoint is converted.
-    truncation_psi: how far from the average latent a latent may go: 1 leaves it where it is, 0
-      moves all to the average.
-    truncation_cutoff: how many rows are truncated, from the first; None for all.
-  """
-
-  features: tuple[int, ...]
-  num_ws: int
-  num_classes: int = 0
-  class_features: int = 0
-  truncation_psi: float | int = 0.5
-  truncation_cutoff: int | None = 8
-
-  @nn.compact
-  def __call__(
-    self, noise: Float[AnyArray, "n z_dim"], labels: Int[AnyArray, " n"] | None
-  ) -> Float[Array, "n {self.num_ws} w_dim"]:
-    x = jnp.asarray(noise)
-    x = x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + _EPSILON)
-    if self.num_classes:
-      classes = nn.Embed(self.num_classes, self.class_features, name="classes")(labels)
-      x = jnp.concatenate((x, classes), axis=-1)
-    for i, size in enumerate(self.features):
-      x = leaky_relu(nn.Dense(size, name=f"dense_{i}")(x))
-    average = self.param("average", nn.initializers.zeros, x.shape[-1:], jnp.float32)
-    if self.truncation_psi != 1:
-      truncated = average[None] + self.truncation_psi * (x - average[None])
-    else:
-      truncated = x  # without rounding
-    cutoff = self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
-    is_truncated = jnp.arange(self.num_ws, dtype=jnp.int32)[None, :, None] < cutoff
-    return jnp.where(is_truncated, truncated[:, None], x[:, None])
 
 
 class Synthesis(nn.Module):
@@ -177,7 +133,7 @@ class Layer(nn.Module):
     elif random_noise is not None:
       strength = self.param("noise_strength", nn.initializers.zeros, (), jnp.float32)
       x = x + (strength.astype(jnp.float32) * random_noise).astype(x.dtype)
-    return _clamp(leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
+    return _clamp(layers.leaky_relu(x + bias.astype(x.dtype)[None, None, None]), self.clamp)
 
 
 class Colours(nn.Module):
@@ -202,11 +158,6 @@ class Colours(nn.Module):
     kernels = style[:, :, None] * kernel.astype(x.dtype)[None]  # [N, channels, self.channels]
     x = jnp.einsum("nhwc,ncf->nhwf", x, kernels) + bias.astype(x.dtype)[None, None, None]
     return _clamp(x, self.clamp)
-
-
-def leaky_relu(x: Array) -> jax.Array:
-  """Leaky ReLU of slope 0.2, times the root of 2."""
-  return math.sqrt(2) * nn.leaky_relu(x, 0.2)
 
 
 def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
@@ -335,7 +286,8 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   Args:
     config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`,
       `image_channels` unless they are 3, and the options: `truncation_psi`, `truncation_cutoff`
-      (see `Mapping`), `noise` (see `Synthesis`), and `label`, a class, several, or "all".
+      (see `style_latents.Mapping`), `noise` (see `Synthesis`), and `label`, a class, several, or
+      "all".
     variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
       only the synthesis network's become the generator's variables.
     identity: names the weights.
@@ -344,7 +296,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     ValueError: an option is not what it should be; or the noise is to be random, and the file was
       converted by a version that did not store its strength.
   """
-  check_truncation(config)
+  style_latents.check_truncation(config)
   synthesis = Synthesis(
     channels=tuple(config["channels"]),
     clamp=config["clamp"],
@@ -358,7 +310,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     image_size=2 * 2 ** len(config["channels"]),
     latent_shape=(num_ws, config["mapping_widths"][-1]),
     num_classes=None,
-    sample_latents=latent_sampler(config, num_ws, variables["params"]["mapping"]),
+    sample_latents=style_latents.latent_sampler(config, num_ws, variables["params"]["mapping"]),
     generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
@@ -374,73 +326,3 @@ def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]
       "config.generator_options.noise='random': this file does not hold how strong the noise is, "
       "expected one that this version converted: convert the checkpoint again"
     )
-
-
-def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> SampleLatents:
-  """Returns a sampler of mapped and truncated latents, each of a class drawn uniformly.
-
-  Args:
-    config: `z_dim`, the attributes of `Mapping`, its `features` as `mapping_widths`, and perhaps
-      the option `label`, the classes to draw from.
-    num_ws: how many rows a latent has.
-    params: of the mapping network.
-
-  Raises:
-    ValueError: the option `label` is none of the network's classes.
-  """
-  classes = jnp.asarray(_find_classes(config), jnp.int32)
-  mapping = Mapping(
-    features=tuple(config["mapping_widths"]),
-    num_ws=num_ws,
-    num_classes=config["num_classes"],
-    class_features=config["class_features"],
-    truncation_psi=config["truncation_psi"],
-    truncation_cutoff=config["truncation_cutoff"],
-  )
-
-  def sample_latents(key, n):
-    noise_key, label_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (n, config["z_dim"]), jnp.float32)
-    labels = classes[jax.random.randint(label_key, (n,), 0, len(classes), jnp.int32)]
-    return apply(mapping, {"params": params}, noise, labels)
-
-  return sample_latents
-
-
-def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
-  """The classes that the option `label` names: one, several, or all; class 0 if there is none."""
-  # Files of the first versions do not have the option.
-  label, num_classes = config.get("label", ALL), config["num_classes"]
-  classes = tuple(label) if isinstance(label, (list, tuple)) else (label,)
-  if classes in ((), (None,), (ALL,)):
-    return range(max(num_classes, 1))
-  if not num_classes:
-    raise ValueError(
-      f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
-    )
-  for each in classes:
-    is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
-    if not is_integer or not 0 <= each < num_classes:
-      raise ValueError(
-        f"config.generator_options.label={label!r}: expected a class from 0 to {num_classes - 1}, "
-        f"several such as (0, 1), or {ALL!r}"
-      )
-  return classes
-
-
-def check_truncation(config: MappingType[str, Any]) -> None:
-  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are what they should be."""
-  psi, cutoff = config["truncation_psi"], config["truncation_cutoff"]
-  is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
-  if not is_number or not math.isfinite(psi):
-    problem = f"truncation_psi={psi!r}: expected a number, such as 0.5, or 1 for no truncation"
-  elif cutoff is not None and (
-    isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Integral) or cutoff < 0
-  ):
-    problem = (
-      f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
-      "for all"
-    )
-  else:
-    return
-  raise ValueError(f"config.generator_options.{problem}")

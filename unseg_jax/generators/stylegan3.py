@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float
-from unseg_jax.generators import layers, stylegan2
+from unseg_jax.generators import layers, style_latents, stylegan2
 from unseg_jax.generators.base import Generator, Variables, apply
 from unseg_jax.generators.filtered_activation import Geometry, filtered_activation
 
@@ -195,7 +195,8 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   Args:
     config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, and what `Synthesis` has,
       `features` and `activations` as dicts; and the options: `truncation_psi` and
-      `truncation_cutoff` (see `stylegan2.Mapping`), and `label` (see `stylegan2.latent_sampler`).
+      `truncation_cutoff` (see `style_latents.Mapping`), and `label` (see
+      `style_latents.latent_sampler`).
     variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
       only the synthesis network's become the generator's variables.
     identity: names the weights.
@@ -203,7 +204,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
   Raises:
     ValueError: an option is not what it should be.
   """
-  stylegan2.check_truncation(config)
+  style_latents.check_truncation(config)
   synthesis = make_synthesis(config)
   num_ws = len(synthesis.channels) + 2
   return Generator(
@@ -211,7 +212,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
     image_size=synthesis.activations[-1].size,
     latent_shape=(num_ws, config["mapping_widths"][-1]),
     num_classes=None,
-    sample_latents=stylegan2.latent_sampler(config, num_ws, variables["params"]["mapping"]),
+    sample_latents=style_latents.latent_sampler(config, num_ws, variables["params"]["mapping"]),
     generate=lambda variables, latents, labels: apply(synthesis, variables, latents),
     identity=identity,
   )
