@@ -16,6 +16,7 @@ PICTURES = {
   3: "",
   4: "its pictures are RGBA: they are laid over white",
 }
+_SMALL = 2**20  # numbers that an array of zeros may have whatever the file holds
 _NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
@@ -49,7 +50,8 @@ class StateDict:
     self._arrays = {str(key): array for key, array in arrays.items()}
     self._names = dict(names or {})
     # No array of a network is larger than all that it holds.
-    self._largest = sum(x.size for x in self._arrays.values() if isinstance(x, np.ndarray))
+    held = sum(x.size for x in self._arrays.values() if isinstance(x, np.ndarray))
+    self._largest = max(held, _SMALL)
     self._taken: set[str] = set()
     self._missing: list[str] = []
     self._wrong: list[str] = []
