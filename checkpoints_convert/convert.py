@@ -46,6 +46,7 @@ from checkpoints_convert import (
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
 from unseg_jax.artifacts import generator_files
+from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import parallel
 from unseg_jax.storage import download, places, whole_files
 
@@ -108,7 +109,7 @@ def convert_file(
   elif published is not None:
     source = published.url
   else:
-    raise ValueError("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
+    raise InvalidValue("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
   is_url = "://" in source
   if is_url:
     sha256 = published.sha256 if published and source == published.url else None
@@ -120,7 +121,7 @@ def convert_file(
     converted = _convert(path, format_name, settings)
   except ValueError as error:
     where = f"; delete {path} to download it again from {source}" if is_url else ""
-    raise ValueError(f"{error}{where}") from error
+    raise InvalidValue(f"{error}{where}") from error
   generator_file = generator_files.GeneratorFile(*converted, source_sha256=whole_files.sha256(path))
   generator_files.save_generator(output, generator_file)
   return generator_file
@@ -132,12 +133,12 @@ def _choose(
   """Returns what was named: the format, and what was published under the name of a variant."""
   if variant is not None:
     if variant not in VARIANT_FORMATS:
-      raise ValueError(
+      raise InvalidValue(
         f"unknown --variant={variant}, expected one of {', '.join(sorted(VARIANT_FORMATS))}"
       )
     expected = VARIANT_FORMATS[variant]
     if format_name not in (None, expected):
-      raise ValueError(
+      raise InvalidValue(
         f"--variant={variant} is of the format {expected}, but --format={format_name} was given: "
         "leave --format out"
       )
@@ -145,7 +146,7 @@ def _choose(
   if format_name is None and source is not None:
     return None, None
   if format_name not in FORMATS:
-    raise ValueError(
+    raise InvalidValue(
       f"the format is {format_name}, expected --format with one of {', '.join(FORMATS)}; or the "
       "name of a published checkpoint, --variant=NAME"
     )
@@ -168,7 +169,7 @@ def _convert(
   if format_name is None:
     if len(formats) != 1:
       found = f"holds networks of {' and '.join(formats)}" if formats else "tells no format"
-      raise ValueError(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
+      raise InvalidValue(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
     (format_name,) = formats
   module = FORMATS[format_name]
   try:
@@ -187,7 +188,7 @@ def _convert(
       message += f"; it looks like --format={' or '.join(sorted(formats))}"
     elif isinstance(error, state_dict.Mismatch):
       message += "; choose the format of the project that saved it, or fetch it again"
-    raise ValueError(message) from error
+    raise InvalidValue(message) from error
 
 
 def _is_plain_pickle(path: pathlib.Path) -> bool:
@@ -211,10 +212,10 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     settings = json.loads(content)
   except ValueError as error:
     if os.fspath(path).endswith(".json"):
-      raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+      raise InvalidValue(f"--config={path} is not JSON ({error}): expected an object") from error
     settings = _parse_yaml(content, path)
   if not isinstance(settings, dict):
-    raise ValueError(f"--config={path} holds a {type(settings).__name__}, expected an object")
+    raise InvalidValue(f"--config={path} holds a {type(settings).__name__}, expected an object")
   return settings
 
 
@@ -228,7 +229,7 @@ def _parse_yaml(content: bytes, path: str | os.PathLike) -> Any:
     return yaml.load(content, Loader)
   except (RecursionError, ValueError, yaml.YAMLError) as error:
     reason = " ".join(str(error).split())
-    raise ValueError(
+    raise InvalidValue(
       f"--config={path} is neither JSON nor YAML ({reason}): expected names and values"
     ) from error
 

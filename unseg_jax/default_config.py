@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 
 from unseg_jax.artifacts.renamed_settings import announce
+from unseg_jax.errors import InvalidValue
 
 # In place of a type to compute in: bfloat16 on accelerators, float32 on CPUs.
 AUTO = "auto"
@@ -192,5 +193,5 @@ def choose(variant: str, known: Sequence[str]) -> str:
     ValueError: the variant is unknown.
   """
   if variant not in known:
-    raise ValueError(f"config variant {variant!r}: expected one of {', '.join(known)}")
+    raise InvalidValue(f"config variant {variant!r}: expected one of {', '.join(known)}")
   return variant

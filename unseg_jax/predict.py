@@ -55,6 +55,7 @@ from typing import TYPE_CHECKING
 from absl import app, flags
 from absl import logging as absl_logging
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.prediction import outputs
 from unseg_jax.runtime import process_flags
@@ -120,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
 
   try:
     if argv[1:]:
-      raise ValueError(
+      raise InvalidValue(
         f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
         "--input='photos/*.jpg', so that the shell does not expand it."
       )

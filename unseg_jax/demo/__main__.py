@@ -22,6 +22,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from unseg_jax.demo import memory, server
+from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import parallel
 
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
   given = flags.FLAGS
   try:
     if argv[1:]:
-      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+      raise InvalidValue(f"unexpected arguments: {' '.join(argv[1:])}")
     parallel.check_devices()
     # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

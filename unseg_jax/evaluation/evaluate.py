@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.array_types import Bool, Float, Shaped, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.inference import batched, refinement
@@ -42,7 +43,7 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
 
   def add(name: str, source: Source, crop: bool) -> None:
     if name in opened or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
-      raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
+      raise InvalidValue(f"config.evaluate: the name {name!r} is taken; choose another")
     opened[name] = Pairs(source, crop)
 
   for name in config.evaluate.benchmarks:
@@ -144,7 +145,7 @@ def compare(
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
   all_rows = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
   if not len(all_rows):
-    raise ValueError("a segmenter is scored on at least one image, got none")
+    raise InvalidValue("a segmenter is scored on at least one image, got none")
   return dict(zip(names, map(_averages, np.split(all_rows, len(names), axis=1)), strict=True))
 
 

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from absl import app, flags
 from absl import logging as absl_logging
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.export.files import FORMATS, export
 from unseg_jax.runtime import parallel
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
   try:
     if argv[1:]:
-      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+      raise InvalidValue(f"unexpected arguments: {' '.join(argv[1:])}")
     parallel.check_devices()
     given = flags.FLAGS
     path = export(given.segmenter, given.output, given.format, given.runtime)

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply
 
@@ -366,11 +367,11 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
 
 def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]) -> None:
   if config["noise"] not in NOISES:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
     )
   if config["noise"] == "random" and "noise_strength" not in synthesis["block_4"]["conv_1"]:
-    raise ValueError(
+    raise InvalidValue(
       "config.generator_options.noise='random': this file does not hold how strong the noise is, "
       "expected one that this version converted: convert the checkpoint again"
     )
@@ -415,13 +416,13 @@ def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
   if classes in ((), (None,), (ALL,)):
     return range(max(num_classes, 1))
   if not num_classes:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
     )
   for each in classes:
     is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
     if not is_integer or not 0 <= each < num_classes:
-      raise ValueError(
+      raise InvalidValue(
         f"config.generator_options.label={label!r}: expected a class from 0 to {num_classes - 1}, "
         f"several such as (0, 1), or {ALL!r}"
       )
@@ -443,4 +444,4 @@ def check_truncation(config: MappingType[str, Any]) -> None:
     )
   else:
     return
-  raise ValueError(f"config.generator_options.{problem}")
+  raise InvalidValue(f"config.generator_options.{problem}")

@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
+from unseg_jax.errors import UserError
+
 # More of them than the process that feeds them can serve would only take memory.
 MOST = 16
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(UserError, RuntimeError):
   """A worker process ended in the middle of its work."""
 
 
