@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 if not __package__:  # run as a script: Python looks in the script's folder, not in the checkout
@@ -47,7 +47,7 @@ from checkpoints_convert.variants import Variant
 from unseg_jax import generators
 from unseg_jax.artifacts import generator_files
 from unseg_jax.errors import InvalidValue
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import download, places, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
@@ -267,8 +267,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
   """Runs the command: converts, and says what was written or, in one line, why nothing was."""
-  if len(argv) > 1:
-    raise app.UsageError(f"expected only flags, got {argv[1:]}: write --source=FILE")
+  commands.check_no_arguments(argv, ": expected only flags, as in --source=FILE")
   values = flags.FLAGS
   try:
     parallel.check_devices()
@@ -287,11 +286,11 @@ def main(argv: list[str]) -> None:
       print(note)
     if values.samples and generator_file.architecture in generators.ARCHITECTURES:
       print(f"wrote {contact_sheet.draw(values.output, values.samples)}")
-  except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+  except Exception as error:
+    sys.exit(commands.explain(error))
 
 
 if __name__ == "__main__":
   _define_flags()
   absl_logging.set_verbosity(absl_logging.ERROR)  # The libraries' own chatter stays out of the way.
-  app.run(main)
+  commands.run(main)

@@ -105,8 +105,7 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
   is_missing = ":" not in config.generator and not places.path(config.generator).is_file()
   if config.convert_command and is_missing:
     raise FileNotFoundError(
-      f"no generator at config.generator={config.generator}; make it with\n"
-      f"  {config.convert_command}"
+      f"no generator at config.generator={config.generator}; make it with: {config.convert_command}"
     )
 
 

@@ -14,13 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 from unseg_jax.errors import InvalidValue
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import places
 
 
@@ -29,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     parallel.check_devices()
     print(places.in_urls(f"report: {make(argv[1:], flags.FLAGS.output)}"))
-  except (ImportError, OSError, ValueError) as error:
-    print(places.in_urls(f"error: {error}"), file=sys.stderr)
+  except Exception as error:
+    print(commands.explain(error), file=sys.stderr)
     return 1
   return 0
 
@@ -74,4 +74,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
   )
-  app.run(main)
+  commands.run(main)

@@ -125,7 +125,8 @@ def _announce_death() -> None:
   """
   code = (
     "import signal, sys\n"
-    "for name in ('SIGTERM', 'SIGINT'): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+    "for name in ('SIGTERM', 'SIGINT', 'SIGHUP'):\n"
+    "  signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
     "if not sys.stdin.buffer.read(): print(sys.argv[1], file=sys.stderr, flush=True)"
   )
   message = (
