@@ -11,7 +11,7 @@ from PIL import Image
 from whole_runs import GOLDEN, ROOT, make_config
 
 from checkpoints_convert import contact_sheet, convert
-from unseg_jax import generators, pipeline, predict, report
+from unseg_jax import config_files, generators, pipeline, predict, report
 from unseg_jax.demo import server
 from unseg_jax.evaluation import benchmarks, folders, unlabelled
 from unseg_jax.export.files import export

@@ -180,9 +180,9 @@ def _look_up(config: ml_collections.ConfigDict, argument: str, dotted: str) -> A
       raise InvalidValue(f"{argument}: {section} is a value, {value!r}, and has no settings inside")
     if name not in value:
       close = difflib.get_close_matches(name, value.keys(), 1)
-      known = (
-        f"It has {', '.join(sorted(value.keys()))}." if value else "A config's file may add it."
-      )
+      known = f"It has {', '.join(sorted(value.keys()))}."
+      if not value:
+        known = "Set it in the config's file, which decides what is in there."
       hint = f'Did you mean "{close[0]}"?' if close else known
       raise InvalidValue(f"{argument}: {section} has no setting {name}. {hint}")
     value, section = value[name], f"{section}.{name}"

@@ -58,6 +58,7 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are raised before any work is done.
   """
+  default_config.check_tuples(config)
   config = default_config.with_types(config)
   stages = select(stages, config)
   directory = places.local(directory)

@@ -16,7 +16,7 @@ from unseg_jax.evaluation.source import Source
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import parallel, preemption
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places
 
@@ -129,6 +129,7 @@ def compare(
 
   Raises:
     ValueError: no process has a pair.
+    preemption.Preempted: the process, the only one, was asked to leave.
   """
   score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
   names = (SEGMENTER, *beside)
@@ -140,7 +141,11 @@ def compare(
     depth = 2 * batch_size * segmenter.device_count
     views = ((sample, sample.views) for sample in read_ahead(reader, read, depth))
     segmented = batched.logits(segmenter, views, batch_size)
-    scores = list(prefetch(scorer, lambda sample: score(*sample), segmented, depth))
+    scores = []
+    for scored in prefetch(scorer, lambda sample: score(*sample), segmented, depth):
+      scores.append(scored)
+      if preemption.leaving_alone():
+        preemption.leave("the evaluation begins anew")
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
   all_rows = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
