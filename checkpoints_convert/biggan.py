@@ -12,6 +12,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _SIDE = 4  # of the first picture
 _OUTPUT_EPSILON = 1e-5  # of the last batch norm; upstream's BN_eps is only for those in the blocks
@@ -88,7 +89,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   norm_epsilon, spectral_epsilon = (_epsilon(settings, name) for name in ("BN_eps", "SN_eps"))
   unconditional = settings.get("unconditional", False)
   if not isinstance(unconditional, bool):
-    raise ValueError(f"setting unconditional is {unconditional!r}, expected true or false")
+    raise InvalidValue(f"setting unconditional is {unconditional!r}, expected true or false")
 
   # Weights that come from TensorFlow may hold [1] for a scalar, which PyTorch loads just as well.
   arrays = {
@@ -125,7 +126,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 def _epsilon(settings: Mapping[str, Any], name: str) -> float:
   if name not in settings:
-    raise ValueError(
+    raise InvalidValue(
       f"the setting {name} is missing, and the checkpoint does not tell it: give "
       f"--variant={' or --variant='.join(VARIANTS)} if it is that file, or the values that it was "
       'trained with, --config=FILE of such JSON as {"BN_eps": 1e-5, "SN_eps": 1e-6}, which are '
@@ -133,7 +134,7 @@ def _epsilon(settings: Mapping[str, Any], name: str) -> float:
     )
   value = settings[name]
   if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-    raise ValueError(f"setting {name} is {value!r}, expected a number between 0 and 1")
+    raise InvalidValue(f"setting {name} is {value!r}, expected a number between 0 and 1")
   return float(value)
 
 
@@ -238,7 +239,7 @@ def convert_network(
     params["shared"] = {"embedding": shared}
   state.finish()
   if unconditional and not hierarchical:
-    raise ValueError(
+    raise InvalidValue(
       "the setting unconditional is true, but nothing but the class reaches this network's batch "
       "norms: expected a network with hierarchical latents, or the setting false"
     )

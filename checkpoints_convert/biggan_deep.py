@@ -15,6 +15,7 @@ import numpy as np
 from checkpoints_convert import state_dict
 from checkpoints_convert.state_dict import StateDict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _TRUNCATION = 0.4  # unless another one is chosen when the generator is loaded
 _NUM_STATISTICS = 51  # at the truncations 0, 0.02, ... 1
@@ -154,7 +155,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   ups = [up for up, _, _ in settings["layers"]]
   ends = [[before // channels, after // channels] for before, after in _block_ends(kinds, features)]
   if [[before, after] for _, before, after in settings["layers"]] != ends:
-    raise ValueError(
+    raise InvalidValue(
       f"setting layers is of a network with {len(ups)} blocks or other channels, expected "
       f"{len(ends)} blocks with the channels {ends}: {_GIVE_SETTINGS}"
     )
@@ -233,7 +234,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
 
   num_blocks, depth = kinds.count("block"), settings.get("G_depth", _STUDIOGAN_DEPTH)
   if depth not in range(1, num_blocks + 1) or num_blocks % depth:
-    raise ValueError(
+    raise InvalidValue(
       f"setting G_depth is {depth!r}, expected a divisor of the number of blocks, {num_blocks}: "
       f"{_GIVE_STUDIOGAN_SETTINGS}"
     )
@@ -260,15 +261,15 @@ def _check_settings(settings: Mapping[str, Any]) -> None:
   state_dict.check_settings(settings, _SETTINGS)
   for name in _NEEDED_SETTINGS:
     if name not in settings:
-      raise ValueError(f"the setting {name} is missing, which no array tells: {_GIVE_SETTINGS}")
+      raise InvalidValue(f"the setting {name} is missing, which no array tells: {_GIVE_SETTINGS}")
   layers, epsilon = settings["layers"], settings["eps"]
   if not isinstance(layers, list | tuple) or not all(map(_is_block, layers)):
-    raise ValueError(
+    raise InvalidValue(
       f"setting layers is {layers!r}, expected a list of [true or false, channels in, channels "
       f"out], one for each block: {_GIVE_SETTINGS}"
     )
   if isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not 0 < epsilon < 1:
-    raise ValueError(f"setting eps is {epsilon!r}, expected a number between 0 and 1")
+    raise InvalidValue(f"setting eps is {epsilon!r}, expected a number between 0 and 1")
 
 
 def _is_block(layer: Any) -> bool:
@@ -278,7 +279,7 @@ def _is_block(layer: Any) -> bool:
 def _check_agreement(settings: Mapping[str, Any], expected: Mapping[str, Any], hint: str) -> None:
   for name, value in expected.items():
     if settings.get(name, value) != value:
-      raise ValueError(f"setting {name} is {settings[name]!r}, expected {value!r}: {hint}")
+      raise InvalidValue(f"setting {name} is {settings[name]!r}, expected {value!r}: {hint}")
 
 
 def _find_layers(

@@ -8,6 +8,7 @@ from typing import Any
 
 from checkpoints_convert import rosinality, state_dict, stylegan2
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 # Its checkpoints are to be fetched by hand, from the links in its README.
 VARIANTS: dict[str, Variant] = {}
@@ -37,7 +38,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   lr_mlp = rosinality.read_lr_mlp(settings, ("image_size",))
   arrays = rosinality.as_nvidia(checkpoint.get("g_ema", checkpoint))
   if "to_rgb_last.bias" in arrays:
-    raise ValueError("it holds to_rgb_last.bias, so it is a CIPSres: expected a CIPSskip")
+    raise InvalidValue("it holds to_rgb_last.bias, so it is a CIPSres: expected a CIPSskip")
   num_blocks = rosinality.count(arrays, "to_rgbs.{}.bias")
   state = state_dict.StateDict(rosinality.with_average(arrays, None), _names(arrays, num_blocks))
 
@@ -102,5 +103,5 @@ def _names(arrays: Mapping[str, Any], num_blocks: int) -> dict[str, str]:
 def _read_image_size(settings: Mapping[str, Any], default: int) -> int:
   value = settings.get("image_size", default)
   if type(value) is not int or value < 2:
-    raise ValueError(f"image_size={value!r}: expected a whole number of pixels, at least 2")
+    raise InvalidValue(f"image_size={value!r}: expected a whole number of pixels, at least 2")
   return value

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 import yaml
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 if not __package__:  # run as a script: Python looks in the script's folder, not in the checkout
@@ -47,7 +47,8 @@ from checkpoints_convert import (
 from checkpoints_convert.variants import Variant
 from unseg_jax import generators
 from unseg_jax.artifacts import generator_files
-from unseg_jax.runtime import parallel
+from unseg_jax.errors import InvalidValue
+from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import download, places, whole_files
 
 # What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
@@ -110,7 +111,7 @@ def convert_file(
   elif published is not None:
     source = published.url
   else:
-    raise ValueError("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
+    raise InvalidValue("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
   is_url = "://" in source
   if is_url:
     sha256 = published.sha256 if published and source == published.url else None
@@ -122,7 +123,7 @@ def convert_file(
     converted = _convert(path, format_name, settings)
   except ValueError as error:
     where = f"; delete {path} to download it again from {source}" if is_url else ""
-    raise ValueError(f"{error}{where}") from error
+    raise InvalidValue(f"{error}{where}") from error
   generator_file = generator_files.GeneratorFile(*converted, source_sha256=whole_files.sha256(path))
   generator_files.save_generator(output, generator_file)
   return generator_file
@@ -134,12 +135,12 @@ def _choose(
   """Returns what was named: the format, and what was published under the name of a variant."""
   if variant is not None:
     if variant not in VARIANT_FORMATS:
-      raise ValueError(
+      raise InvalidValue(
         f"unknown --variant={variant}, expected one of {', '.join(sorted(VARIANT_FORMATS))}"
       )
     expected = VARIANT_FORMATS[variant]
     if format_name not in (None, expected):
-      raise ValueError(
+      raise InvalidValue(
         f"--variant={variant} is of the format {expected}, but --format={format_name} was given: "
         "leave --format out"
       )
@@ -147,7 +148,7 @@ def _choose(
   if format_name is None and source is not None:
     return None, None
   if format_name not in FORMATS:
-    raise ValueError(
+    raise InvalidValue(
       f"the format is {format_name}, expected --format with one of {', '.join(FORMATS)}; or the "
       "name of a published checkpoint, --variant=NAME"
     )
@@ -170,7 +171,7 @@ def _convert(
   if format_name is None:
     if len(formats) != 1:
       found = f"holds networks of {' and '.join(formats)}" if formats else "tells no format"
-      raise ValueError(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
+      raise InvalidValue(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
     (format_name,) = formats
   module = FORMATS[format_name]
   try:
@@ -189,7 +190,7 @@ def _convert(
       message += f"; it looks like --format={' or '.join(sorted(formats))}"
     elif isinstance(error, state_dict.Mismatch):
       message += "; choose the format of the project that saved it, or fetch it again"
-    raise ValueError(message) from error
+    raise InvalidValue(message) from error
 
 
 def _is_plain_pickle(path: pathlib.Path) -> bool:
@@ -213,10 +214,10 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
     settings = json.loads(content)
   except ValueError as error:
     if os.fspath(path).endswith(".json"):
-      raise ValueError(f"--config={path} is not JSON ({error}): expected an object") from error
+      raise InvalidValue(f"--config={path} is not JSON ({error}): expected an object") from error
     settings = _parse_yaml(content, path)
   if not isinstance(settings, dict):
-    raise ValueError(f"--config={path} holds a {type(settings).__name__}, expected an object")
+    raise InvalidValue(f"--config={path} holds a {type(settings).__name__}, expected an object")
   return settings
 
 
@@ -230,7 +231,7 @@ def _parse_yaml(content: bytes, path: str | os.PathLike) -> Any:
     return yaml.load(content, Loader)
   except (RecursionError, ValueError, yaml.YAMLError) as error:
     reason = " ".join(str(error).split())
-    raise ValueError(
+    raise InvalidValue(
       f"--config={path} is neither JSON nor YAML ({reason}): expected names and values"
     ) from error
 
@@ -268,8 +269,7 @@ def _define_flags() -> None:
 
 def main(argv: list[str]) -> None:
   """Runs the command: converts, and says what was written or, in one line, why nothing was."""
-  if len(argv) > 1:
-    raise app.UsageError(f"expected only flags, got {argv[1:]}: write --source=FILE")
+  commands.check_no_arguments(argv, ": expected only flags, as in --source=FILE")
   values = flags.FLAGS
   try:
     parallel.check_devices()
@@ -288,11 +288,11 @@ def main(argv: list[str]) -> None:
       print(note)
     if values.samples and generator_file.architecture in generators.ARCHITECTURES:
       print(f"wrote {contact_sheet.draw(values.output, values.samples)}")
-  except (ImportError, OSError, ValueError) as error:
-    sys.exit(f"error: {error}")
+  except Exception as error:
+    sys.exit(commands.explain(error))
 
 
 if __name__ == "__main__":
   _define_flags()
   absl_logging.set_verbosity(absl_logging.ERROR)  # The libraries' own chatter stays out of the way.
-  app.run(main)
+  commands.run(main)

@@ -9,6 +9,8 @@ import collections
 import re
 from typing import Any
 
+from unseg_jax.errors import InvalidValue
+
 # Classes of settings beside the weights: they may be made, and what they are made of is dropped.
 _SETTINGS = re.compile(
   r"argparse\.Namespace|types\.SimpleNamespace"
@@ -31,7 +33,7 @@ _DICTS = re.compile(
 _LISTS = re.compile(r"collections\.deque")
 
 
-class Refused(ValueError):
+class Refused(InvalidValue):
   """Something beyond settings would have to be executed; its message is the name of that."""
 
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from checkpoints_convert import torch_reader
+from unseg_jax.errors import InvalidValue
 
 _NETWORK = "G_ema"  # the generator, its weights averaged over the training
 
@@ -55,17 +56,17 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     network = _check_content(content)
     _flatten(network, "", arrays, attributes, visited=set())
   except _Refused as error:
-    raise ValueError(f"{path} {error}") from None
+    raise InvalidValue(f"{path} {error}") from None
   except Exception as error:  # unpickling raises every kind of exception on damaged files
     reason = str(error).split("\n")[0]
-    raise ValueError(
+    raise InvalidValue(
       f"{path} is truncated or not a pickle of NVIDIA's networks ({type(error).__name__}: "
       f"{reason}): fetch it again and compare its size with the published one"
     ) from None
   return {_NETWORK: arrays, "attributes": attributes}
 
 
-class _Refused(ValueError):
+class _Refused(InvalidValue):
   """The file is whole, but not what it should be; the message follows the file's name."""
 
 
@@ -131,7 +132,7 @@ class _Dtype(_Inert):
 
   def __setstate__(self, state: tuple) -> None:
     if state[1] not in ("<", ">", "=", "|"):
-      raise ValueError(f"unknown byte order {state[1]!r}")
+      raise InvalidValue(f"unknown byte order {state[1]!r}")
     self.byte_order = state[1]
 
 
@@ -196,9 +197,9 @@ def _load_storage(data: bytes, torch: Any) -> _Storage:
     # PyTorch's own message advises to switch its protection off; do not repeat that.
     if blocked := re.search(r"GLOBAL (\S+)", str(error)):
       _refuse(blocked[1])
-    raise ValueError(f"a tensor inside it is damaged ({type(error).__name__})") from None
+    raise InvalidValue(f"a tensor inside it is damaged ({type(error).__name__})") from None
   if not isinstance(storage, torch.storage.TypedStorage):
-    raise ValueError(f"expected a storage inside it, not a {type(storage).__name__}")
+    raise InvalidValue(f"expected a storage inside it, not a {type(storage).__name__}")
   tensor = torch.empty(0, dtype=storage.dtype).set_(storage)
   # numpy has no bfloat16; float32 holds every value of it.
   return _Storage((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
@@ -207,17 +208,17 @@ def _load_storage(data: bytes, torch: Any) -> _Storage:
 def _make_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
   """Cuts a tensor out of a storage; offset and strides count elements."""
   if not isinstance(storage, _Storage):
-    raise ValueError(f"expected a tensor's storage, not a {type(storage).__name__}")
+    raise InvalidValue(f"expected a tensor's storage, not a {type(storage).__name__}")
   flat = storage.array
   offset, shape, strides = operator.index(offset), _integers(shape), _integers(strides)
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
   # Numpy would read memory outside of it. An expanded tensor has more elements than its storage.
   if min((offset, *shape, *strides)) < 0 or math.prod(shape) > flat.size:
-    raise ValueError(f"a tensor of shape {shape} does not fit its storage of {flat.size}")
+    raise InvalidValue(f"a tensor of shape {shape} does not fit its storage of {flat.size}")
   if math.prod(shape) == 0:
     return _Tensor(np.zeros(shape, flat.dtype))
   if last >= flat.size:
-    raise ValueError(f"a tensor of shape {shape} ends beyond its storage of {flat.size}")
+    raise InvalidValue(f"a tensor of shape {shape} ends beyond its storage of {flat.size}")
   in_bytes = [stride * flat.itemsize for stride in strides]
   return _Tensor(np.lib.stride_tricks.as_strided(flat[offset:], shape, in_bytes).copy())
 
@@ -228,20 +229,20 @@ def _integers(values: Any) -> tuple[int, ...]:
 
 def _make_parameter(tensor: Any, *_: Any) -> _Tensor:
   if not isinstance(tensor, _Tensor):
-    raise ValueError(f"expected a parameter's tensor, not a {type(tensor).__name__}")
+    raise InvalidValue(f"expected a parameter's tensor, not a {type(tensor).__name__}")
   return tensor
 
 
 def _make_module(meta: Any) -> _Module:
   """Keeps a module's attributes; its class and the source of that are not looked at."""
   if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
-    raise ValueError("a module inside it has no state")
+    raise InvalidValue("a module inside it has no state")
   return _Module(meta["state"])
 
 
 def _make_scalar(dtype: Any, data: Any) -> Any:
   if not isinstance(dtype, _Dtype) or not re.fullmatch("[fiub][0-9]{1,2}", dtype.name):
-    raise ValueError("expected a number of a plain type")
+    raise InvalidValue("expected a number of a plain type")
   return np.frombuffer(data, dtype.byte_order + dtype.name, count=1)[0].item()
 
 
@@ -250,7 +251,7 @@ def _flatten(
 ) -> None:
   """Collects what a module and those inside it hold, in the order of PyTorch's `state_dict`."""
   if id(module) in visited:
-    raise ValueError(f"the module {prefix} stands in several places")
+    raise InvalidValue(f"the module {prefix} stands in several places")
   visited.add(id(module))
   state = module.state
   transient = state.get("_non_persistent_buffers_set", ())
@@ -267,5 +268,5 @@ def _flatten(
   for name, child in state["_modules"].items():
     if child is not None:
       if not isinstance(child, _Module):
-        raise ValueError(f"{prefix}{name} is a {type(child).__name__}, expected a module")
+        raise InvalidValue(f"{prefix}{name} is a {type(child).__name__}, expected a module")
       _flatten(child, f"{prefix}{name}.", arrays, attributes, visited)

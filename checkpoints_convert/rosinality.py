@@ -13,6 +13,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict, stylegan2
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _LR_MLP = 0.01  # upstream's multiplier of the mapping network's learning rate
 _FILTER_GAIN = 4  # of upstream's filters over NVIDIA's, which sum to 1
@@ -65,7 +66,7 @@ def read_lr_mlp(settings: Mapping[str, Any], others: tuple[str, ...]) -> float:
   value = settings.get("lr_mlp", _LR_MLP)
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if not is_number or not 0 < value < np.inf:
-    raise ValueError(
+    raise InvalidValue(
       f"lr_mlp is {value!r}, expected a positive number: --config=FILE of such JSON as "
       '{"lr_mlp": 0.01}'
     )

@@ -12,6 +12,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _MULTIPLES = (16, 16, 8, 4, 2, 1)  # channels of each stage, in multiples of the last one's
 _RESIDUAL_SCALE = 0.1  # of every residual branch, in gan_training/models/blocks.py
@@ -55,7 +56,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   state_dict.check_settings(settings, ("z_dim",))
   z_dim = settings.get("z_dim")
   if z_dim is not None and (type(z_dim) is not int or z_dim < 1):
-    raise ValueError(f"the setting z_dim is {z_dim!r}, expected a whole number of at least 1")
+    raise InvalidValue(f"the setting z_dim is {z_dim!r}, expected a whole number of at least 1")
   arrays = checkpoint.get("generator", checkpoint)
   if isinstance(arrays, Mapping) and all(str(key).startswith("module.") for key in arrays):
     arrays = {key.removeprefix("module."): array for key, array in arrays.items()}

@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from unseg_jax.errors import InvalidValue
+
 # Number of channels of pictures -> what becomes of them.
 PICTURES = {
   1: "its pictures are grey: they are repeated to RGB",
@@ -20,7 +22,7 @@ _SMALL = 2**20  # numbers that an array of zeros may have whatever the file hold
 _NUM_NAMED = 3  # offenders that an error names; the rest are counted
 
 
-class Mismatch(ValueError):
+class Mismatch(InvalidValue):
   """The arrays are not those of the network; `count` tells how many are not."""
 
   def __init__(self, message: str, count: int = 0):
@@ -166,7 +168,7 @@ def name_first(names: Iterable[str]) -> str:
 def check_settings(settings: Mapping[str, Any], known: Iterable[str]) -> None:
   """Raises a ValueError if `--config` gives settings that the format does not know."""
   if unknown := sorted(set(settings) - set(known)):
-    raise ValueError(
+    raise InvalidValue(
       f"unknown settings: {name_first(unknown)}; expected {', '.join(known) or 'none'}"
     )
 

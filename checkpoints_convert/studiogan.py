@@ -12,6 +12,7 @@ import numpy as np
 
 from checkpoints_convert import biggan, biggan_deep, state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _EPSILON = 1e-4  # of all batch norms upstream
 
@@ -93,7 +94,7 @@ def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
   if settings.get(name, expected) != expected:
-    raise ValueError(
+    raise InvalidValue(
       f"setting {name} is {settings[name]!r}, expected {expected!r}: pass the config that this "
       "checkpoint was trained with as --config=FILE"
     )

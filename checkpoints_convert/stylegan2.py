@@ -13,6 +13,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import style_latents
 from unseg_jax.generators.base import apply
 
@@ -102,13 +103,13 @@ def convert_network(
   state.finish()
 
   if z_dim < 1:
-    raise ValueError(
+    raise InvalidValue(
       f"mapping.fc0.weight takes {z_dim + class_shape[1]} features, expected more than the "
       f"{class_shape[1]} of mapping.embed.weight"
     )
   for key, taps in filters.items():
     if not np.allclose(taps, _FILTER, atol=1e-6):
-      raise ValueError(f"{key} is not the filter [1, 3, 3, 1], the only one that is supported")
+      raise InvalidValue(f"{key} is not the filter [1, 3, 3, 1], the only one that is supported")
   config = {
     "z_dim": z_dim,
     "mapping_widths": [len(layer["bias"]) for name, layer in mapping.items() if "dense" in name],
@@ -128,11 +129,11 @@ def convert_network(
 def find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> float | int | None:
   clamps = {value for name, value in attributes.items() if name.endswith(".conv_clamp")}
   if len(clamps) > 1:
-    raise ValueError(f"the layers have different conv_clamp {clamps}, expected the same for all")
+    raise InvalidValue(f"the layers have different conv_clamp {clamps}, expected the same for all")
   clamp = settings.get("conv_clamp", clamps.pop() if clamps else _CLAMP)
   is_number = isinstance(clamp, numbers.Real) and not isinstance(clamp, bool)
   if clamp is not None and not (is_number and 0 < clamp < np.inf):
-    raise ValueError(
+    raise InvalidValue(
       f"conv_clamp is {clamp!r}, expected a positive number or null: --config=FILE of such JSON as "
       '{"conv_clamp": 256}'
     )
@@ -144,7 +145,7 @@ def find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
   for name, value in attributes.items():
     activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
     if name.endswith(".activation") and value != activation:
-      raise ValueError(f"{name} is {value!r}, expected {activation!r}: no other is supported")
+      raise InvalidValue(f"{name} is {value!r}, expected {activation!r}: no other is supported")
   # A layer's bias is multiplied by the multiplier alone.
   return attributes.get("mapping.fc0.bias_gain", _LR_MULTIPLIER)
 

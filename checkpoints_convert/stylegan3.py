@@ -189,7 +189,7 @@ def _read_settings(init_kwargs: Any, settings: Mapping[str, Any]) -> dict[str, A
   merged = {**(init_kwargs if isinstance(init_kwargs, Mapping) else {}), **settings}
   mapping = merged.pop("mapping_kwargs", {})
   if not isinstance(mapping, Mapping):
-    raise ValueError(f"setting mapping_kwargs is {mapping!r}, expected an object")
+    raise InvalidValue(f"setting mapping_kwargs is {mapping!r}, expected an object")
   if "lr_multiplier" in mapping:
     merged.setdefault("lr_multiplier", mapping["lr_multiplier"])
   known = (*_DEFAULTS, "conv_clamp", "lr_multiplier", *_TOLD, *_IGNORED)
@@ -208,7 +208,7 @@ def _check_number(name: str, value: Any) -> None:
   fits = isinstance(value, kind) and type(value) is not bool and math.isfinite(value)
   if not fits or value < least or (not is_whole and value == 0):
     expected = f"a whole number of at least {least}" if is_whole else "a positive number"
-    raise ValueError(f"setting {name} is {value!r}, expected {expected}")
+    raise InvalidValue(f"setting {name} is {value!r}, expected {expected}")
 
 
 def _choose(
@@ -246,7 +246,7 @@ def _find_bands(
     bands = stylegan3_filters.find_bands(len(layers) - 1, layers[-1].size, chosen)
   for layer, band, after in zip(layers, bands, bands[1:], strict=False):
     if not 0 < band.cutoff < band.rate or band.half_width <= 0 or after.rate % band.rate:
-      raise ValueError(
+      raise InvalidValue(
         f"by the settings {', '.join(_BAND_DEFAULTS)}, {layer.key} makes {band}, expected a "
         "positive cutoff and half-width and a sampling rate that never falls: give those that it "
         "was trained with"
@@ -307,7 +307,7 @@ def _take_colours(
 def _check_told(settings: Mapping[str, Any], found: Mapping[str, int]) -> None:
   for name, value in found.items():
     if settings.get(name, value) != value:
-      raise ValueError(
+      raise InvalidValue(
         f"setting {name} is {settings[name]!r}, but the arrays are those of a network with {value}:"
         " expected the settings that it was trained with"
       )
@@ -321,7 +321,7 @@ def _check_sizes(
   sizes += [layers[-1].size] * 2
   for layer, size in zip(layers, sizes, strict=True):
     if layer.size != size:
-      raise ValueError(
+      raise InvalidValue(
         f"{layer.key} makes {layer.size} x {layer.size} samples, but by the settings {size} x "
         f"{size}: {_expected_settings()}"
       )
@@ -332,7 +332,7 @@ def _check_filters(key: str, design: Design, filters: Mapping[str, np.ndarray]) 
     taps = filters[name]
     tolerance = _FILTER_TOLERANCE * np.abs(expected).max()
     if taps.shape != expected.shape or not np.allclose(taps, expected, rtol=0, atol=tolerance):
-      raise ValueError(
+      raise InvalidValue(
         f"{key}.{name}_filter {list(taps.shape)} is not the filter {list(expected.shape)} that the "
         f"settings give: {_expected_settings()}"
       )
@@ -348,4 +348,4 @@ def _expected_settings() -> str:
 def _check_magnitude(state: StateDict, key: str) -> None:
   magnitude = state.take(f"{key}.magnitude_ema")
   if not magnitude > 0:
-    raise ValueError(f"{key}.magnitude_ema is {magnitude}, expected a positive number")
+    raise InvalidValue(f"{key}.magnitude_ema is {magnitude}, expected a positive number")

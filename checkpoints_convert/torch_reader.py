@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from checkpoints_convert import inert
+from unseg_jax.errors import InvalidValue, MissingPackage
 
 # The first release in which no known checkpoint can break out of `weights_only=True`
 # (CVE-2025-32434 was fixed in 2.6, CVE-2026-24747 in 2.10).
@@ -53,13 +54,13 @@ def read(path: str | os.PathLike) -> dict:
     if "persistent_load of storage" in str(error):  # of the older files
       raise _refusal(path, "a network's own code") from None
     reason = str(error).split(". ")[0].split("\n")[0]
-    raise ValueError(
+    raise InvalidValue(
       f"{path} is truncated or not a checkpoint that torch.save wrote "
       f"({type(error).__name__}: {reason}): fetch it again and compare its size and checksum with "
       "the published ones"
     ) from None
   if not isinstance(plain, dict):
-    raise ValueError(
+    raise InvalidValue(
       f"{path} holds a {type(checkpoint).__name__}, expected a dict of tensors: save "
       "`model.state_dict()`"
     )
@@ -71,11 +72,11 @@ def import_torch() -> Any:
   try:
     import torch
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackage(
       "PyTorch is needed to read its checkpoints: pip install 'unseg-jax[convert]'"
     ) from error
   if torch.__version__ < _SAFE_TORCH:
-    raise ImportError(
+    raise MissingPackage(
       f"PyTorch {torch.__version__} can be made to execute code by a checkpoint, expected "
       f"{_SAFE_TORCH} or newer: pip install --upgrade 'unseg-jax[convert]'"
     )
@@ -122,6 +123,6 @@ def _to_plain(value: Any, torch: Any, done: dict[int, Any]) -> Any:
 def _to_numpy(tensor: Any, torch: Any) -> Any:
   # An expanded tensor has more elements than its storage; a small file could fill all memory.
   if tensor.numel() > max(_EXPANDED, tensor.untyped_storage().nbytes()):
-    raise ValueError(f"a tensor of shape {list(tensor.shape)} does not fit its storage")
+    raise InvalidValue(f"a tensor of shape {list(tensor.shape)} does not fit its storage")
   # numpy has no bfloat16; float32 holds every value of it.
   return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()

@@ -7,6 +7,7 @@ import numpy as np
 
 from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 # Upstream's name of each block of two convolutions, and ours, from the input to the output.
 _BLOCKS = {
@@ -43,7 +44,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   state_dict.check_settings(settings, ("image_size",))
   image_size = settings.get("image_size", _IMAGE_SIZE)
   if type(image_size) is not int or image_size < _LEAST_SIZE:
-    raise ValueError(
+    raise InvalidValue(
       f"image_size={image_size!r}: expected a whole number of pixels, at least {_LEAST_SIZE}"
     )
   variables = variables_from_state_dict(checkpoint)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from checkpoints_convert import state_dict
+from unseg_jax.errors import InvalidValue
 
 # Architecture, config and variables, as every format's `convert` returns them.
 Converted = tuple[str, dict, dict]
@@ -90,7 +91,7 @@ def convert(
   if not places:
     place = _largest(checkpoint)
     convert_arrays(place.arrays)  # Nothing in it has the format's keys: this tells which are.
-    raise ValueError(f"{place} holds no such network")
+    raise InvalidValue(f"{place} holds no such network")
   place, problem = min(errors, key=lambda pair: getattr(pair[1], "count", 0))
   if place.path == () and place.prefix == "" and len(errors) == 1:
     raise problem
@@ -100,7 +101,7 @@ def convert(
   message = f"looked in {looked}{more}{nearest}: {problem}"
   if isinstance(problem, state_dict.Mismatch):
     raise state_dict.Mismatch(message, problem.count) from problem
-  raise ValueError(message) from problem
+  raise InvalidValue(message) from problem
 
 
 def _choose(fitting: Sequence[tuple[Place, Converted]], preferred: str | None) -> Converted:
@@ -115,7 +116,7 @@ def _choose(fitting: Sequence[tuple[Place, Converted]], preferred: str | None) -
   if is_twin and averages and all(_is_same(averages[0], other) for other in averages[1:]):
     return averages[0]
   places = ", ".join(sorted(str(place) for place, _ in fitting))
-  raise ValueError(
+  raise InvalidValue(
     f"it holds several such networks, {places}, expected one: save the `state_dict()` of the one "
     "to convert"
   )

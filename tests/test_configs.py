@@ -39,7 +39,7 @@ def test_who_lacks_the_generator_is_told_the_very_command_that_makes_it(name, ar
   config = get_config(name, argument)
   with pytest.raises(FileNotFoundError) as caught:
     pipeline.run(config, tmp_path / "run", pipeline.STAGES)
-  command = str(caught.value).splitlines()[-1].strip()
+  command = str(caught.value).partition("; make it with: ")[2]
   assert command == config.convert_command
   assert command.startswith("python -m checkpoints_convert.convert ")
   assert command.endswith(f"--output={config.generator}")

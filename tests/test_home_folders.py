@@ -11,7 +11,7 @@ from PIL import Image
 from whole_runs import GOLDEN, ROOT, make_config
 
 from checkpoints_convert import contact_sheet, convert
-from unseg_jax import generators, main, pipeline, predict, report
+from unseg_jax import config_files, generators, pipeline, predict, report
 from unseg_jax.demo import server
 from unseg_jax.evaluation import benchmarks, folders, unlabelled
 from unseg_jax.export.files import export
@@ -75,7 +75,7 @@ def test_of_commands(home):
   assert report.make(["~/run"], None) == home / "run" / "report.html"
   assert export("~/run", "~/run.stablehlo", "stablehlo") == home / "run.stablehlo"
   assert "~" not in (home / "run.stablehlo.json").read_text()
-  assert main.find_config("~/tiny_config.py:faces") == f"{home}/tiny_config.py:faces"
+  assert config_files.find("~/tiny_config.py:faces") == f"{home}/tiny_config.py:faces"
   with pytest.raises(ValueError, match=f"--runtime={home}/dcgan.pth"):
     export("~/run", "~/page", "web", "~/dcgan.pth")
 

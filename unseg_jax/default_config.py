@@ -1,16 +1,31 @@
 """What all experiments share: every setting, with the paper's values (arXiv 2105.08127)."""
 
 import functools
+import numbers
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from unseg_jax.artifacts.renamed_settings import announce
+from unseg_jax.errors import InvalidValue
 
 # In place of a type to compute in: bfloat16 on accelerators, float32 on CPUs.
 AUTO = "auto"
 
+# What the tuples hold. Where the numbers of elements may differ, one stands for all.
+_TUPLES: dict[str, tuple] = {
+  "generate.area": (0.05, 0.5),
+  "train.features": (16, 32, 64),
+  "train.copy_paste.kinds": ("plain", "blurred"),
+  "train.data_sets": (("runs/birds", 1.0),),
+  "evaluate.benchmarks": ("cub",),
+  "evaluate.folders": (("birds", "birds/pictures", "birds/masks", True),),
+  "evaluate.tfds": (("pets", "oxford_iiit_pet", "test", "image", "segmentation_mask", False),),
+  "report.pictures": ("photos/*.jpg",),
+}
 
 _renamed = functools.partial(announce, "train")
 
@@ -185,6 +200,36 @@ def with_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   return config
 
 
+def check_tuples(config: ml_collections.ConfigDict) -> None:
+  """Checks the form of settings that are tuples, in which a comma is easily forgotten.
+
+  Raises:
+    ValueError: one does not have the form that is expected.
+  """
+  for name, example in _TUPLES.items():
+    value = functools.reduce(lambda section, key: section[key], name.split("."), config)
+    same_length = name == "generate.area"
+    if not _has_form(value, example if same_length else len(value) * example[:1]):
+      raise InvalidValue(
+        f"config.{name}={value!r}: expected a tuple such as {example!r}; one of a single element "
+        "needs its comma, too"
+      )
+
+
+def _has_form(value: Any, example: Any) -> bool:
+  if isinstance(example, tuple):
+    return (
+      isinstance(value, tuple | list)
+      and len(value) == len(example)
+      and all(map(_has_form, value, example))
+    )
+  if isinstance(example, bool) or isinstance(value, bool | np.bool_):
+    return isinstance(example, bool) and isinstance(value, bool | np.bool_)
+  if isinstance(example, str):
+    return isinstance(value, str | os.PathLike)
+  return isinstance(value, numbers.Integral if isinstance(example, int) else numbers.Real)
+
+
 def choose(variant: str, known: Sequence[str]) -> str:
   """Returns the variant that a config was asked for, as in `--config=configs/FILE.py:VARIANT`.
 
@@ -192,5 +237,5 @@ def choose(variant: str, known: Sequence[str]) -> str:
     ValueError: the variant is unknown.
   """
   if variant not in known:
-    raise ValueError(f"config variant {variant!r}: expected one of {', '.join(known)}")
+    raise InvalidValue(f"config variant {variant!r}: expected one of {', '.join(known)}")
   return variant

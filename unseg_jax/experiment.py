@@ -11,6 +11,7 @@ import ml_collections
 from unseg_jax import generators
 from unseg_jax.adaptation import adapt
 from unseg_jax.direction import search
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.inference import refinement
 from unseg_jax.reporting import contents
@@ -83,7 +84,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
   if config.adapt.images:
     adapt.check_config(config.adapt)
     if not others and generate.on_the_fly(config.generate):
-      raise ValueError(
+      raise InvalidValue(
         f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "
         "set config.generate.num_images.train to how many"
       )
@@ -97,15 +98,14 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
 
 def _check_generator(config: ml_collections.ConfigDict) -> None:
   if not config.generator:
-    raise ValueError(
+    raise InvalidValue(
       "config.generator is empty: expected a converted file, pretrained:NAME or "
       "package.module:function; or list finished runs in config.train.data_sets to train on theirs"
     )
   is_missing = ":" not in config.generator and not places.path(config.generator).is_file()
   if config.convert_command and is_missing:
     raise FileNotFoundError(
-      f"no generator at config.generator={config.generator}; make it with\n"
-      f"  {config.convert_command}"
+      f"no generator at config.generator={config.generator}; make it with: {config.convert_command}"
     )
 
 
@@ -113,7 +113,7 @@ def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, evaluate.Pa
   """Raises for settings of the evaluation that would fail late; returns the data sets."""
   settings = config.evaluate
   if settings.batch_size < 1:
-    raise ValueError(
+    raise InvalidValue(
       f"config.evaluate.batch_size={settings.batch_size}: expected at least 1 picture"
     )
   refinement.check_method(settings.refine)

@@ -3,43 +3,21 @@
 A config is a file; without a checkout, `configs/NAME.py` is the package's own.
 """
 
-import importlib.util
 import logging
 import os
 import sys
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
 
-from unseg_jax.artifacts import stage_records
-from unseg_jax.runtime import process_flags
+from unseg_jax import config_files
+from unseg_jax.runtime import commands, process_flags
 from unseg_jax.storage import places
 
-
-def find_config(path: str) -> str:
-  """Returns the path of a config, which for `configs/NAME.py` may be the package's own.
-
-  Args:
-    path: as `--config` takes it, a variant after a colon included.
-  """
-  name, colon, variant = os.path.expanduser(path).partition(":")
-  package = importlib.util.find_spec("unseg_jax.configs")
-  if Path(name).exists() or Path(name).parent != Path("configs"):
-    return name + colon + variant
-  if package is None or package.origin is None:
-    return name + colon + variant
-  return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
-
-
-class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
-  def parse(self, path):
-    return super().parse(find_config(path))
-
-
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
-flags.FLAGS["config"].parser = _ConfigParser("config")
+flags.FLAGS["config"].parser = config_files.Parser("config")
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Where results go, a folder or a URL; runs/<config name> if unset."
 )
@@ -60,16 +38,13 @@ _WORKERS = flags.DEFINE_integer(
 
 def main(argv: list[str]) -> None:
   """Runs the stages that the flags choose; a user's error is one message and exit status 1."""
-  if len(argv) > 1:
-    raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+  commands.check_no_arguments(argv)
   # Imported here so that --help and a misspelt flag answer at once.
   import jax
 
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption, workers
-  from unseg_jax.segmentation import curves
   from unseg_jax.stages import STAGES
-  from unseg_jax.synthesis import generate
 
   config = _CONFIG.value
   directory = _WORKDIR.value or Path("runs") / config.name
@@ -89,20 +64,11 @@ def main(argv: list[str]) -> None:
     sys.exit(preemption.EXIT_STATUS)
   except jax.errors.JaxRuntimeError as error:
     if parallel.process_count() == 1:
-      raise
+      sys.exit(commands.explain(error))
     print(f"error: {error}", file=sys.stderr)
     parallel.leave_at_once(1)
-  except (
-    ValueError,
-    OSError,
-    ImportError,
-    FloatingPointError,
-    workers.WorkerDied,
-    stage_records.StageMismatch,
-    generate.TooFewAccepted,
-    curves.TooFewPairs,
-  ) as error:
-    sys.exit(places.in_urls(f"error: {error}"))
+  except Exception as error:
+    sys.exit(commands.explain(error))
 
 
 if __name__ == "__main__":
@@ -113,4 +79,4 @@ if __name__ == "__main__":
   # TensorFlow, which writes files here, would say how it computes.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  app.run(main)
+  commands.run(main)

@@ -11,6 +11,7 @@ import ml_collections
 
 from unseg_jax import default_config, experiment
 from unseg_jax.artifacts import stage_records
+from unseg_jax.errors import InvalidValue
 from unseg_jax.experiment import Run
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.runtime import parallel, preemption
@@ -57,6 +58,7 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are raised before any work is done.
   """
+  default_config.check_tuples(config)
   config = default_config.with_types(config)
   stages = select(stages, config)
   directory = places.local(directory)
@@ -113,7 +115,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
   """
   data_sets = experiment.check_evaluation(config)
   if not data_sets:
-    raise ValueError(
+    raise InvalidValue(
       "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
       ".tfds"
     )

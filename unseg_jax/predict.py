@@ -52,12 +52,12 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 from unseg_jax.images import reading
 from unseg_jax.prediction import outputs
-from unseg_jax.runtime import process_flags
+from unseg_jax.runtime import commands, process_flags
 
 if TYPE_CHECKING:
   from unseg_jax.prediction.manifest import Part, Row
@@ -107,23 +107,22 @@ def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
   try:
     process_flags.start()
-  except ValueError as error:
-    print(f"error: {error}", file=sys.stderr)
+  except Exception as error:
+    print(commands.explain(error), file=sys.stderr)
     return 1
   return main(argv)
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
-  from unseg_jax.runtime import parallel, preemption, workers
-  from unseg_jax.storage import places
+  from unseg_jax.runtime import parallel, preemption
 
   try:
-    if argv[1:]:
-      raise ValueError(
-        f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
-        "--input='photos/*.jpg', so that the shell does not expand it."
-      )
+    commands.check_no_arguments(
+      argv,
+      ". Put quotes around a glob, as in --input='photos/*.jpg', so that the shell does not expand "
+      "it.",
+    )
     with preemption.watch():
       return predict(
         SEGMENTER.value,
@@ -142,8 +141,8 @@ def main(argv: Sequence[str]) -> int:
   except preemption.Preempted as stop:
     print(stop, file=sys.stderr)
     return preemption.EXIT_STATUS
-  except (ImportError, OSError, ValueError, workers.WorkerDied) as error:
-    print(printable(places.in_urls(f"error: {error}")), file=sys.stderr)
+  except Exception as error:
+    print(printable(commands.explain(error)), file=sys.stderr)
     if parallel.process_count() > 1:
       parallel.leave_at_once(1)  # The others are on their way to a point where they would wait.
     return 1
@@ -310,4 +309,4 @@ if __name__ == "__main__":
   # The libraries' own chatter stays out of the way; this package's few lines are shown.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.WARNING)
-  app.run(command)
+  commands.run(command)

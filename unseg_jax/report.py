@@ -14,12 +14,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.reporting import comparison, report
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import places
 
 
@@ -28,8 +29,8 @@ def main(argv: Sequence[str]) -> int:
   try:
     parallel.check_devices()
     print(places.in_urls(f"report: {make(argv[1:], flags.FLAGS.output)}"))
-  except (ImportError, OSError, ValueError) as error:
-    print(places.in_urls(f"error: {error}"), file=sys.stderr)
+  except Exception as error:
+    print(commands.explain(error), file=sys.stderr)
     return 1
   return 0
 
@@ -48,7 +49,7 @@ def make(runs: Sequence[str], output: str | None) -> Path:
     OSError: the page cannot be written.
   """
   if not runs:
-    raise ValueError("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
+    raise InvalidValue("no run given; usage: python -m unseg_jax.report RUN [RUN ...]")
   directory, *others = (places.local(run) for run in runs)
   default = "comparison.html" if others else directory / "report.html"
   if output and places.is_url(output):
@@ -57,7 +58,7 @@ def make(runs: Sequence[str], output: str | None) -> Path:
   else:
     path = places.path(output or default)
   if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
-    raise ValueError(f"--output={output}: expected the name of a page, such as comparison.html")
+    raise InvalidValue(f"--output={output}: expected the name of a page, such as comparison.html")
   if others:
     comparison.write([directory, *others], path)
   else:
@@ -73,4 +74,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
   )
-  app.run(main)
+  commands.run(main)

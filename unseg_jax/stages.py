@@ -18,6 +18,7 @@ import numpy as np
 from unseg_jax.adaptation import adapt
 from unseg_jax.array_types import Float, Key
 from unseg_jax.direction import previews, restarts, results, search
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import Run
 from unseg_jax.generators import Generator
@@ -55,16 +56,16 @@ def select(stages: Collection[str], config: ml_collections.ConfigDict) -> list[s
   """Returns the stages to run; raises a ValueError where the config leaves one of them out."""
   known = stages_of(config)
   if unknown := set(stages) - set(STAGES):
-    raise ValueError(f"unknown stages {sorted(unknown)}; expected some of {','.join(known)}")
+    raise InvalidValue(f"unknown stages {sorted(unknown)}; expected some of {','.join(known)}")
   if not stages:
-    raise ValueError(f"no stages to run; expected some of {','.join(known)}")
+    raise InvalidValue(f"no stages to run; expected some of {','.join(known)}")
   if set(stages) == set(STAGES):
     if config.train.data_sets:
       log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
     return known
   for stage in stages:
     if stage not in known:
-      raise ValueError(
+      raise InvalidValue(
         f"there is no stage {stage} to run, as {WHY_LEFT_OUT[stage]}; expected some of "
         f"{','.join(known)}"
       )

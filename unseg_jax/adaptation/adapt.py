@@ -17,6 +17,7 @@ import numpy as np
 
 from unseg_jax.array_types import Array, Bool, Float, Key, UInt8
 from unseg_jax.artifacts import checkpoints
+from unseg_jax.errors import InvalidValue
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine, resize_shorter_side
@@ -47,7 +48,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     ("learning_rate", "above 0", config.learning_rate > 0),
   ):
     if not valid:
-      raise ValueError(f"config.adapt.{name}={config[name]}: expected {expected}")
+      raise InvalidValue(f"config.adapt.{name}={config[name]}: expected {expected}")
   refinement.check_method(config.refine)
 
 
@@ -221,7 +222,7 @@ def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
   if not sum(lengths):
     lowest = min(count["range"][0] for count in counts)
     highest = max(count["range"][1] for count in counts)
-    raise ValueError(
+    raise InvalidValue(
       f"the segmenter is sure of no picture: its confidences are between {lowest:.3f} and "
       f"{highest:.3f}, and config.adapt.confidence={least} is the least to learn from. Look at "
       f"its masks of these pictures, then delete {folder.parent} and set it lower."

@@ -15,6 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places, whole_files
 
 _FORMAT_VERSION = "1"
@@ -59,7 +60,7 @@ def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> No
     for name, array in flax.traverse_util.flatten_dict(generator_file.variables, sep="/").items()
   }
   if problem := _find_problem(arrays):
-    raise ValueError(
+    raise InvalidValue(
       f"cannot save a generator to {path}: {problem}; check the checkpoint that it comes from"
     )
   metadata = {
@@ -96,18 +97,18 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
       metadata = file.metadata() or {}
       arrays = {name: file.get_tensor(name) for name in file.keys()}
   except safetensors.SafetensorError as error:
-    raise ValueError(
+    raise InvalidValue(
       f"{path} is not a whole safetensors file ({error}): expected a generator file; "
       f"{_CONVERT_AGAIN}"
     ) from error
 
   if missing := [key for key in _METADATA_KEYS if key not in metadata]:
-    raise ValueError(
+    raise InvalidValue(
       f"{path} is a safetensors file, but not a generator file: its metadata lacks "
       f"{', '.join(missing)}; {_CONVERT_AGAIN}"
     )
   if metadata["format_version"] != _FORMAT_VERSION:
-    raise ValueError(
+    raise InvalidValue(
       f"{path} has format_version {metadata['format_version']!r}, expected {_FORMAT_VERSION!r}: "
       "upgrade unseg-jax, or convert the original checkpoint with this version of it"
     )
@@ -116,12 +117,12 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
   except json.JSONDecodeError:
     config = None
   if not isinstance(config, dict):
-    raise ValueError(
+    raise InvalidValue(
       f"{path} has the config {metadata['config']!r} in its metadata, expected a JSON object; "
       f"{_CONVERT_AGAIN}"
     )
   if problem := _find_problem(arrays):
-    raise ValueError(f"{path} is damaged: {problem}; {_CONVERT_AGAIN}")
+    raise InvalidValue(f"{path} is damaged: {problem}; {_CONVERT_AGAIN}")
   return GeneratorFile(
     architecture=metadata["architecture"],
     config=config,

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from unseg_jax.artifacts import renamed_settings
+from unseg_jax.errors import UserError
 from unseg_jax.storage import places, whole_files
 
 RECORD = "stage.json"
 
 
-class StageMismatch(Exception):
+class StageMismatch(UserError):
   """A folder holds a result of other settings than those asked for."""
 
 

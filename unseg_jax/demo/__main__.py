@@ -18,29 +18,30 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 from unseg_jax.demo import memory, server
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import commands, parallel, preemption
 
 
 def main(argv: Sequence[str]) -> int:
   """Serves the page that the flags describe until it is interrupted; returns the exit status."""
   given = flags.FLAGS
   try:
-    if argv[1:]:
-      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    commands.check_no_arguments(argv)
     parallel.check_devices()
     # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads behind.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    for number in preemption.SIGNALS:
+      if signal.getsignal(number) != signal.SIG_IGN:
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     memory.let_large_blocks_go()
     parallel.keep_compiled()
     with server.serve(given.runs, given.host, given.port) as page:
       print(server.describe(given.host, given.port), flush=True)
       page.block_thread()
-  except (ImportError, OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
+  except Exception as error:
+    print(commands.explain(error), file=sys.stderr)
     return 1
   return 0
 
@@ -52,4 +53,4 @@ if __name__ == "__main__":
   flags.DEFINE_string("runs", "runs", "Folder of runs and of segmenters' files to choose from.")
   flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; only this machine can reach it.")
   flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
-  app.run(main)
+  commands.run(main)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from unseg_jax.array_types import UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 
 MEGABYTES = 25
@@ -27,12 +28,14 @@ def read_upload(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
   """
   name = Path(path).name
   if not Path(path).exists():
-    raise ValueError(f"{name} is no longer here: uploads are deleted after a while. Send it again.")
+    raise InvalidValue(
+      f"{name} is no longer here: uploads are deleted after a while. Send it again."
+    )
   _check_pixels(path, name)
   try:
     return reading.read_picture(path)
   except ValueError as error:
-    raise ValueError(str(error).replace(str(path), name)) from error
+    raise InvalidValue(str(error).replace(str(path), name)) from error
 
 
 def _check_pixels(path: str | Path, name: str) -> None:
@@ -40,15 +43,15 @@ def _check_pixels(path: str | Path, name: str) -> None:
     with reading.opened(path, FORMATS, sys.maxsize) as image:
       width, height = image.size
   except UnidentifiedImageError as error:
-    raise ValueError(
+    raise InvalidValue(
       f"{name} is no picture that this page can read. Expected {', '.join(FORMATS)}; a name that "
       "ends in .png does not make a file one."
     ) from error
   # Given damaged files, decoders raise errors of nearly every type.
   except Exception as error:
-    raise ValueError(f"{name} is damaged: {error}. Save it again, and send that.") from error
+    raise InvalidValue(f"{name} is damaged: {error}. Save it again, and send that.") from error
   if width * height > MEGAPIXELS * 10**6:
-    raise ValueError(
+    raise InvalidValue(
       f"{name} has {width:,} x {height:,} pixels; this page takes at most {MEGAPIXELS} million. "
       "Shrink it, or segment it with `python -m unseg_jax.predict`."
     )

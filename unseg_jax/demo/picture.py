@@ -10,6 +10,7 @@ import numpy as np
 from unseg_jax.array_types import Float, UInt8
 from unseg_jax.artifacts import stage_records
 from unseg_jax.demo import limits
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import drawing
 from unseg_jax.inference import refinement
 from unseg_jax.inference.segmenter import Segmenter
@@ -85,7 +86,7 @@ def at_threshold(
     ValueError: the threshold is not inside (0, 1).
   """
   if not 0 < threshold < 1:
-    raise ValueError(f"threshold={threshold}: expected a probability inside (0, 1), such as 0.5")
+    raise InvalidValue(f"threshold={threshold}: expected a probability inside (0, 1), such as 0.5")
   if threshold == 0.5:
     return probability
   for_it = probability * np.float32(1 - threshold)
@@ -104,7 +105,7 @@ def colour(text: str) -> tuple[int, int, int]:
     return red, green, blue
   numbers = [float(number) for number in re.findall(r"[\d.]+", text)]
   if not text.startswith("rgb") or len(numbers) not in (3, 4) or max(numbers[:3]) > 255:
-    raise ValueError(f"{text!r} is no colour; expected one such as #2060a0")
+    raise InvalidValue(f"{text!r} is no colour; expected one such as #2060a0")
   red, green, blue = map(round, numbers[:3])
   return red, green, blue
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from unseg_jax.demo import html, limits
+from unseg_jax.errors import MissingPackage
 from unseg_jax.storage import places
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -30,7 +31,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
     try:
       import gradio
     except ImportError as error:
-      raise ImportError(
+      raise MissingPackage(
         f"the page needs Gradio, which cannot be imported ({error}); install it with: "
         "pip install -e '.[demo]'"
       ) from error

@@ -12,6 +12,7 @@ import numpy as np
 from unseg_jax.array_types import Array, Float, Key
 from unseg_jax.direction import directions
 from unseg_jax.direction.step import SearchState, draw, initial_state, make_step
+from unseg_jax.errors import InvalidValue, NotFinite
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import parallel, preemption, progress
 from unseg_jax.storage import whole_files
@@ -52,11 +53,11 @@ class SearchResult:
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.search` that make no sense."""
   if config.directions not in (1, 2):
-    raise ValueError(
+    raise InvalidValue(
       f"config.search.directions={config.directions}: expected 1 (light) or 2 (light and dark)"
     )
   if config.restarts < 1:
-    raise ValueError(f"config.search.restarts={config.restarts}: expected at least 1")
+    raise InvalidValue(f"config.search.restarts={config.restarts}: expected at least 1")
   check_dtype("config.search.dtype", config.dtype)
 
 
@@ -89,7 +90,7 @@ def search(
   parallel.check_divisible("config.search.batch_size", config.batch_size)
   per_device = config.batch_size // parallel.device_count()
   if config.microbatch and per_device % min(config.microbatch, per_device):
-    raise ValueError(
+    raise InvalidValue(
       f"config.search.microbatch={config.microbatch} does not divide a device's share of "
       f"config.search.batch_size, {per_device} images; use a divisor of {per_device}"
     )
@@ -146,7 +147,7 @@ def _record(
   for i, parts in enumerate(parallel.unreplicate(waiting), start=steps - len(waiting)):
     if not all(np.isfinite(values).all() for values in parts.values()):
       shown = {name: values.tolist() for name, values in parts.items()}
-      raise FloatingPointError(
+      raise NotFinite(
         f"the search's loss is not finite at step {i}: {shown}. Lower "
         f"config.search.learning_rate ({config.learning_rate}); {folder} keeps the state of an "
         "earlier step."

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import folders, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.storage import places
@@ -96,7 +97,7 @@ def get(name: str) -> Benchmark:
     ValueError: no benchmark has this name.
   """
   if name not in BENCHMARKS:
-    raise ValueError(f"there is no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}.")
+    raise InvalidValue(f"there is no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}.")
   return BENCHMARKS[name]
 
 

@@ -10,12 +10,13 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.array_types import Bool, Float, Shaped, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import baselines, benchmarks, folders, metrics, saliency, tfds_source
 from unseg_jax.evaluation.source import Source
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import parallel, preemption
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places
 
@@ -42,7 +43,7 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
 
   def add(name: str, source: Source, crop: bool) -> None:
     if name in opened or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
-      raise ValueError(f"config.evaluate: the name {name!r} is taken; choose another")
+      raise InvalidValue(f"config.evaluate: the name {name!r} is taken; choose another")
     opened[name] = Pairs(source, crop)
 
   for name in config.evaluate.benchmarks:
@@ -128,6 +129,7 @@ def compare(
 
   Raises:
     ValueError: no process has a pair.
+    preemption.Preempted: the process, the only one, was asked to leave.
   """
   score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
   names = (SEGMENTER, *beside)
@@ -139,12 +141,16 @@ def compare(
     depth = 2 * batch_size * segmenter.device_count
     views = ((sample, sample.views) for sample in read_ahead(reader, read, depth))
     segmented = batched.logits(segmenter, views, batch_size)
-    scores = list(prefetch(scorer, lambda sample: score(*sample), segmented, depth))
+    scores = []
+    for scored in prefetch(scorer, lambda sample: score(*sample), segmented, depth):
+      scores.append(scored)
+      if preemption.leaving_alone():
+        preemption.leave("the evaluation begins anew")
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
   all_rows = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
   if not len(all_rows):
-    raise ValueError("a segmenter is scored on at least one image, got none")
+    raise InvalidValue("a segmenter is scored on at least one image, got none")
   return dict(zip(names, map(_averages, np.split(all_rows, len(names), axis=1)), strict=True))
 
 

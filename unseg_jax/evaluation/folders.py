@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from unseg_jax.array_types import Bool, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import reading
 from unseg_jax.storage import places
@@ -70,7 +71,7 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
     if unpaired
   ]
   if problems:
-    raise ValueError(
+    raise InvalidValue(
       f"pictures and masks do not pair up by stem: {'; '.join(problems)}. Every picture NAME.* "
       "needs exactly one mask NAME.*; add, rename or remove files."
     )
@@ -113,7 +114,7 @@ def _check_two_sides(paths: Sequence[Path], folder: Path) -> None:
     lowest, highest = min(lowest, levels.values.min()), max(highest, levels.values.max())
     full_scale = max(full_scale, levels.full_scale)
   side = "foreground" if True in seen else "background"
-  raise ValueError(
+  raise InvalidValue(
     f"the {len(paths)} masks in {folder} are all {side}: their values span {lowest:g} to "
     f"{highest:g}, and foreground is what exceeds {full_scale / 2:g}. Save them with foreground "
     "and background as 255 and 0, or as 1 and 0."
@@ -137,7 +138,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
   if len(by_stem) < len(files):
     twice = [path.name for path in files if by_stem[path.stem] != path]
     both = [by_stem[Path(name).stem].name for name in twice]
-    raise ValueError(
+    raise InvalidValue(
       f"{folder} has files that differ only in their suffix: {_names(twice + both)}. Files are "
       "paired by stem, so each may occur once; rename or remove one."
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.errors import MissingPackage
 from unseg_jax.evaluation import metrics
 
 NAMES = ("mae", "s_measure", "e_measure", "weighted_f")
@@ -92,7 +93,7 @@ def _library() -> types.ModuleType:
   try:
     import py_sod_metrics
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackage(
       f"the metrics {', '.join(NAMES)} need pysodmetrics, which cannot be imported ({error}); "
       'install it with: pip install "unseg-jax[benchmarks]"'
     ) from error

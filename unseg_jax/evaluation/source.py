@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unseg_jax.array_types import Bool, Shaped, UInt8
+from unseg_jax.errors import InvalidValue
 
 # A picture's name, the picture, and its mask.
 Example = tuple[str, UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]
@@ -44,7 +45,7 @@ def check_same_size(
     ValueError: it does not; the message names both.
   """
   if image.shape[:2] != mask.shape:
-    raise ValueError(
+    raise InvalidValue(
       f"{mask_name} is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {image_name} is "
       f"{image.shape[1]} x {image.shape[0]}; masks must have the size of their pictures"
     )

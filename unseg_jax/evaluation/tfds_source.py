@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from unseg_jax.array_types import UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import conversion, masks
 
@@ -99,12 +100,12 @@ def _open(
   for key, purpose in purposes.items():
     if key not in features:
       known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
-      raise ValueError(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
+      raise InvalidValue(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
   try:
     return builder, builder.info.splits[split].num_examples
   except (KeyError, ValueError) as error:
     known = ", ".join(builder.info.splits)
-    raise ValueError(
+    raise InvalidValue(
       f"{name} has no split {split!r}; expected one of {known}, or a part of one, such as "
       f"{next(iter(builder.info.splits))}[:100]."
     ) from error
@@ -123,7 +124,7 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
   except tfds.core.DatasetNotFoundError as error:
-    raise ValueError(
+    raise InvalidValue(
       f"TFDS has no data set {name!r}, neither by its code nor prepared in "
       f"{data_dir or 'its own folder'}; check its spelling and the folder."
     ) from error
@@ -171,7 +172,7 @@ def _picture(value: object, where: str) -> np.ndarray:
       return conversion.to_rgb(image, where, turn=False)
   array = np.asarray(value)
   if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3):
-    raise ValueError(
+    raise InvalidValue(
       f"{where} is {array.dtype} of shape {array.shape}; expected a picture, uint8 [H, W, 1 or 3]"
     )
   return np.broadcast_to(array, (*array.shape[:2], 3))
@@ -188,7 +189,7 @@ def _mask(value: object, foreground: Sequence[int] | None, where: str) -> np.nda
     if array.ndim == 3:
       array = array[..., 0]
     if array.ndim != 2:
-      raise ValueError(f"it has shape {array.shape}; expected a mask [H, W] or [H, W, C]")
+      raise InvalidValue(f"it has shape {array.shape}; expected a mask [H, W] or [H, W, C]")
     if foreground is not None:
       return np.isin(array, list(foreground))
     if not np.issubdtype(array.dtype, np.integer):
@@ -202,9 +203,9 @@ def _naming(where: str) -> Iterator[None]:
   try:
     yield
   except masks.ClassNumbers as error:
-    raise ValueError(
+    raise InvalidValue(
       f"{where} cannot be used: {error}; or set foreground to those that count, such as "
       "foreground=(1,)"
     ) from error
   except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
-    raise ValueError(f"{where} cannot be used: {error}") from error
+    raise InvalidValue(f"{where} cannot be used: {error}") from error

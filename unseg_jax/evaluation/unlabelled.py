@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from unseg_jax.array_types import UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import tfds_source
 from unseg_jax.images import reading
 from unseg_jax.storage import places
@@ -46,7 +47,7 @@ def open_pictures(images: str, data_root: str) -> Pictures:
     return _of_files(images)
   match = re.fullmatch(r"([^\[]+):([\w+]+(?:\[[^\]]*\])?):([^:]+)", images.removeprefix(TFDS))
   if match is None:
-    raise ValueError(
+    raise InvalidValue(
       f"config.adapt.images={images}: expected tfds:NAME:SPLIT:KEY, such as "
       "tfds:oxford_iiit_pet:train:image"
     )

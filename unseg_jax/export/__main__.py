@@ -24,23 +24,22 @@ wrong, and stderr says what.
 import sys
 from collections.abc import Sequence
 
-from absl import app, flags
+from absl import flags
 from absl import logging as absl_logging
 
 from unseg_jax.export.files import FORMATS, export
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import commands, parallel
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
   try:
-    if argv[1:]:
-      raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
+    commands.check_no_arguments(argv)
     parallel.check_devices()
     given = flags.FLAGS
     path = export(given.segmenter, given.output, given.format, given.runtime)
-  except (ImportError, OSError, ValueError) as error:
-    print(f"error: {error}", file=sys.stderr)
+  except Exception as error:
+    print(commands.explain(error), file=sys.stderr)
     return 1
   files = path.iterdir() if path.is_dir() else [path]
   print(f"wrote {path}: {sum(file.stat().st_size for file in files) / 1e6:.1f} MB")
@@ -61,4 +60,4 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "runtime", None, "For web: onnxruntime-web as a *.tgz of npm; by default it is fetched."
   )
-  app.run(main)
+  commands.run(main)

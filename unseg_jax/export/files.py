@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import unseg_jax
+from unseg_jax.errors import InvalidValue
 from unseg_jax.export import to_jax, to_onnx, to_web
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.inference import onnx_files
@@ -33,7 +34,7 @@ def export(
     OSError: something cannot be written, or the npm package not be fetched.
   """
   if file_format not in FORMATS:
-    raise ValueError(f"--format={file_format} is not offered; use one of {', '.join(FORMATS)}")
+    raise InvalidValue(f"--format={file_format} is not offered; use one of {', '.join(FORMATS)}")
   path = places.path(output)
   _check(path, file_format, runtime)
   restored = Segmenter.restore(segmenter)
@@ -60,9 +61,9 @@ def _check(path: Path, file_format: str, runtime: str | None) -> None:
   if file_format == "web":
     return to_web.check_folder(path)
   if runtime is not None:
-    raise ValueError(f"--runtime={runtime} is for --format=web alone, not for {file_format}")
+    raise InvalidValue(f"--runtime={runtime} is for --format=web alone, not for {file_format}")
   if path.suffix != f".{file_format}" or path.is_dir():
-    raise ValueError(f"--output={path}: expected a file such as segmenter.{file_format}")
+    raise InvalidValue(f"--output={path}: expected a file such as segmenter.{file_format}")
 
 
 def describe(segmenter: str, image_size: int, file_format: str) -> dict[str, str]:

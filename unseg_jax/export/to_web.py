@@ -13,6 +13,7 @@ from pathlib import Path
 import jinja2
 import pooch
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.inference.onnx_files import IMAGE_SIZE_KEY
 from unseg_jax.storage import download, places, whole_files
 
@@ -70,11 +71,11 @@ def write_folder(
 def check_folder(folder: Path) -> None:
   """Raises a ValueError unless `folder` is new or holds only what an earlier export wrote."""
   if folder.exists() and not folder.is_dir():
-    raise ValueError(f"--output={folder} is a file; expected a folder, or a new name")
+    raise InvalidValue(f"--output={folder} is a file; expected a folder, or a new name")
   ours = {path.name for path in _sources()} | {*RUNTIME_FILES, MODEL}
   others = sorted({path.name for path in folder.iterdir()} - ours) if folder.exists() else []
   if others:
-    raise ValueError(
+    raise InvalidValue(
       f"--output={folder} holds other things, such as {others[0]}; expected a new or an empty "
       "folder, or one that an earlier export wrote"
     )
@@ -105,7 +106,7 @@ def check_runtime(path: str | os.PathLike) -> Path:
   """
   path = places.path(path)
   if (digest := pooch.file_hash(path)) != RUNTIME_SHA256:
-    raise ValueError(
+    raise InvalidValue(
       f"--runtime={path} is not onnxruntime-web {RUNTIME_VERSION} as published: its SHA-256 is "
       f"{digest}, expected {RUNTIME_SHA256}; `npm pack onnxruntime-web@{RUNTIME_VERSION}` gets it"
     )

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
+from unseg_jax.errors import InvalidValue
 
 Variables = dict[str, Any]
 # A generator's prior: (key, n) -> n latents.
@@ -67,7 +68,7 @@ class Generator:
 def check_dtype(setting: str, dtype: str) -> None:
   """Raises a ValueError that names the setting unless `dtype` is one of `DTYPES`."""
   if dtype not in DTYPES:
-    raise ValueError(f"{setting}={dtype!r}: expected one of {', '.join(DTYPES)}")
+    raise InvalidValue(f"{setting}={dtype!r}: expected one of {', '.join(DTYPES)}")
 
 
 def with_dtype(generator: Generator, dtype: str) -> Generator:
@@ -81,7 +82,7 @@ def with_dtype(generator: Generator, dtype: str) -> Generator:
     ValueError: it is another type.
   """
   if dtype not in DTYPES:
-    raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    raise InvalidValue(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
   if dtype == "float32":
     return generator
 

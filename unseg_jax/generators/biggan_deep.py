@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply, normal_latents
 
@@ -113,11 +114,11 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
   if "mean" in variables["params"]["norm"]:
     is_number = isinstance(truncation, int | float) and not isinstance(truncation, bool)
     if not is_number or not 0 < truncation <= 1:
-      raise ValueError(f"truncation is {truncation!r}, expected a number above 0 and at most 1")
+      raise InvalidValue(f"truncation is {truncation!r}, expected a number above 0 and at most 1")
     variables = {"params": _fold_statistics(variables["params"], truncation, config["epsilon"])}
     sample_latents = _truncated_latents(latent_size, truncation)
   elif truncation is not None:
-    raise ValueError(
+    raise InvalidValue(
       f"truncation is {truncation!r}, expected none, for this network has one set of statistics: "
       "leave the option out"
     )

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from unseg_jax.artifacts import generator_files
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import ARCHITECTURES, PRETRAINED
 from unseg_jax.generators.base import Generator
 from unseg_jax.storage import places, whole_files
@@ -37,13 +38,13 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generato
   path = str(places.local(path))
   file = generator_files.read_generator(path)
   if file.architecture not in ARCHITECTURES:
-    raise ValueError(
+    raise InvalidValue(
       f"{path}: unknown architecture {file.architecture!r}; this version knows "
       f"{', '.join(sorted(ARCHITECTURES))}. Convert the checkpoint again or update unseg-jax."
     )
   architecture = ARCHITECTURES[file.architecture]
   if unknown := sorted(set(options) - set(architecture.OPTIONS)):
-    raise ValueError(
+    raise InvalidValue(
       f"config.generator_options.{unknown[0]}: {file.architecture} has no such option; "
       f"it has {', '.join(architecture.OPTIONS) or 'none'}"
     )
@@ -69,13 +70,15 @@ def resolve(name: str, options: Mapping[str, Any] | None = None) -> Generator:
     return load(name, options)
   module_name, _, function_name = name.partition(":")
   try:
-    function = getattr(importlib.import_module(module_name), function_name)
-  except (ImportError, AttributeError) as error:
-    raise ValueError(
+    module = importlib.import_module(module_name)
+    if not hasattr(module, function_name):
+      raise ImportError(f"module {module_name!r} has no attribute {function_name!r}")
+  except ImportError as error:
+    raise InvalidValue(
       f"generator {name!r} cannot be imported ({error}); expected package.module:function, "
       "importable from here (is its folder on PYTHONPATH?)"
     ) from error
-  generator = function(**(options or {}))
+  generator = getattr(module, function_name)(**(options or {}))
   if not isinstance(generator, Generator):
-    raise ValueError(f"{name!r} returned {type(generator).__name__}, expected a Generator")
+    raise InvalidValue(f"{name!r} returned {type(generator).__name__}, expected a Generator")
   return generator

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import SampleLatents, apply
 
@@ -103,13 +104,13 @@ def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
   if classes in ((), (None,), (ALL,)):
     return range(max(num_classes, 1))
   if not num_classes:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
     )
   for each in classes:
     is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
     if not is_integer or not 0 <= each < num_classes:
-      raise ValueError(
+      raise InvalidValue(
         f"config.generator_options.label={label!r}: expected a class from 0 to {num_classes - 1}, "
         f"several such as (0, 1), or {ALL!r}"
       )
@@ -131,4 +132,4 @@ def check_truncation(config: MappingType[str, Any]) -> None:
     )
   else:
     return
-  raise ValueError(f"config.generator_options.{problem}")
+  raise InvalidValue(f"config.generator_options.{problem}")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Key
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers, style_latents
 from unseg_jax.generators.base import Generator, Variables, apply
 
@@ -318,11 +319,11 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
 
 def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]) -> None:
   if config["noise"] not in NOISES:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
     )
   if config["noise"] == "random" and "noise_strength" not in synthesis["block_4"]["conv_1"]:
-    raise ValueError(
+    raise InvalidValue(
       "config.generator_options.noise='random': this file does not hold how strong the noise is, "
       "expected one that this version converted: convert the checkpoint again"
     )

@@ -7,6 +7,8 @@ import logging
 import numpy as np
 from PIL import Image, ImageCms
 
+from unseg_jax.errors import InvalidValue
+
 log = logging.getLogger(__name__)
 
 # The modes of pictures that a profile's colour space may describe.
@@ -49,7 +51,7 @@ def _conversion(profile: bytes, mode: str) -> tuple[str, ImageCms.ImageCmsTransf
   opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
   space = opened.profile.xcolor_space
   if mode not in _MODES.get(space, ()):
-    raise ValueError(f"it describes {space.strip()} colours, and the picture is {mode}")
+    raise InvalidValue(f"it describes {space.strip()} colours, and the picture is {mode}")
   convert = ImageCms.buildTransform(
     opened,
     ImageCms.createProfile("sRGB"),

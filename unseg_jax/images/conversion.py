@@ -6,6 +6,7 @@ import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin
 
 from unseg_jax.array_types import Num, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images.colours import to_srgb
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load(image: Image.Image, name: str, turn: bool) -> Image.Image:
     Exception: of nearly any type, if the file is damaged.
   """
   if image.format in _DRAWN_ELSEWHERE:
-    raise ValueError(f"{image.format} files are drawings, which this program does not draw")
+    raise InvalidValue(f"{image.format} files are drawings, which this program does not draw")
   transparent = _transparent_colour(image)
   _decode(image)
   turned: Image.Image = image
@@ -107,14 +108,14 @@ def deep_scale(image: Image.Image, values: Num[np.ndarray, "h w"]) -> float:
   lowest, highest = float(values.min()), float(values.max())
   # NaN fails the comparison.
   if not (lowest >= 0 and highest < 2**31):
-    raise ValueError(
+    raise InvalidValue(
       f"its values span {lowest:g} to {highest:g}, not within 0 to 1, 255 or 65535; "
       "save it with 8 or 16 bits per channel"
     )
   if highest <= 1:
     return 1.0
   if values.dtype.kind == "f" and highest < SMALLEST_GREY:
-    raise ValueError(
+    raise InvalidValue(
       f"its values span {lowest:g} to {highest:g}, of which neither 1 nor 255 is plainly white; "
       "save it with 8 or 16 bits per channel"
     )

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from unseg_jax.array_types import Bool, Shaped
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import conversion
 
 # Their pixels are not those that were saved, so that 0 and 1 may both be black.
@@ -15,7 +16,7 @@ LOSSY = ("JPEG", "MPO")
 NAMED = 8  # Of a mask's values, in a message.
 
 
-class ClassNumbers(ValueError):
+class ClassNumbers(InvalidValue):
   """The values of a mask look like numbers of classes."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from unseg_jax.array_types import Bool, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import conversion, masks
 from unseg_jax.images.writing import describe
 
@@ -31,7 +32,7 @@ _opening = threading.Lock()
 _T = TypeVar("_T")
 
 
-class TooManyPixels(ValueError):
+class TooManyPixels(InvalidValue):
   """A picture exceeds the limit of pixels."""
 
 
@@ -110,12 +111,12 @@ def as_picture(image: np.ndarray | Image.Image | str | Path) -> UInt8[np.ndarray
     name = str(getattr(image, "filename", "")) or "the Pillow image"
     with _naming(name):
       if not image.width * image.height:
-        raise ValueError("it has no pixels")
+        raise InvalidValue("it has no pixels")
       _check_pixels(image, MAX_PIXELS)
       return conversion.to_rgb(image, name)
   array = np.asarray(image)
   if array.ndim != 3 or array.shape[2] != 3 or array.dtype != np.uint8 or not array.size:
-    raise ValueError(
+    raise InvalidValue(
       f"the picture is {describe(array)}, but uint8 [H, W, 3] with at least one pixel is expected; "
       "give a file or a Pillow image, or convert the array."
     )
@@ -260,7 +261,7 @@ def _naming(path: str | Path) -> Iterator[None]:
       reason = "its format is not known"
     if isinstance(error, Image.DecompressionBombError):
       reason = "a part of it claims more pixels than Pillow decodes"
-    raise ValueError(
+    raise InvalidValue(
       f"{path} cannot be read as a picture: {' '.join(reason.split())}. Expected an undamaged file "
       "that Pillow can decode, such as JPEG, PNG, TIFF or WebP."
     ) from error

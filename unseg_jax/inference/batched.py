@@ -8,6 +8,7 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar
 import numpy as np
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.inference import views as view_lib
 from unseg_jax.inference.segmenter import Segmenter
 
@@ -23,7 +24,7 @@ _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Failed to allocate memory", "bad alloca
 
 
 def _refuse(tag: Any, reason: str) -> NoReturn:
-  raise ValueError(reason)
+  raise InvalidValue(reason)
 
 
 def logits(

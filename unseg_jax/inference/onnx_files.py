@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unseg_jax.array_types import Float, Int, UInt8
+from unseg_jax.errors import InvalidValue, MissingPackage
 
 # The names of the network's input and outputs.
 IMAGES, PROBABILITY, LOGITS = "images", "probability", "logits"
@@ -38,7 +39,7 @@ def library(name: str) -> types.ModuleType:
   try:
     return importlib.import_module(name)
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackage(
       f"ONNX files need {name}, which cannot be imported ({error}); install the extra `export`, "
       "pip install 'unseg-jax[export]', or else: pip install onnx onnxruntime"
     ) from error
@@ -61,9 +62,9 @@ def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
   try:
     model = onnx.load_model_from_string(contents)
   except Exception as error:  # Of protobuf, which has several and says little.
-    raise ValueError(f"{path} is no ONNX file, or damaged ({error}): {_EXPECTED}") from error
+    raise InvalidValue(f"{path} is no ONNX file, or damaged ({error}): {_EXPECTED}") from error
   if problem := find_problem(model):
-    raise ValueError(f"{path} {problem}: {_EXPECTED}")
+    raise InvalidValue(f"{path} {problem}: {_EXPECTED}")
   options = onnxruntime.SessionOptions()
   options.log_severity_level = 4  # The exception alone reports what goes wrong.
   try:
@@ -74,7 +75,7 @@ def read(path: Path) -> tuple[int, Callable[..., np.ndarray]]:
       model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
   except Exception as error:  # Its exceptions have no base but this.
-    raise ValueError(f"{path} cannot be run by onnxruntime ({error}): {_EXPECTED}") from error
+    raise InvalidValue(f"{path} cannot be run by onnxruntime ({error}): {_EXPECTED}") from error
   return int(_metadata(model)[IMAGE_SIZE_KEY]), _logits(session, path)
 
 
@@ -90,11 +91,11 @@ def _logits(session: Any, path: Path) -> Callable[..., np.ndarray]:
       try:
         (computed,) = session.run([LOGITS], {IMAGES: image[None, :height, :width]})
       except Exception as error:
-        raise ValueError(
+        raise InvalidValue(
           f"{path} fails on a picture [{height}, {width}, 3] ({error}): {_EXPECTED}"
         ) from error
       if computed.shape != (1, height, width):
-        raise ValueError(
+        raise InvalidValue(
           f"{path} returned {list(computed.shape)} of a picture [{height}, {width}, 3]: {_EXPECTED}"
         )
       row[:height, :width] = computed[0]

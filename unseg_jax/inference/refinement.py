@@ -12,6 +12,7 @@ import types
 import numpy as np
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.errors import InvalidValue, MissingPackage
 
 METHODS = ("none", "guided", "grabcut")
 
@@ -70,7 +71,7 @@ def check_method(method: str) -> None:
   """
   if method not in METHODS:
     reason = f" ({_MISSING[method]})" if method in _MISSING else ""
-    raise ValueError(f"refine={method!r} is not offered{reason}; use one of {', '.join(METHODS)}")
+    raise InvalidValue(f"refine={method!r} is not offered{reason}; use one of {', '.join(METHODS)}")
   if method == "guided":
     _ximgproc()
   if method == "grabcut":
@@ -98,7 +99,7 @@ def _opencv() -> types.ModuleType:
   try:
     import cv2
   except ImportError as error:
-    raise ImportError(
+    raise MissingPackage(
       f'refine="grabcut" needs OpenCV, which cannot be imported ({error}); install it with: '
       'pip install "opencv-contrib-python-headless<5"'
     ) from error
@@ -112,7 +113,7 @@ def _ximgproc() -> types.ModuleType:
   except ImportError as error:
     # opencv-python-headless, which pysodmetrics asks for, lacks the module and fills the same
     # folder. pip puts ours on top; installers that work in parallel may not.
-    raise ImportError(
+    raise MissingPackage(
       f'refine="guided" needs cv2.ximgproc, which cannot be imported ({error}); install it with: '
       'pip install --force-reinstall --no-deps "opencv-contrib-python-headless<5"'
     ) from error

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.inference import views
 from unseg_jax.runtime import parallel
@@ -77,7 +78,7 @@ class Segmenter:
       ValueError: an ONNX file has the weights.
     """
     if not self.variables:
-      raise ValueError(
+      raise InvalidValue(
         "the weights of this segmenter are in an ONNX file and cannot be taken out; use the run or "
         "the *.safetensors file that it was exported from"
       )
@@ -185,7 +186,7 @@ def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
   """One compiled function for all segmenters of the same features."""
   network = unet.Unet(features)
   if views.PADDED_TO % 2 ** (len(features) - 1):
-    raise ValueError(f"a U-Net of {len(features)} levels: expected at most 6")
+    raise InvalidValue(f"a U-Net of {len(features)} levels: expected at most 6")
 
   def logits(
     variables: Mapping[str, Any], images: UInt8[Array, "n h w 3"], sizes: Int[Array, "n 2"]

@@ -4,6 +4,7 @@ from importlib import resources
 from pathlib import Path
 
 from unseg_jax.artifacts import checkpoints, generator_files, renamed_settings, stage_records
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.inference import onnx_files
 from unseg_jax.inference.segmenter import Segmenter
@@ -20,7 +21,7 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
   if folder.is_file():
     file = generator_files.read_generator(folder)
     if file.architecture != "unet":
-      raise ValueError(f"{folder} holds a {file.architecture} generator, expected a segmenter")
+      raise InvalidValue(f"{folder} holds a {file.architecture} generator, expected a segmenter")
     return Segmenter.create(file.variables, file.config["widths"], file.config["image_size"])
   if not (folder / "config.json").exists():
     raise FileNotFoundError(

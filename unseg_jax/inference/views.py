@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.errors import InvalidValue
 
 SCALES = (0.75, 1.0, 1.5)  # Of the training's size, which an average is taken over.
 
@@ -151,7 +152,7 @@ def resize_shorter_side(image: UInt8[np.ndarray, "_ _ 3"], size: int) -> UInt8[n
     size if side == shorter else int(size * side / shorter) for side in (height, width)
   )
   if new_height * new_width > max(LARGEST_VIEW, LONG * size**2):
-    raise ValueError(
+    raise InvalidValue(
       f"the picture has {width} x {height} pixels, and {new_width} x {new_height} when its shorter "
       f"side has the {size} of the segmenter: more than the {LARGEST_VIEW} that are answered; cut "
       "it into pieces"

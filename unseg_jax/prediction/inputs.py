@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from unseg_jax.array_types import UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.storage import places, whole_files
 from unseg_jax.storage.stores import Store, open_store
@@ -41,7 +42,7 @@ class Picture(NamedTuple):
   tag: str = ""
 
 
-class Unreadable(ValueError):
+class Unreadable(InvalidValue):
   """A picture that cannot be read; the message names it and says why."""
 
 

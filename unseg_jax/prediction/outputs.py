@@ -7,6 +7,7 @@ import numpy as np
 from PIL import ImageColor
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading, writing
 from unseg_jax.images.drawing import composite, cutout, fading_frames, overlay
 from unseg_jax.storage import places
@@ -34,7 +35,7 @@ def encoders(
     ValueError: a kind is unknown, or no output remains to write.
   """
   if unknown := sorted(set(kinds) - set(KINDS)):
-    raise ValueError(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
+    raise InvalidValue(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
   of_kinds: dict[str, Encode] = {
     "mask": lambda image, probability: writing.png_bytes(probability > 0.5),
     "cutout": lambda image, probability: writing.png_bytes(cutout(image(), probability)),
@@ -50,7 +51,7 @@ def encoders(
       writing.there_and_back(fading_frames(image(), probability)), SECONDS_PER_FRAME
     )
   if not by_ending:
-    raise ValueError(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")
+    raise InvalidValue(f"--outputs= leaves nothing to write; expected some of {','.join(KINDS)}")
   return by_ending
 
 
@@ -77,7 +78,7 @@ def read_background(value: str, max_pixels: int = reading.MAX_PIXELS) -> Backgro
       return reading.read_picture(path, max_pixels=max_pixels)
     except ValueError as error:
       reason = str(error)
-  raise ValueError(
+  raise InvalidValue(
     f"--background={value} is neither a colour nor a picture: {reason.rstrip('.')}. Give a name "
     "such as white, a colour such as '#2060a0', or the path of a picture."
   )

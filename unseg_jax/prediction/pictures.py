@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from unseg_jax.array_types import Float, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.inference import refinement
 from unseg_jax.inference.views import combine, views
@@ -99,7 +100,7 @@ def read(work: Work, picture: Picture) -> Opened | Row:
     with _room.take(_pixels(picture, contents)):
       image, identity = inputs.read(picture, contents, work.max_pixels)
       seen = views(image, work.image_size, work.average)
-  except ValueError as error:  # Of inputs.Unreadable, or views that would be too long.
+  except InvalidValue as error:  # Of inputs.Unreadable, or views that would be too long.
     return skipped(picture, str(error))
   except MemoryError:
     return skipped(picture, "memory does not suffice to read it")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.prediction.inputs import Picture
 from unseg_jax.storage import places
@@ -135,7 +136,7 @@ def _check_next_run(pictures: Sequence[Picture], root: str, output: FileTree) ->
   for picture in pictures:
     folder = output.where(os.path.dirname(picture.target)).rstrip("/")
     if _is_inside(folder, root):
-      raise ValueError(
+      raise InvalidValue(
         f"the outputs of {picture.source} would go to {folder}, where the next run would take them "
         f"for pictures; use an --output such as {root}/segmented, which is not searched."
       )
@@ -219,7 +220,7 @@ def _check_inputs_stay(
     for ending in endings:
       folder, name = os.path.split(output.where(picture.target + ending))
       if original := originals.get(f"{_resolved(folder)}/{name}"):
-        raise ValueError(
+        raise InvalidValue(
           f"an output of {picture.source} would replace the input {original.source}; use an "
           "--output folder other than that of the pictures."
         )

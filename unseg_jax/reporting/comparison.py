@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unseg_jax.artifacts import stage_records
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import drawing
 from unseg_jax.reporting import charts, page, tables
 from unseg_jax.reporting.contents import ReportContents, collect, configured_pictures, read_config
@@ -45,7 +46,7 @@ def _named(directories: Sequence[Path]) -> dict[str, Path]:
   resolved = [directory.resolve() for directory in directories]
   for i, directory in enumerate(directories):
     if resolved[i] in resolved[:i]:
-      raise ValueError(f"{directory} is given twice; expected runs that differ")
+      raise InvalidValue(f"{directory} is given twice; expected runs that differ")
   names = [places.in_urls(str(path)).rpartition("/")[2] for path in resolved]
   return {
     name if names.count(name) == 1 else places.in_urls(str(directory)): directory

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.reporting.charts import Columns
@@ -132,7 +133,7 @@ def read_config(directory: Path) -> dict[str, Any]:
   if not isinstance(config, dict) or not all(
     isinstance(config.get(key), kind) for key, kind in needed.items()
   ):
-    raise ValueError(
+    raise InvalidValue(
       f"{path} does not hold the settings of a run: expected an object with {', '.join(needed)}. "
       "Run again with this --workdir to write it anew."
     )

@@ -26,6 +26,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from unseg_jax.array_types import Array, Float, Int, Key, Shaped
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage.cache import cache_folder
 
 AXIS = "devices"
@@ -64,7 +65,7 @@ def start(
   process = _number(process, "JAX_PROCESS_ID")
   given = (coordinator, processes, process)
   if any(x is not None for x in given) and None in given:
-    raise ValueError(
+    raise InvalidValue(
       f"coordinator={coordinator}, processes={processes}, process={process}: expected all three, "
       "as --coordinator=HOST:PORT --processes=N --process=I, or none"
     )
@@ -102,7 +103,7 @@ def check_devices() -> None:
     reason = str(error).partition("\n")[0].partition(" (set JAX_PLATFORMS")[0].rstrip(".")
     jax.config.update("jax_platforms", None)
     found = sorted({device.platform for device in jax.devices()})
-    raise ValueError(
+    raise InvalidValue(
       f"JAX_PLATFORMS={asked}: {reason or 'no such device'}; expected one of what JAX finds here, "
       f"{', '.join(found)}, as in JAX_PLATFORMS={found[0]}, or no JAX_PLATFORMS"
     ) from error
@@ -113,7 +114,7 @@ def _number(value: int | None, variable: str) -> int | None:
   if value is not None or text is None:
     return value
   if not text.isdecimal():
-    raise ValueError(f"{variable}={text}: expected a number")
+    raise InvalidValue(f"{variable}={text}: expected a number")
   return int(text)
 
 
@@ -124,7 +125,8 @@ def _announce_death() -> None:
   """
   code = (
     "import signal, sys\n"
-    "for name in ('SIGTERM', 'SIGINT'): signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
+    "for name in ('SIGTERM', 'SIGINT', 'SIGHUP'):\n"
+    "  signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
     "if not sys.stdin.buffer.read(): print(sys.argv[1], file=sys.stderr, flush=True)"
   )
   message = (
@@ -361,7 +363,7 @@ def _local_mesh() -> Mesh:
 def check_divisible(name: str, batch: int) -> None:
   """Raises a ValueError unless `batch` splits evenly over the devices."""
   if batch % device_count():
-    raise ValueError(
+    raise InvalidValue(
       f"{name}={batch} does not split over {device_count()} devices; use a multiple of "
       f"{device_count()}"
     )

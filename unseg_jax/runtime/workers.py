@@ -13,11 +13,13 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
+from unseg_jax.errors import UserError
+
 # More of them than the process that feeds them can serve would only take memory.
 MOST = 16
 
 
-class WorkerDied(RuntimeError):
+class WorkerDied(UserError, RuntimeError):
   """A worker process ended in the middle of its work."""
 
 
@@ -60,9 +62,10 @@ def executor(count: int, threads: int | None = None) -> Iterator[concurrent.futu
 
 
 def _follow_parent() -> None:
-  """Leaves Ctrl-C and SIGTERM to the parent, and ends when the parent does, even by SIGKILL."""
-  for number in (signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)
+  """Leaves Ctrl-C, SIGTERM and SIGHUP to the parent; ends when that does, even by SIGKILL."""
+  for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+    if hasattr(signal, name):
+      signal.signal(getattr(signal, name), signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   assert parent  # This runs in a worker process only.
 

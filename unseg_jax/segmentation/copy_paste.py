@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Int, Key
+from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import separable
 
@@ -26,11 +27,11 @@ NOISE_SIDES = (2, 4, 8, 16, 32)  # Of the grids that smooth noise is the sum of.
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train.copy_paste` that make no sense."""
   if not 0 <= config.share <= 1:
-    raise ValueError(
+    raise InvalidValue(
       f"config.train.copy_paste.share={config.share}: expected a share of the pairs within [0, 1]"
     )
   if not config.kinds or set(config.kinds) - set(KINDS):
-    raise ValueError(
+    raise InvalidValue(
       f"config.train.copy_paste.kinds={tuple(config.kinds)}: expected some of {', '.join(KINDS)}"
     )
 

@@ -10,11 +10,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from unseg_jax.array_types import AnyArray
+from unseg_jax.errors import NotFinite, UserError
 from unseg_jax.runtime import parallel
 from unseg_jax.storage import whole_files
 
 
-class TooFewPairs(Exception):
+class TooFewPairs(UserError):
   """Pairs made on the fly run out because the filters reject almost everything."""
 
 
@@ -77,7 +78,7 @@ class Curves:
           "that each filter accepts."
         )
       if not np.isfinite(loss):
-        raise FloatingPointError(
+        raise NotFinite(
           f"the training loss is not finite at step {at}; {_last(manager)}. Lower "
           "config.train.learning_rate."
         )

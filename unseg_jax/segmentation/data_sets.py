@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from unseg_jax.artifacts import stage_records
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import shards
 
@@ -43,11 +44,11 @@ def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
   directories = [places.local(run) for run, _ in listed]
   for (run, weight), directory in zip(listed, directories, strict=True):
     if not 0 < weight < math.inf:
-      raise ValueError(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")
+      raise InvalidValue(f"config.train.data_sets: {run} has the weight {weight}, expected above 0")
     _check_complete(directory)
   counts = collections.Counter(directory.resolve() for directory in directories)
   if twice := [str(directory) for directory, count in counts.items() if count > 1]:
-    raise ValueError(
+    raise InvalidValue(
       f"config.train.data_sets lists {', '.join(twice)} twice; list it once, with another weight"
     )
   names = [whole_files.read_json(directory / "config.json")["name"] for directory in directories]

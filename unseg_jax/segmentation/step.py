@@ -15,6 +15,7 @@ import optax
 from flax.training import train_state
 
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import check_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import augmentation, copy_paste, losses
@@ -44,7 +45,7 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
     )
   if config.schedule == "cosine":
     return optax.cosine_decay_schedule(config.learning_rate, config.steps)
-  raise ValueError(f"config.train.schedule={config.schedule!r}: expected staircase or cosine")
+  raise InvalidValue(f"config.train.schedule={config.schedule!r}: expected staircase or cosine")
 
 
 def initial_state(
@@ -132,7 +133,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train` that make no sense."""
   schedule(config)
   if config.iou_weight < 0:
-    raise ValueError(
+    raise InvalidValue(
       f"config.train.iou_weight={config.iou_weight}: expected a weight of at least 0"
     )
   copy_paste.check_config(config.copy_paste)

@@ -11,6 +11,7 @@ from typing import Any
 import pooch
 import requests
 
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places
 from unseg_jax.storage.cache import cache_folder
 
@@ -34,7 +35,7 @@ def fetch(
   """
   parts = urllib.parse.urlsplit(url)
   if parts.scheme not in ("http", "https") or not parts.hostname:
-    raise ValueError(
+    raise InvalidValue(
       f"cannot download {url}: expected a URL that begins with http:// or https://; for a file on "
       "this machine give its path"
     )
@@ -63,7 +64,7 @@ def fetch(
       "free space, and run again; or fetch the file in another way and give its path"
     ) from error
   except ValueError as error:
-    raise ValueError(
+    raise InvalidValue(
       f"{url} gave a file with SHA-256 other than the published one ({error}): run again, or fetch "
       "it in another way and give the file's path"
     ) from error

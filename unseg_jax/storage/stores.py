@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from unseg_jax.errors import InvalidValue, MissingPackage
 from unseg_jax.storage import temporary_names
 from unseg_jax.storage.cache import cache_folder
 
@@ -247,9 +248,9 @@ def open_store(url: str) -> Store:
   except ImportError as error:
     extra = EXTRAS.get(scheme)
     command = f'pip install "unseg-jax[{extra}]"' if extra else "what the message names"
-    raise ImportError(f"{url} cannot be opened ({error}); install it: {command}") from error
+    raise MissingPackage(f"{url} cannot be opened ({error}); install it: {command}") from error
   except ValueError as error:
-    raise ValueError(
+    raise InvalidValue(
       f"{url}: the scheme {scheme!r} is not known; expected a local path, or a URL such as "
       "gs://BUCKET/RUN or s3://BUCKET/RUN"
     ) from error
@@ -281,7 +282,7 @@ def _gcs() -> "fsspec.AbstractFileSystem":
   try:
     from gcsfs.core import GCSFileSystem
   except ImportError as error:
-    raise ImportError(f"gs:// needs gcsfs: {error}") from error
+    raise MissingPackage(f"gs:// needs gcsfs: {error}") from error
   # It logs a traceback whenever it gives up; the error that it raises then is logged here.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
@@ -293,7 +294,7 @@ def _s3() -> "fsspec.AbstractFileSystem":
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.fsspec import FsspecStore
   except ImportError as error:
-    raise ImportError(f"s3:// needs obstore and boto3: {error}") from error
+    raise MissingPackage(f"s3:// needs obstore and boto3: {error}") from error
   endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
   options: dict[str, Any] = {
     "client_options": {

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from unseg_jax.array_types import Shaped
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places, temporary_names
 
 
@@ -58,7 +59,7 @@ def read_json(path: Path) -> Any:
   try:
     return json.loads(path.read_text())
   except json.JSONDecodeError as error:
-    raise ValueError(f"{path} is damaged ({error}); delete it and run again") from error
+    raise InvalidValue(f"{path} is damaged ({error}); delete it and run again") from error
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -13,6 +13,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Key, Num
+from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import Generator, sample_at, with_dtype
 from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import filters
@@ -42,17 +43,17 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   """
   low, high = config.area
   if not 0 <= low <= high <= 1:
-    raise ValueError(f"config.generate.area={config.area}: expected 0 <= low <= high <= 1")
+    raise InvalidValue(f"config.generate.area={config.area}: expected 0 <= low <= high <= 1")
   if config.rule not in mask_rules.MASK_RULES:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generate.rule={config.rule!r}: expected one of {list(mask_rules.MASK_RULES)}"
     )
   if not 0 <= config.agreement <= 1:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generate.agreement={config.agreement}: expected a share of pixels within [0, 1]"
     )
   if config.agreement and directions != 2:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generate.agreement={config.agreement} compares the masks of two directions; set "
       "config.search.directions=2, or the agreement to 0"
     )

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Int
+from unseg_jax.errors import InvalidValue
 from unseg_jax.synthesis.components import component_areas, label_components
 
 
@@ -75,7 +76,7 @@ def histogram_maxima(shifted: Float[AnyArray, "n h w c"], bins: int = 12) -> Int
     ValueError: if there are fewer than 2 bins.
   """
   if bins < 2:
-    raise ValueError(f"bins must be at least 2, for a bin needs a neighbour; got {bins}")
+    raise InvalidValue(f"bins must be at least 2, for a bin needs a neighbour; got {bins}")
   n, height, width, channels = shifted.shape
   values = shifted.reshape(n, height * width * channels)
   # The last bin includes its right end, 1. Values outside belong to none.
@@ -131,7 +132,7 @@ def roundness_accepted(
     ValueError: if `threshold` is negative, or unless 0 <= low <= high <= 1.
   """
   if threshold < 0:
-    raise ValueError(f"threshold must be at least 0 (a disc has 0.08), got {threshold}")
+    raise InvalidValue(f"threshold must be at least 0 (a disc has 0.08), got {threshold}")
   _check_range(low, high)
   masks = jnp.asarray(masks)
   largest = _largest_component(masks)
@@ -192,7 +193,9 @@ def agreement(
     ValueError: if the shapes differ.
   """
   if masks_a.shape != masks_b.shape:
-    raise ValueError(f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}")
+    raise InvalidValue(
+      f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}"
+    )
   return jnp.mean(jnp.asarray(masks_a) == masks_b, axis=(1, 2), dtype=jnp.float32)
 
 
@@ -232,6 +235,6 @@ def _possible_fractions(masks: AnyArray) -> np.ndarray:
 
 def _check_range(low: float | int, high: float | int) -> None:
   if not 0 <= low <= high <= 1:
-    raise ValueError(
+    raise InvalidValue(
       f"low and high must be fractions with 0 <= low <= high <= 1, got {low}, {high}"
     )

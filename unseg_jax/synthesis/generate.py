@@ -19,6 +19,7 @@ import numpy as np
 import tqdm
 
 from unseg_jax.array_types import Array, Float, Int, Key
+from unseg_jax.errors import InvalidValue, UserError
 from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import parallel, preemption, progress, workers
 from unseg_jax.runtime.barrier import barrier
@@ -35,7 +36,7 @@ ENCODED_TOGETHER = 32
 log = logging.getLogger(__name__)
 
 
-class TooFewAccepted(Exception):
+class TooFewAccepted(UserError):
   """The filters reject almost everything."""
 
 
@@ -65,7 +66,7 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   """Raises for settings of `config.generate` that make no sense; see `candidates.check_config`."""
   candidates.check_config(config, directions)
   if config.shard_candidates % config.chunk:
-    raise ValueError(
+    raise InvalidValue(
       f"config.generate.shard_candidates={config.shard_candidates} must be a multiple of "
       f"config.generate.chunk={config.chunk}"
     )
@@ -73,11 +74,11 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   for split in SPLITS:
     least = 0 if split == "train" else 1
     if config.num_images[split] < least:
-      raise ValueError(
+      raise InvalidValue(
         f"config.generate.num_images.{split}={config.num_images[split]}: expected at least {least}"
       )
   if config.latents and on_the_fly(config):
-    raise ValueError(
+    raise InvalidValue(
       f"config.generate.latents={config.latents} needs a data set on disk; set "
       "config.generate.num_images.train to its size"
     )

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 
 from unseg_jax.array_types import Float, Int
+from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places
 
 # Where each split's rows begin and end: no latent is used in two splits.
@@ -32,11 +33,11 @@ def read(path: str, latent_shape: tuple[int, ...]) -> Float[np.ndarray, " n *lat
   except FileNotFoundError as error:
     raise FileNotFoundError(f"no file of latents at config.generate.latents={path}") from error
   except (ValueError, EOFError) as error:
-    raise ValueError(f"{path} is not an array in a .npy file ({error})") from error
+    raise InvalidValue(f"{path} is not an array in a .npy file ({error})") from error
   expected = f"[n, {', '.join(map(str, latent_shape))}]"
   if not isinstance(rows, np.ndarray) or rows.shape[1:] != latent_shape or rows.dtype.kind != "f":
     content = f"{rows.dtype} {list(rows.shape)}" if isinstance(rows, np.ndarray) else "an archive"
-    raise ValueError(
+    raise InvalidValue(
       f"{path} holds {content}; expected floating-point latents {expected} of this generator"
     )
   return rows
@@ -81,7 +82,7 @@ class Rows:
     rows = np.asarray(self.array[index], np.float32)
     finite = np.isfinite(rows).reshape(len(rows), -1).all(axis=1)
     if not finite.all():
-      raise ValueError(
+      raise InvalidValue(
         f"latent {index[np.argmin(finite)]} of config.generate.latents is not finite; remove it"
       )
     return rows

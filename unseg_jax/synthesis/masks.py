@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Bool, Float
 from unseg_jax.direction.losses import grey
+from unseg_jax.errors import InvalidValue
 from unseg_jax.synthesis.components import component_areas, label_components
 
 
@@ -61,7 +62,7 @@ def difference_mask(
     ValueError: if there is no such rule.
   """
   if rule not in MASK_RULES:
-    raise ValueError(f"rule must be one of {sorted(MASK_RULES)}, got {rule!r}")
+    raise InvalidValue(f"rule must be one of {sorted(MASK_RULES)}, got {rule!r}")
   if invert:
     images, shifted = shifted, images
   return MASK_RULES[rule](images, shifted)
@@ -94,7 +95,7 @@ def keep_large_components(
     ValueError: if `fraction` is outside [0, 1).
   """
   if not 0 <= fraction < 1:
-    raise ValueError(
+    raise InvalidValue(
       f"fraction must be in [0, 1), got {fraction}: 0 keeps all components, and from 1 on none "
       "would be left"
     )

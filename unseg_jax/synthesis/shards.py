@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from array_record.python import array_record_module
 
 from unseg_jax.array_types import Bool, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.storage import places, whole_files
 from unseg_jax.synthesis import records
@@ -58,7 +59,7 @@ def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -
   counts = {**counts, "records": len(pairs)}
   if (known := _counts_path(path)).exists():
     if (before := whole_files.read_json(known)["records"]) != len(pairs):
-      raise ValueError(
+      raise InvalidValue(
         f"{path} held {before} records and now has {len(pairs)}: it was made on other hardware "
         f"or by another version. Delete {path.parent} and make all of it again."
       )
@@ -197,7 +198,7 @@ def read(folder: Path, split: str) -> records.Split:
     raise FileNotFoundError(f"{folder} holds no complete data set; run the stage generate")
   if damaged := damaged_shards(folder, split):
     names = ", ".join(map(str, damaged))
-    raise ValueError(
+    raise InvalidValue(
       f"damaged, for their SHA-256 is not what was written: {names}. Run again with --repair to "
       "make exactly these shards anew."
     )

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from unseg_jax.array_types import UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import folders
 from unseg_jax.evaluation.source import check_same_size
 
@@ -118,7 +119,7 @@ def first_channel(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
     with Image.open(path) as image:
       return np.array(image.convert("RGB").getchannel(0))[..., None]
   except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
-    raise ValueError(f"{path} cannot be read as a mask: {error}") from error
+    raise InvalidValue(f"{path} cannot be read as a mask: {error}") from error
 
 
 def example(
@@ -142,7 +143,7 @@ def example(
     with Image.open(image) as opened:
       stored = np.asarray(opened)
   except Exception as error:
-    raise ValueError(f"{image} cannot be read as a picture: {error}") from error
+    raise InvalidValue(f"{image} cannot be read as a picture: {error}") from error
   check_same_size(stored, mask[..., 0], image, mask_name)
   return image.stem, {"image": str(image), "mask": mask, "filename": image.name}
 

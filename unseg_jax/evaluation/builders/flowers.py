@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from unseg_jax.array_types import Num, UInt8
+from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation.builders import archives
 
 _HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/"
@@ -74,6 +75,6 @@ def read_segmentation(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
     with Image.open(path) as image:
       colours = np.array(image.convert("RGB"), np.int16)
   except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
-    raise ValueError(f"{path} cannot be read as a segmentation: {error}") from error
+    raise InvalidValue(f"{path} cannot be read as a segmentation: {error}") from error
   flower = (np.abs(colours - np.array(_BACKGROUND, np.int16)) > _TOLERANCE).any(axis=-1)
   return np.where(flower, 255, 0).astype(np.uint8)[..., None]

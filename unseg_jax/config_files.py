@@ -1,0 +1,189 @@
+"""Configs on the command line: `--config=FILE[:VARIANT]`, and `--config.SETTING=VALUE`.
+
+What is wrong with one is said in one line, which for a file names the line in it.
+"""
+
+import difflib
+import importlib.machinery
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+from absl import flags
+from ml_collections import config_flags
+
+from unseg_jax.errors import InvalidValue
+from unseg_jax.runtime import commands
+
+_LIBRARY = str(Path(ml_collections.__file__).parent)
+# How ml_collections refuses a value of another type.
+_OTHER_TYPE = re.compile(r"field '(\w+)' .* cannot be casted to type <class '(\w+)'>", re.DOTALL)
+# Type of a setting -> what reads its value from the command line, and what it expects.
+_EXPECTED: dict[type, tuple[flags.ArgumentParser, str]] = {
+  bool: (flags.BooleanParser(), "true or false"),
+  int: (flags.IntegerParser(), "a whole number"),
+  float: (flags.FloatParser(), "a number"),
+}
+
+
+def find(path: str) -> str:
+  """Returns the path of a config, which for `configs/NAME.py` may be the package's own.
+
+  Args:
+    path: as `--config` takes it, a variant after a colon included.
+  """
+  name, colon, variant = os.path.expanduser(path).partition(":")
+  package = importlib.util.find_spec("unseg_jax.configs")
+  if Path(name).exists() or Path(name).parent != Path("configs"):
+    return name + colon + variant
+  if package is None or package.origin is None:
+    return name + colon + variant
+  return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
+
+
+class Parser(config_flags.config_flags.ConfigFileFlagParser):
+  """Reads the config that `--config` names."""
+
+  def parse(self, path: str) -> ml_collections.ConfigDict:
+    """Returns the config, to which nothing can be added.
+
+    Raises:
+      commands.NotParsed: the cause says why, as `load` and `check_overrides` raise it.
+    """
+    try:
+      config = load(find(path))
+      check_overrides(config, sys.argv[1:])
+    except Exception as error:
+      raise commands.NotParsed from error
+    return config.lock()
+
+
+def load(path: str) -> ml_collections.ConfigDict:
+  """Returns what `get_config` of a file returns.
+
+  Args:
+    path: of the file, and after a colon the variant that its `get_config` is asked for.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it has no `get_config`, or not this variant; or it sets what no config has, or a
+      value of another type.
+  """
+  name, colon, variant = path.partition(":")
+  if not Path(name).is_file():
+    raise FileNotFoundError(
+      f"--config={path}: no such file; expected a config, such as {_closest_file(name)}"
+    )
+  # Under one name for all, as dataclasses look their module up.
+  loader = importlib.machinery.SourceFileLoader("config_config", name)
+  module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
+  sys.modules[loader.name] = module
+  try:
+    loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+      raise InvalidValue(f"--config={path}: expected a file that defines get_config()")
+    _check_variant(path, inspect.signature(module.get_config), variant if colon else None)
+    config = module.get_config(*([variant] if colon else []))
+  except (AttributeError, KeyError, TypeError) as error:
+    raise InvalidValue(_describe(error)) if _is_refusal(error) else error from None
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise InvalidValue(
+      f"--config={path}: its get_config() returned {config!r}, expected a ConfigDict such as "
+      "default_config.get_config() makes"
+    )
+  return config
+
+
+def _closest_file(name: str) -> str:
+  """Returns the path of a config whose name is close to this one."""
+  folders = [Path(name).parent, Path(find("configs/dcgan_faces.py")).parent]
+  files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+  found = difflib.get_close_matches(Path(name).stem, [path.stem for path in files], 1)
+  return str(next((path for path in files if path.stem in found), "configs/dcgan_faces.py"))
+
+
+def _check_variant(path: str, signature: inspect.Signature, variant: str | None) -> None:
+  parameters = signature.parameters.values()
+  name = path.partition(":")[0]
+  if variant is not None and not parameters:
+    raise InvalidValue(f"--config={path}: this config has no variants; write --config={name}")
+  if variant is None and any(each.default is each.empty for each in parameters):
+    raise InvalidValue(f"--config={path}: expected a variant, as in --config={name}:VARIANT")
+
+
+def _is_refusal(error: Exception) -> bool:
+  """Whether it was a config that refused a setting or its value."""
+  return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_LIBRARY)
+
+
+def _describe(error: Exception) -> str:
+  frames = traceback.extract_tb(error.__traceback__)
+  frame = next(each for each in reversed(frames) if not each.filename.startswith(_LIBRARY))
+  reason = " ".join(str(error.args[0]).split())
+  if found := _OTHER_TYPE.search(reason):
+    reason = f"{found[1]} is of another type, expected {_form(found[2])}"
+  return f"{frame.filename}, line {frame.lineno}: {frame.line}: {reason}"
+
+
+def _form(type_name: str) -> str:
+  """Returns what is expected of a setting of this type, for one who wrote something else."""
+  if type_name == "tuple":
+    return "a tuple, which even with one element takes a comma: (VALUE,)"
+  return {kind.__name__: text for kind, (_, text) in _EXPECTED.items()}.get(
+    type_name, f"a value of type {type_name}"
+  )
+
+
+def check_overrides(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
+  """Checks the settings that a command line sets.
+
+  Args:
+    config: the config, before they are set.
+    arguments: the command line, other flags included.
+
+  Raises:
+    ValueError: there is no such setting, or its value is of another type.
+  """
+  for argument, name, text in _overrides(arguments):
+    value = _look_up(config, argument, name)
+    parser, expected = _EXPECTED.get(type(value), (None, ""))
+    if parser is None or text is None:
+      continue
+    try:
+      parser.parse(text)
+    except (TypeError, ValueError):
+      raise InvalidValue(f"{argument}: expected {expected}, such as {value}") from None
+
+
+def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
+  """Yields each argument that sets a setting, its name, and the value if it is in the argument."""
+  for argument in arguments:
+    if argument == "--":
+      return
+    # A subscript is left to ml_collections.
+    if found := re.fullmatch(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
+      yield argument, found[1], found[2]
+
+
+def _look_up(config: ml_collections.ConfigDict, argument: str, dotted: str) -> Any:
+  value: Any = config
+  section = "config"
+  for name in dotted.split("."):
+    if not isinstance(value, ml_collections.ConfigDict):
+      raise InvalidValue(f"{argument}: {section} is a value, {value!r}, and has no settings inside")
+    if name not in value:
+      close = difflib.get_close_matches(name, value.keys(), 1)
+      known = f"It has {', '.join(sorted(value.keys()))}."
+      if not value:
+        known = "Set it in the config's file, which decides what is in there."
+      hint = f'Did you mean "{close[0]}"?' if close else known
+      raise InvalidValue(f"{argument}: {section} has no setting {name}. {hint}")
+    value, section = value[name], f"{section}.{name}"
+  return value
