@@ -12,7 +12,7 @@ from unseg_jax import generators
 from unseg_jax.adaptation import adapt
 from unseg_jax.direction import search
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
-from unseg_jax.inference import refinement
+from unseg_jax.inference import refinement, segmenter
 from unseg_jax.reporting import contents
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import data_sets, step
@@ -80,6 +80,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
     search.check_config(config.search)
     generate.check_config(config.generate, config.search.directions)
   step.check_config(config.train)
+  segmenter.check_levels("config.train.features", config.train.features)
   if config.adapt.images:
     adapt.check_config(config.adapt)
     if not others and generate.on_the_fly(config.generate):

@@ -21,6 +21,7 @@ from unseg_jax.stages import (
   WHY_LEFT_OUT,
   evaluate_real,
   needed,
+  recorded_types,
   select,
   settings_of,
   stages_of,
@@ -57,9 +58,9 @@ def run(
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are raised before any work is done.
   """
-  config = default_config.with_types(config)
   stages = select(stages, config)
   directory = places.local(directory)
+  config = default_config.with_types(config, recorded_types(directory))
   if config.segmenter:
     return evaluate_segmenter(config, directory)
   this = experiment.open_run(config, directory, worker_count)

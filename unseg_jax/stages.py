@@ -15,8 +15,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from unseg_jax import default_config
 from unseg_jax.adaptation import adapt
 from unseg_jax.array_types import Float, Key
+from unseg_jax.artifacts import stage_records
 from unseg_jax.direction import previews, restarts, results, search
 from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import Run
@@ -108,6 +110,24 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
       name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
     }
   return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
+
+
+def recorded_types(directory: Path) -> dict[str, str]:
+  """The types that a workdir's results were computed in, by the stage whose setting it is.
+
+  A stage's own record counts. Before it has begun, that of an earlier stage counts whose result
+  depends on the setting, as restarts of a search are ranked by their candidates. What later stages
+  remember does not: they were made from a result that is gone.
+  """
+  types = {}
+  for stage in default_config.TYPED:
+    names = list(STAGES)
+    for name in reversed(names[: names.index(stage) + 1]):
+      settings = stage_records.recorded_settings(directory / name)
+      if f"{stage}.dtype" in settings:
+        types[stage] = settings[f"{stage}.dtype"]
+        break
+  return types
 
 
 def _search(this: Run, folder: Path) -> None:

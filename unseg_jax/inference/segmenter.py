@@ -175,6 +175,12 @@ class Segmenter:
     return lambda: [row[:h, :w] for row, (h, w) in zip(jax.device_get(logits), sizes, strict=True)]
 
 
+def check_levels(setting: str, features: Sequence[int]) -> None:
+  """Raises a ValueError that names the setting unless pictures are padded enough for the levels."""
+  if views.PADDED_TO % 2 ** (len(features) - 1):
+    raise ValueError(f"{setting}={tuple(features)}: {len(features)} levels, expected at most 6")
+
+
 def _files() -> types.ModuleType:
   """Imported when a file is read or written: what only computes needs none of its libraries."""
   return importlib.import_module("unseg_jax.inference.segmenter_files")
@@ -184,8 +190,7 @@ def _files() -> types.ModuleType:
 def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
   """One compiled function for all segmenters of the same features."""
   network = unet.Unet(features)
-  if views.PADDED_TO % 2 ** (len(features) - 1):
-    raise ValueError(f"a U-Net of {len(features)} levels: expected at most 6")
+  check_levels("a U-Net of features", features)
 
   def logits(
     variables: Mapping[str, Any], images: UInt8[Array, "n h w 3"], sizes: Int[Array, "n 2"]

@@ -359,8 +359,8 @@ def _local_mesh() -> Mesh:
 
 
 def check_divisible(name: str, batch: int) -> None:
-  """Raises a ValueError unless `batch` splits evenly over the devices."""
-  if batch % device_count():
+  """Raises a ValueError unless `batch` is above 0 and splits evenly over the devices."""
+  if batch < 1 or batch % device_count():
     raise ValueError(
       f"{name}={batch} does not split over {device_count()} devices; use a multiple of "
       f"{device_count()}"
