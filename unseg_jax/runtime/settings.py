@@ -3,9 +3,7 @@
 import ml_collections
 
 
-def check(
-  section: str, config: ml_collections.ConfigDict, *rules: tuple[str, str, bool]
-) -> None:
+def check(section: str, config: ml_collections.ConfigDict, *rules: tuple[str, str, bool]) -> None:
   """Raises a ValueError that names the first setting that breaks its rule.
 
   Args:
