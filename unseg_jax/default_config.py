@@ -49,7 +49,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator = ""
   # What the generator leaves to choose when it is loaded, such as a truncation.
   config.generator_options = ml_collections.ConfigDict()
-  config.convert_command = ""  # Makes the generator's file; an error names it if that is missing.
+  # Makes the generator's file, or the runs of train.data_sets, a line for each --workdir; an error
+  # names it if that is missing.
+  config.convert_command = ""
   config.seed = 0
   # A run's workdir, or a converted U-Net, to evaluate in place of training one.
   config.segmenter = ""

@@ -105,10 +105,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
   """
   data_sets = experiment.check_evaluation(config)
   if not data_sets:
-    raise ValueError(
-      "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
-      ".tfds"
-    )
+    raise ValueError(experiment.NOTHING_TO_EVALUATE)
   segmenter = Segmenter.restore(config.segmenter)
   write_scores(*evaluate_real(config, {"": segmenter}, data_sets), config, directory)
 
