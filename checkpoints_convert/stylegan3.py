@@ -19,6 +19,7 @@ from checkpoints_convert import state_dict, stylegan2, stylegan3_filters
 from checkpoints_convert.state_dict import StateDict
 from checkpoints_convert.stylegan3_filters import Band, Design
 from checkpoints_convert.variants import Variant
+from unseg_jax.errors import InvalidValue
 
 _URL = "https://api.ngc.nvidia.com/v2/models/nvidia/research/stylegan3/versions/1/files"
 _NAMES = {

@@ -1,6 +1,7 @@
 """What all experiments share: every setting, with the paper's values (arXiv 2105.08127)."""
 
 import functools
+import logging
 import numbers
 import os
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,8 @@ from unseg_jax.errors import InvalidValue
 
 # In place of a type to compute in: bfloat16 on accelerators, float32 on CPUs.
 AUTO = "auto"
+# The stages that have such a type.
+TYPED = ("search", "generate", "train")
 
 # What the tuples hold. Where the numbers of elements may differ, one stands for all.
 _TUPLES: dict[str, tuple] = {
@@ -26,6 +29,7 @@ _TUPLES: dict[str, tuple] = {
   "evaluate.tfds": (("pets", "oxford_iiit_pet", "test", "image", "segmentation_mask", False),),
   "report.pictures": ("photos/*.jpg",),
 }
+log = logging.getLogger(__name__)
 
 _renamed = functools.partial(announce, "train")
 
@@ -60,7 +64,9 @@ def get_config() -> ml_collections.ConfigDict:
   config.generator = ""
   # What the generator leaves to choose when it is loaded, such as a truncation.
   config.generator_options = ml_collections.ConfigDict()
-  config.convert_command = ""  # Makes the generator's file; an error names it if that is missing.
+  # Makes the generator's file, or the runs of train.data_sets, a line for each --workdir; an error
+  # names it if that is missing.
+  config.convert_command = ""
   config.seed = 0
   # A run's workdir, or a converted U-Net, to evaluate in place of training one.
   config.segmenter = ""
@@ -184,19 +190,36 @@ def choose_types(config: ml_collections.ConfigDict) -> None:
   config.generate.dtype = config.train.dtype = AUTO
 
 
-def with_types(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+def with_types(
+  config: ml_collections.ConfigDict, recorded: Mapping[str, str] | None = None
+) -> ml_collections.ConfigDict:
   """Returns the config with the type to compute in named wherever it says `auto`.
 
-  That is bfloat16 on accelerators, which move half of the bytes for it, and float32 on CPUs, where
-  it is the faster one. A run's results remember what it was.
+  That is the type that the workdir's results were made in, if there are any. Else it is bfloat16 on
+  accelerators, which move half of the bytes for it, and float32 on CPUs, where it is the faster
+  one. A run's results remember what it was.
+
+  Args:
+    config: an experiment's.
+    recorded: the workdir's types, by stage (`stages.recorded_types`); one that differs from this
+      machine's choice is announced.
   """
   # Imported here: to read a config needs no JAX.
   from unseg_jax.runtime import parallel
 
-  config = config.copy_and_resolve_references()
-  for stage in (config.search, config.generate, config.train):
-    if stage.dtype == AUTO:
-      stage.dtype = "bfloat16" if parallel.on_accelerator() else "float32"
+  config, taken_over = config.copy_and_resolve_references(), []
+  own_choice = "bfloat16" if parallel.on_accelerator() else "float32"
+  for stage in TYPED:
+    if config[stage].dtype == AUTO:
+      config[stage].dtype = (recorded or {}).get(stage, own_choice)
+      if config[stage].dtype != own_choice:
+        taken_over.append(f"config.{stage}.dtype={config[stage].dtype}")
+  if taken_over:
+    log.info(
+      "%s: taken over from the workdir; without its results, auto would mean %s on this machine",
+      ", ".join(taken_over),
+      own_choice,
+    )
   return config
 
 

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -13,13 +14,17 @@ from unseg_jax.adaptation import adapt
 from unseg_jax.direction import search
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
-from unseg_jax.inference import refinement
+from unseg_jax.inference import refinement, segmenter
 from unseg_jax.reporting import contents
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import data_sets, step
 from unseg_jax.storage import places
 from unseg_jax.synthesis import generate, shards
 from unseg_jax.synthesis.records import Split
+
+NOTHING_TO_EVALUATE = (
+  "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or .tfds"
+)
 
 log = logging.getLogger(__name__)
 
@@ -75,32 +80,123 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
     ValueError, FileNotFoundError, ImportError: a setting makes no sense, or a file, a folder or a
       package is missing.
   """
-  others, generator, pictures = data_sets.find(config.train.data_sets), None, None
+  others = _find_data_sets(config, config.train.data_sets)
   if not others:
     _check_generator(config)
-    search.check_config(config.search)
-    generate.check_config(config.generate, config.search.directions)
-  step.check_config(config.train)
-  if config.adapt.images:
-    adapt.check_config(config.adapt)
-    if not others and generate.on_the_fly(config.generate):
-      raise InvalidValue(
-        f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "
-        "set config.generate.num_images.train to how many"
-      )
-    pictures = unlabelled.open_pictures(config.adapt.images, config.data_root)
+  for check in _settings_checks(config):
+    check()
+  pictures = _open_pictures(config)
   check_evaluation(config)
   contents.find_pictures(config.report.pictures)
-  if not others:
-    generator = generators.resolve(config.generator, config.generator_options.to_dict())
+  generator = None if others else _resolve_generator(config)
   return Run(config, directory, generator, others, pictures, worker_count)
+
+
+def wrong_settings(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns every setting that `open_run` would refuse on any machine, one message each."""
+  return _messages(_settings_checks(config))
+
+
+def missing(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns all that `open_run` would miss on this machine, one message each.
+
+  Args:
+    config: the resolved config, whose settings are right.
+  """
+  listed = config.train.data_sets
+  # One by one, then together, for runs that are listed twice.
+  found = _messages(functools.partial(_find_data_sets, config, (row,)) for row in listed)
+  found += [] if found else _messages([lambda: _find_data_sets(config, listed)])
+  if not listed:
+    without = _messages([lambda: _check_generator(config)])
+    found += without or _messages([lambda: _resolve_generator(config)])
+  others = [lambda: _open_pictures(config), lambda: contents.find_pictures(config.report.pictures)]
+  return [*found, *_messages(others), *evaluation_problems(config)]
+
+
+def evaluation_problems(config: ml_collections.ConfigDict) -> list[str]:
+  """Returns all that `check_evaluation` would refuse, one message for each data set."""
+
+  def listing(**settings: Any) -> ml_collections.ConfigDict:
+    one = config.copy_and_resolve_references()
+    one.evaluate.update({"benchmarks": (), "folders": (), "tfds": ()} | settings)
+    return one
+
+  kinds = ("benchmarks", "folders", "tfds")
+  each = [listing(**{kind: (row,)}) for kind in kinds for row in config.evaluate[kind]]
+  checks = [functools.partial(check_evaluation, one) for one in each]
+  # Together: names that are given twice; alone: settings that concern no data set.
+  everything = functools.partial(check_evaluation, config if each else listing())
+  return _messages(checks) or _messages([everything])
+
+
+def _messages(checks: Iterable[Callable[[], object]]) -> list[str]:
+  found = []
+  for check in checks:
+    try:
+      check()
+    except (ValueError, OSError, ImportError) as error:
+      found.append(str(error))
+  return found
+
+
+def _settings_checks(config: ml_collections.ConfigDict) -> list[Callable[[], object]]:
+  """What to call to have each part of the settings checked."""
+  checks: list[Callable[[], object]] = [
+    lambda: step.check_config(config.train),
+    lambda: segmenter.check_levels("config.train.features", config.train.features),
+  ]
+  if config.adapt.images:
+    checks.append(lambda: _check_adaptation(config))
+  if config.train.data_sets:
+    return checks
+  return [
+    lambda: search.check_config(config.search),
+    lambda: generate.check_config(config.generate, config.search.directions),
+    *checks,
+  ]
+
+
+def _find_data_sets(
+  config: ml_collections.ConfigDict, listed: Sequence[tuple[str, float]]
+) -> list[data_sets.DataSet]:
+  """Finds other runs; where one is missing, names the config's command that makes it."""
+  try:
+    return data_sets.find(listed)
+  except FileNotFoundError as error:
+    for command in config.convert_command.splitlines():
+      for run, _ in listed:
+        if f"--workdir={run}" in command.split() and str(error).startswith(str(run)):
+          raise FileNotFoundError(f"{error}. Make it with\n  {command}") from error
+    raise
+
+
+def _check_adaptation(config: ml_collections.ConfigDict) -> None:
+  adapt.check_config(config.adapt)
+  if not config.train.data_sets and generate.on_the_fly(config.generate):
+    raise InvalidValue(
+      f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "
+      "set config.generate.num_images.train to how many"
+    )
+
+
+def _open_pictures(config: ml_collections.ConfigDict) -> unlabelled.Pictures | None:
+  if not config.adapt.images:
+    return None
+  return unlabelled.open_pictures(config.adapt.images, config.data_root)
+
+
+def _resolve_generator(config: ml_collections.ConfigDict) -> generators.Generator:
+  return generators.resolve(config.generator, config.generator_options.to_dict())
 
 
 def _check_generator(config: ml_collections.ConfigDict) -> None:
   if not config.generator:
     raise InvalidValue(
       "config.generator is empty: expected a converted file, pretrained:NAME or "
-      "package.module:function; or list finished runs in config.train.data_sets to train on theirs"
+      "package.module:function; list finished runs in config.train.data_sets to train on theirs; "
+      "or set config.segmenter to a finished run to evaluate it, as in "
+      "--config.segmenter=runs/NAME"
     )
   is_missing = ":" not in config.generator and not places.path(config.generator).is_file()
   if config.convert_command and is_missing:

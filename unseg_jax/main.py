@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+import ml_collections
 from absl import flags
 from absl import logging as absl_logging
 from ml_collections import config_flags
@@ -36,6 +37,18 @@ _WORKERS = flags.DEFINE_integer(
 )
 
 
+_PLAN = flags.DEFINE_flag(
+  flags.EnumFlag(
+    "plan",
+    "false",
+    "Print what would run and what is missing, and write nothing; --plan=compiled also compiles "
+    "the programs, for all the memory of a device that they take.",
+    ["true", "false", "compiled"],
+  )
+)
+flags.FLAGS["plan"].boolean = True  # It may be given without a value.
+
+
 def main(argv: list[str]) -> None:
   """Runs the stages that the flags choose; a user's error is one message and exit status 1."""
   commands.check_no_arguments(argv)
@@ -51,6 +64,8 @@ def main(argv: list[str]) -> None:
   stages = list(STAGES) if _STAGES.value is None else _STAGES.value
   try:
     process_flags.start()
+    if _PLAN.value != "false":
+      sys.exit(_print_plan(config, directory, stages))
     parallel.keep_compiled()
     if not parallel.is_primary():
       logging.getLogger("unseg_jax").setLevel(logging.WARNING)
@@ -69,6 +84,17 @@ def main(argv: list[str]) -> None:
     parallel.leave_at_once(1)
   except Exception as error:
     sys.exit(commands.explain(error))
+
+
+def _print_plan(config: ml_collections.ConfigDict, directory: str | Path, stages: list[str]) -> int:
+  """Prints what would run; returns 1 if something is missing for it, else 0."""
+  from unseg_jax import plan
+  from unseg_jax.runtime import parallel
+
+  planned = plan.make(config, directory, stages, _PLAN.value == "compiled")
+  if parallel.is_primary():
+    print(places.in_urls(str(planned)))
+  return 1 if planned.problems else 0
 
 
 if __name__ == "__main__":

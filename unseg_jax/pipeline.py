@@ -9,7 +9,7 @@ from pathlib import Path
 
 import ml_collections
 
-from unseg_jax import default_config, experiment
+from unseg_jax import default_config, experiment, rehearsal
 from unseg_jax.artifacts import stage_records
 from unseg_jax.errors import InvalidValue
 from unseg_jax.experiment import Run
@@ -19,12 +19,11 @@ from unseg_jax.runtime.barrier import barrier
 from unseg_jax.stages import (
   DERIVED,
   STAGES,
-  WHY_LEFT_OUT,
+  check_records,
   evaluate_real,
-  needed,
+  recorded_types,
   select,
   settings_of,
-  stages_of,
   write_scores,
 )
 from unseg_jax.storage import places, whole_files
@@ -55,26 +54,19 @@ def run(
     preemption.Preempted: the run was asked to leave; what it had done is saved.
     stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
       those that they build on.
-    ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
+    ValueError, FileNotFoundError: the config is wrong or does not fit the devices, or a stage to
+      build on is not complete.
       All of these are raised before any work is done.
   """
   default_config.check_tuples(config)
-  config = default_config.with_types(config)
   stages = select(stages, config)
   directory = places.local(directory)
+  config = default_config.with_types(config, recorded_types(directory))
   if config.segmenter:
     return evaluate_segmenter(config, directory)
   this = experiment.open_run(config, directory, worker_count)
   # All refusals come before any work, and before any process changes anything.
-  for stage in STAGES:
-    if stage not in stages_of(config):
-      stage_records.require_absent(directory / stage, WHY_LEFT_OUT[stage])
-    elif stage not in DERIVED:
-      stage_records.is_complete(directory / stage, settings_of(this, stage))
-  for stage in stages:
-    for name in needed(stage, config):
-      if name not in stages:
-        stage_records.require_stage(directory / name, name)
+  rehearsal.rehearse(this, check_records(this, stages))
   barrier("inputs are checked")
   if parallel.is_primary():
     if repair:
@@ -115,10 +107,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
   """
   data_sets = experiment.check_evaluation(config)
   if not data_sets:
-    raise InvalidValue(
-      "config.evaluate lists nothing to evaluate on; set config.evaluate.benchmarks, .folders or "
-      ".tfds"
-    )
+    raise InvalidValue(experiment.NOTHING_TO_EVALUATE)
   segmenter = Segmenter.restore(config.segmenter)
   write_scores(*evaluate_real(config, {"": segmenter}, data_sets), config, directory)
 

@@ -15,8 +15,10 @@ import jax
 import ml_collections
 import numpy as np
 
+from unseg_jax import default_config
 from unseg_jax.adaptation import adapt
 from unseg_jax.array_types import Float, Key
+from unseg_jax.artifacts import stage_records
 from unseg_jax.direction import previews, restarts, results, search
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import baselines, evaluate
@@ -109,6 +111,58 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
       name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
     }
   return settings | ({"data_root": config["data_root"]} if stage in DERIVED else {})
+
+
+def check_records(this: Run, stages: Collection[str]) -> list[str]:
+  """Checks what the workdir holds against the settings, before anything is changed.
+
+  Args:
+    this: the run.
+    stages: the names of those to run.
+
+  Returns:
+    Those of them that are not complete, and will be computed.
+
+  Raises:
+    stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
+      those that they build on.
+    FileNotFoundError: a stage to build on is not complete.
+  """
+  for stage in STAGES:
+    if stage not in stages_of(this.config):
+      stage_records.require_absent(this.workdir / stage, WHY_LEFT_OUT[stage])
+    elif stage not in DERIVED:
+      stage_records.is_complete(this.workdir / stage, settings_of(this, stage))
+  for stage in stages:
+    for name in needed(stage, this.config):
+      if name not in stages:
+        stage_records.require_stage(this.workdir / name, name)
+  return [stage for stage in STAGES if stage in stages and not is_done(this, stage)]
+
+
+def is_done(this: Run, stage: str) -> bool:
+  """Whether a stage's result is complete and of these settings; others' results are no error."""
+  folder, settings = this.workdir / stage, stage_records.flatten(settings_of(this, stage))
+  recorded = stage_records.recorded_settings(folder)
+  return recorded == settings and stage_records.has_complete_stage(folder)
+
+
+def recorded_types(directory: Path) -> dict[str, str]:
+  """The types that a workdir's results were computed in, by the stage whose setting it is.
+
+  A stage's own record counts. Before it has begun, that of an earlier stage counts whose result
+  depends on the setting, as restarts of a search are ranked by their candidates. What later stages
+  remember does not: they were made from a result that is gone.
+  """
+  types = {}
+  for stage in default_config.TYPED:
+    names = list(STAGES)
+    for name in reversed(names[: names.index(stage) + 1]):
+      settings = stage_records.recorded_settings(directory / name)
+      if f"{stage}.dtype" in settings:
+        types[stage] = settings[f"{stage}.dtype"]
+        break
+  return types
 
 
 def _search(this: Run, folder: Path) -> None:

@@ -21,7 +21,7 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine, resize_shorter_side
-from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime import parallel, preemption, progress, settings
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.segmentation import batches, train
@@ -40,15 +40,14 @@ Read = Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]
 
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.adapt` that make no sense."""
-  for name, expected, valid in (
-    ("rounds", "at least 1", config.rounds >= 1),
-    ("steps", "at least 1", config.steps >= 1),
+  settings.check_counts("adapt", config, "rounds", "steps")
+  settings.check(
+    "adapt",
+    config,
     ("share", "a share of each batch above 0 and below 1", 0 < config.share < 1),
     ("confidence", "within [0, 1]", 0 <= config.confidence <= 1),
     ("learning_rate", "above 0", config.learning_rate > 0),
-  ):
-    if not valid:
-      raise InvalidValue(f"config.adapt.{name}={config[name]}: expected {expected}")
+  )
   refinement.check_method(config.refine)
 
 
@@ -80,25 +79,25 @@ def adapt(
   Raises:
     ValueError, FloatingPointError, preemption.Preempted: see `write_labelled` and `train.train`.
   """
-  settings, share = training_settings(config), config.adapt.share
+  train_config, share = training_settings(config), config.adapt.share
   weights = [*(weight * (1 - share) / sum(weights) for weight in weights), share]
   for number in range(1, config.adapt.rounds + 1):
     round_folder, round_key = folder / f"round-{number}", parallel.fold_in(key, number)
     write_labelled(segmenter, *pictures, config.adapt, round_folder)
     splits = [*sources, shards.read(round_folder, SPLIT)]
     pairs = functools.partial(
-      batches.from_disk, splits, weights, settings, round_key, worker_count=worker_count
+      batches.from_disk, splits, weights, train_config, round_key, worker_count=worker_count
     )
-    train.train(settings, pairs, validate, round_key, round_folder, segmenter.variables)
+    train.train(train_config, pairs, validate, round_key, round_folder, segmenter.variables)
     best = checkpoints.restore_best(round_folder / "checkpoints")
-    segmenter = Segmenter.create(best, settings.features, settings.image_size)
+    segmenter = Segmenter.create(best, train_config.features, train_config.image_size)
 
 
 def training_settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
   """Returns `config.train` of an experiment with the steps and learning rate of a round."""
-  settings = config.train.copy_and_resolve_references()
-  settings.update({"steps": config.adapt.steps, "learning_rate": config.adapt.learning_rate})
-  return settings
+  changed = config.train.copy_and_resolve_references()
+  changed.update({"steps": config.adapt.steps, "learning_rate": config.adapt.learning_rate})
+  return changed
 
 
 def write_labelled(

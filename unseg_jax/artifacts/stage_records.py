@@ -50,6 +50,11 @@ def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
   return record["complete"]
 
 
+def recorded_settings(folder: Path) -> dict[str, Any]:
+  """The flat settings of a stage's result, whole or partial; empty where there is none."""
+  return _read(folder)["settings"] if (folder / RECORD).exists() else {}
+
+
 def _read(folder: Path) -> dict[str, Any]:
   record = whole_files.read_json(folder / RECORD)
   return record | {"settings": renamed_settings.in_record(record["settings"])}

@@ -11,10 +11,10 @@ import numpy as np
 
 from unseg_jax.array_types import Array, Float, Key
 from unseg_jax.direction import directions
-from unseg_jax.direction.step import SearchState, draw, initial_state, make_step
+from unseg_jax.direction.step import SearchState, initial_state, make_drawing_step
 from unseg_jax.errors import InvalidValue, NotFinite
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress
+from unseg_jax.runtime import parallel, preemption, progress, settings
 from unseg_jax.storage import whole_files
 
 # The losses are fetched, and a request to leave is heard, once in so many steps.
@@ -56,9 +56,20 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     raise InvalidValue(
       f"config.search.directions={config.directions}: expected 1 (light) or 2 (light and dark)"
     )
-  if config.restarts < 1:
-    raise InvalidValue(f"config.search.restarts={config.restarts}: expected at least 1")
+  settings.check_counts("search", config, "steps", "restarts", "save_every")
+  settings.check("search", config, ("microbatch", "at least 0", config.microbatch >= 0))
   check_dtype("config.search.dtype", config.dtype)
+
+
+def check_batch(config: ml_collections.ConfigDict) -> None:
+  """Raises a ValueError unless the batch splits over devices and microbatches."""
+  parallel.check_divisible("config.search.batch_size", config.batch_size)
+  per_device = config.batch_size // parallel.device_count()
+  if config.microbatch and per_device % min(config.microbatch, per_device):
+    raise InvalidValue(
+      f"config.search.microbatch={config.microbatch} does not divide a device's share of "
+      f"config.search.batch_size, {per_device} images; use a divisor of {per_device}"
+    )
 
 
 def snapshot_steps(steps: int) -> list[int]:
@@ -87,26 +98,14 @@ def search(
     preemption.Preempted: the run was asked to leave; the state is saved.
   """
   check_config(config)
-  parallel.check_divisible("config.search.batch_size", config.batch_size)
-  per_device = config.batch_size // parallel.device_count()
-  if config.microbatch and per_device % min(config.microbatch, per_device):
-    raise InvalidValue(
-      f"config.search.microbatch={config.microbatch} does not divide a device's share of "
-      f"config.search.batch_size, {per_device} images; use a divisor of {per_device}"
-    )
+  check_batch(config)
   generator = with_dtype(generator, config.dtype)
   start_key, draw_key = jax.random.split(key)
   count = config.restarts * config.directions
   start = directions.initial(start_key, count, generator.latent_shape)
   start = start.reshape(config.restarts, config.directions, *generator.latent_shape)
   state, history, snapshots = _restore(folder, initial_state(config, start))
-  update = make_step(generator, config)
-
-  def draw_and_step(state, variables, indices):
-    step_key = jax.random.fold_in(draw_key, state.step)
-    return update(state, variables, *draw(generator, config, step_key, indices))
-
-  step = parallel.pmap(draw_and_step, donate_argnums=(0,))
+  step = parallel.pmap(make_drawing_step(generator, config, draw_key), donate_argnums=(0,))
   variables = parallel.replicate(generator.variables)
   indices = parallel.spread(parallel.shard(parallel.own_part(np.arange(config.batch_size))))
   done = int(state.step)

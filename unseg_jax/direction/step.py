@@ -90,6 +90,28 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
   return step
 
 
+def make_drawing_step(
+  generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""]
+) -> Callable[..., Any]:
+  """Returns the search step that draws its own batch, to run under `pmap`.
+
+  It maps a state, the generator's variables and the elements' numbers in the batch of all devices
+  to what the function of `make_step` returns.
+
+  Args:
+    generator: the pretrained generator.
+    config: `config.search` of an experiment.
+    key: the stream of the draws.
+  """
+  update = make_step(generator, config)
+
+  def draw_and_step(state, variables, indices):
+    step_key = jax.random.fold_in(key, state.step)
+    return update(state, variables, *draw(generator, config, step_key, indices))
+
+  return draw_and_step
+
+
 def draw(
   generator: Generator,
   config: ml_collections.ConfigDict,

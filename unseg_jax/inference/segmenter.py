@@ -176,6 +176,12 @@ class Segmenter:
     return lambda: [row[:h, :w] for row, (h, w) in zip(jax.device_get(logits), sizes, strict=True)]
 
 
+def check_levels(setting: str, features: Sequence[int]) -> None:
+  """Raises a ValueError that names the setting unless pictures are padded enough for the levels."""
+  if views.PADDED_TO % 2 ** (len(features) - 1):
+    raise InvalidValue(f"{setting}={tuple(features)}: {len(features)} levels, expected at most 6")
+
+
 def _files() -> types.ModuleType:
   """Imported when a file is read or written: what only computes needs none of its libraries."""
   return importlib.import_module("unseg_jax.inference.segmenter_files")
@@ -184,15 +190,23 @@ def _files() -> types.ModuleType:
 @functools.cache
 def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
   """One compiled function for all segmenters of the same features."""
-  network = unet.Unet(features)
-  if views.PADDED_TO % 2 ** (len(features) - 1):
-    raise InvalidValue(f"a U-Net of {len(features)} levels: expected at most 6")
+  return parallel.jit(network(features))
+
+
+def network(features: tuple[int, ...]) -> Callable[..., Array]:
+  """Returns what `Segmenter.logits` compiles for a U-Net of these features.
+
+  Raises:
+    ValueError: pictures are not padded enough for so many levels.
+  """
+  unet_of_features = unet.Unet(features)
+  check_levels("a U-Net of features", features)
 
   def logits(
     variables: Mapping[str, Any], images: UInt8[Array, "n h w 3"], sizes: Int[Array, "n 2"]
   ) -> Float[Array, "n h w"]:
     scaled = images.astype(jnp.float32) / 127.5 - 1.0
-    both = cast(Array, network.apply(variables, scaled, sizes=sizes))
+    both = cast(Array, unet_of_features.apply(variables, scaled, sizes=sizes))
     return both[..., 1] - both[..., 0]
 
-  return parallel.jit(logits)
+  return logits

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 from flax import jax_utils
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from unseg_jax.array_types import Array, Float, Int, Key, Shaped
 from unseg_jax.errors import InvalidValue
@@ -257,6 +257,56 @@ def pmap_local(function: Callable[..., Result]) -> Callable[..., Result]:
   return _with_32_bits(_with_options(mapped))
 
 
+def shapes(function: Callable[..., Any], *arguments: Any) -> Any:
+  """Traces a function along `AXIS` over all devices, as `pmap` does, without compiling it.
+
+  Args:
+    function: as `pmap` takes it.
+    *arguments: trees of `jax.ShapeDtypeStruct`, each one device's share, without a leading axis.
+
+  Returns:
+    The shapes and types of one device's results.
+  """
+
+  def of_one(*shares: Any) -> Any:
+    results = function(*jax.tree.map(lambda x: x[0], shares))
+    return jax.tree.map(lambda x: jax.numpy.asarray(x)[None], results)
+
+  mesh, spec = AbstractMesh((device_count(),), (AXIS,)), PartitionSpec(AXIS)
+  mapped = jax.shard_map(of_one, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=False)
+  traced = _with_32_bits(functools.partial(jax.eval_shape, mapped))(*_of_all(arguments))
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), traced)
+
+
+def compiled_memory(
+  function: Callable[..., Any], *arguments: Any, donate_argnums: tuple[int, ...] = ()
+) -> int:
+  """Compiles a function as `pmap` does; returns the bytes that it takes of each device.
+
+  They are those of arguments, results and everything in between, as XLA counts them.
+
+  Args:
+    function: as `pmap` takes it.
+    *arguments: see `shapes`.
+    donate_argnums: as for `pmap`.
+  """
+  mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
+  with jax.enable_x64(False):
+    lowered = mapped.lower(*_of_all(arguments))
+    analysis = lowered.compile(compiler_options=compiler_options()).memory_analysis()
+  return (
+    analysis.argument_size_in_bytes
+    + analysis.output_size_in_bytes
+    - analysis.alias_size_in_bytes
+    + analysis.temp_size_in_bytes
+  )
+
+
+def _of_all(shares: Any) -> Any:
+  """Shapes with the leading axis of `pmap`'s arguments."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct((device_count(), *x.shape), x.dtype), shares)
+
+
 def _with_32_bits(function: Callable[..., Result]) -> Callable[..., Result]:
   """Computes in 32 bits where JAX is set to 64: libraries' constants and counters included."""
 
@@ -361,8 +411,8 @@ def _local_mesh() -> Mesh:
 
 
 def check_divisible(name: str, batch: int) -> None:
-  """Raises a ValueError unless `batch` splits evenly over the devices."""
-  if batch % device_count():
+  """Raises a ValueError unless `batch` is above 0 and splits evenly over the devices."""
+  if batch < 1 or batch % device_count():
     raise InvalidValue(
       f"{name}={batch} does not split over {device_count()} devices; use a multiple of "
       f"{device_count()}"

@@ -4,7 +4,7 @@ Nothing here reads or writes a file; `train.py` takes the steps, and keeps what 
 """
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from flax.training import train_state
 from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import check_dtype
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import parallel, settings
 from unseg_jax.segmentation import augmentation, copy_paste, losses
 from unseg_jax.segmentation.unet import Unet
 
@@ -132,9 +132,22 @@ def make_step(
 def check_config(config: ml_collections.ConfigDict) -> None:
   """Raises a ValueError for settings of `config.train` that make no sense."""
   schedule(config)
-  if config.iou_weight < 0:
-    raise InvalidValue(
-      f"config.train.iou_weight={config.iou_weight}: expected a weight of at least 0"
-    )
+  settings.check_counts("train", config, "steps", "log_every", "checkpoint_every", "decay_every")
+  settings.check(
+    "train",
+    config,
+    ("iou_weight", "a weight of at least 0", config.iou_weight >= 0),
+    ("features", "2 levels or more, each of at least 1 channel", _are_levels(config.features)),
+    (
+      "image_size",
+      f"at least {2 ** (len(config.features) - 1)} pixels, which halve at each level of "
+      f"config.train.features={tuple(config.features)}; use fewer levels or larger images",
+      config.image_size >= 2 ** (len(config.features) - 1),
+    ),
+  )
   copy_paste.check_config(config.copy_paste)
   check_dtype("config.train.dtype", config.dtype)
+
+
+def _are_levels(features: Sequence[int]) -> bool:
+  return len(features) >= 2 and min(features) >= 1

@@ -15,7 +15,7 @@ import numpy as np
 from unseg_jax.array_types import AnyArray, Array, Bool, Float, Key, Num
 from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import Generator, sample_at, with_dtype
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import parallel, settings
 from unseg_jax.synthesis import filters
 from unseg_jax.synthesis import masks as mask_rules
 
@@ -44,6 +44,7 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   low, high = config.area
   if not 0 <= low <= high <= 1:
     raise InvalidValue(f"config.generate.area={config.area}: expected 0 <= low <= high <= 1")
+  settings.check_counts("generate", config, "histogram_bins")
   if config.rule not in mask_rules.MASK_RULES:
     raise InvalidValue(
       f"config.generate.rule={config.rule!r}: expected one of {list(mask_rules.MASK_RULES)}"

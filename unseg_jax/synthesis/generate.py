@@ -21,7 +21,7 @@ import tqdm
 from unseg_jax.array_types import Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue, UserError
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress, workers
+from unseg_jax.runtime import parallel, preemption, progress, settings, workers
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, records, shards
 
@@ -65,6 +65,14 @@ class Acceptance:
 def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
   """Raises for settings of `config.generate` that make no sense; see `candidates.check_config`."""
   candidates.check_config(config, directions)
+  settings.check_counts("generate", config, "chunk", "shard_candidates")
+  settings.check(
+    "generate",
+    config,
+    ("components", "a share of at least 0 and below 1", 0 <= config.components < 1),
+    ("latent_noise", "at least 0", config.latent_noise >= 0),
+    ("minimum_acceptance", "above 0 and at most 1", 0 < config.minimum_acceptance <= 1),
+  )
   if config.shard_candidates % config.chunk:
     raise InvalidValue(
       f"config.generate.shard_candidates={config.shard_candidates} must be a multiple of "
