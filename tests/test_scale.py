@@ -56,18 +56,15 @@ if __name__ == "__main__":
 TOGETHER = (
   BOTH
   + """
+from unseg_jax.runtime import failure
 from whole_runs import die_in_training
 
-parallel.HEARTBEAT_SECONDS = 10
 parallel.start()
 assert jax.process_count() == 2 and jax.device_count() == 4
 if sys.argv[3] == "die" and jax.process_index() == 1:
   die_in_training(10)
-try:
+with failure.shared():
   run_both(*sys.argv[1:3], list(pipeline.STAGES))
-except jax.errors.JaxRuntimeError as error:
-  print(error, file=sys.stderr)
-  parallel.leave_at_once(1)
 """
 )
 

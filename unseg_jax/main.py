@@ -58,13 +58,19 @@ _WORKERS = flags.DEFINE_integer(
 )
 
 
+def command(argv: list[str]) -> None:
+  """Runs `main`; what ends one of several processes ends all of them."""
+  from unseg_jax.runtime import failure
+
+  with failure.shared():
+    main(argv)
+
+
 def main(argv: list[str]) -> None:
   """Runs the stages that the flags choose; a user's error is one message and exit status 1."""
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
   # Imported here so that --help and a misspelt flag answer at once.
-  import jax
-
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption, workers
   from unseg_jax.segmentation import curves
@@ -87,11 +93,6 @@ def main(argv: list[str]) -> None:
   except preemption.Preempted as stop:
     print(places.in_urls(str(stop)), file=sys.stderr)
     sys.exit(preemption.EXIT_STATUS)
-  except jax.errors.JaxRuntimeError as error:
-    if parallel.process_count() == 1:
-      raise
-    print(f"error: {error}", file=sys.stderr)
-    parallel.leave_at_once(1)
   except (
     ValueError,
     OSError,
@@ -113,4 +114,4 @@ if __name__ == "__main__":
   # TensorFlow, which writes files here, would say how it computes.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  app.run(main)
+  app.run(command)

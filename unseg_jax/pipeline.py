@@ -126,7 +126,8 @@ def _run_stage(this: Run, stage: str) -> None:
   if stage_records.is_complete(folder, settings):
     log.info("stage %s: complete, skipped (%s)", stage, places.in_urls(str(folder)))
     return
-  preemption.leave_if_requested(f"the stages before {stage} are complete")
+  if preemption.anyone_leaving():
+    preemption.leave(f"the stages before {stage} are complete")
   log.info("stage %s: %s", stage, places.in_urls(str(folder)))
   barrier(f"{stage} begins")
   if parallel.is_primary():

@@ -105,12 +105,14 @@ WORKERS = flags.DEFINE_integer(
 
 def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
-  try:
-    process_flags.start()
-  except ValueError as error:
-    print(f"error: {error}", file=sys.stderr)
-    return 1
-  return main(argv)
+  from unseg_jax.runtime import failure
+
+  with failure.shared():
+    try:
+      process_flags.start()
+    except ValueError as error:
+      sys.exit(f"error: {error}")
+    return main(argv)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -143,9 +145,10 @@ def main(argv: Sequence[str]) -> int:
     print(stop, file=sys.stderr)
     return preemption.EXIT_STATUS
   except (ImportError, OSError, ValueError, workers.WorkerDied) as error:
-    print(printable(places.in_urls(f"error: {error}")), file=sys.stderr)
+    message = printable(places.in_urls(f"error: {error}"))
     if parallel.process_count() > 1:
-      parallel.leave_at_once(1)  # The others are on their way to a point where they would wait.
+      sys.exit(message)  # See `failure.shared`.
+    print(message, file=sys.stderr)
     return 1
 
 
