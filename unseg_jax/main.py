@@ -61,8 +61,9 @@ _WORKERS = flags.DEFINE_integer(
 def command(argv: list[str]) -> None:
   """Runs `main`; what ends one of several processes ends all of them."""
   from unseg_jax.runtime import failure
+  from unseg_jax.storage import locks
 
-  with failure.shared():
+  with failure.shared(locks.release):
     main(argv)
 
 

@@ -5,6 +5,7 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 
 import logging
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
@@ -26,7 +27,7 @@ from unseg_jax.stages import (
   stages_of,
   write_scores,
 )
-from unseg_jax.storage import places, whole_files
+from unseg_jax.storage import locks, places, whole_files
 from unseg_jax.synthesis import shards
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,25 @@ def run(
     preemption.Preempted: the run was asked to leave; what it had done is saved.
     stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
       those that they build on.
+    locks.Held: another run holds the workdir.
     ValueError, FileNotFoundError: the config is wrong, or a stage to build on is not complete.
       All of these are raised before any work is done.
   """
   config = default_config.with_types(config)
   stages = select(stages, config)
-  directory = places.local(directory)
+  only_here = locks.held(directory, "--workdir") if parallel.is_primary() else nullcontext()
+  with only_here:
+    barrier("the workdir is held")
+    _run(config, places.local(directory), stages, repair, worker_count)
+
+
+def _run(
+  config: ml_collections.ConfigDict,
+  directory: Path,
+  stages: Collection[str],
+  repair: bool,
+  worker_count: int,
+) -> None:
   if config.segmenter:
     return evaluate_segmenter(config, directory)
   this = experiment.open_run(config, directory, worker_count)

@@ -50,6 +50,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from absl import app, flags
@@ -106,8 +107,9 @@ WORKERS = flags.DEFINE_integer(
 def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
   from unseg_jax.runtime import failure
+  from unseg_jax.storage import locks
 
-  with failure.shared():
+  with failure.shared(locks.release):
     try:
       process_flags.start()
     except ValueError as error:
@@ -118,7 +120,7 @@ def command(argv: Sequence[str]) -> int:
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
   from unseg_jax.runtime import parallel, preemption, workers
-  from unseg_jax.storage import places
+  from unseg_jax.storage import locks, places
 
   try:
     if argv[1:]:
@@ -126,7 +128,8 @@ def main(argv: Sequence[str]) -> int:
         f"unexpected arguments: {' '.join(argv[1:])}. Put quotes around a glob, as in "
         "--input='photos/*.jpg', so that the shell does not expand it."
       )
-    with preemption.watch():
+    only_here = locks.held(OUTPUT.value, "--output") if parallel.is_primary() else nullcontext()
+    with preemption.watch(), only_here:
       return predict(
         SEGMENTER.value,
         flags.FLAGS.input,  # Marked as required, which its own value does not know.

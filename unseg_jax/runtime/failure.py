@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import jax
@@ -30,6 +30,7 @@ _END_SECONDS = 3600
 
 _FIRST, _SEEN, _ALIVE = "unseg_jax/failure/first", "unseg_jax/failure_seen", "unseg_jax/alive"
 ADVICE = "Start all of them again with the same command: they continue from what is on disk."
+KILLED = f"it was killed, or its machine is gone. {ADVICE}"
 
 
 @dataclasses.dataclass
@@ -50,6 +51,7 @@ class _Watch:
 
 
 _watches: list[_Watch] = []  # At most one.
+_releases: list[Callable[[], None]] = []
 
 
 def watch() -> None:
@@ -63,14 +65,18 @@ def watch() -> None:
 
 
 @contextlib.contextmanager
-def shared() -> Iterator[None]:
+def shared(release: Callable[[], None] = lambda: None) -> Iterator[None]:
   """Makes an exception that leaves the context the end of all processes, with one message.
 
   The process that fails first prints what it would print alone; the others print its message, on
   one line. All leave with a status that is not zero. `SystemExit` with a number is no failure, and
   a process without others is left as it is. Without an exception, the processes wait for each
   other.
+
+  Args:
+    release: is called before this process ends because of another one.
   """
+  _releases[:] = [release]
   try:
     yield
     if _watches:
@@ -85,6 +91,8 @@ def leave_at_once(status: int) -> NoReturn:
   """Ends this process although others have ended; an ordinary exit would wait for them."""
   sys.stdout.flush()
   sys.stderr.flush()
+  for release in _releases:
+    release()
   for own in _watches:
     with contextlib.suppress(OSError, ValueError):
       own.companion.communicate(b"goodbye")
@@ -142,7 +150,7 @@ def _look() -> None:
       failure = _first_failure()
     except jax.errors.JaxRuntimeError:
       # The messages are kept by the first process, whose connections close when it ends.
-      failure = {"process": 0, "message": "it was killed, or its machine is gone"}
+      failure = {"process": 0, "message": KILLED}
       if own.ended.wait(POLL_SECONDS):
         return
     if failure and failure["process"] != _process_index():
@@ -161,7 +169,7 @@ def _fail(error: BaseException) -> None:
   """Ends all processes because of an error of this one, or of another one that caused it."""
   message = _message(error)
   if _is_of_connection(error) and (silent := _silent_processes()):
-    failure = {"process": silent[0], "message": "it was killed, or its machine is gone"}
+    failure = {"process": silent[0], "message": KILLED}
   else:
     failure = {"process": _process_index(), "message": message}
   for own in _watches:
@@ -223,8 +231,8 @@ def _publish(failure: dict[str, Any]) -> dict[str, Any]:
 def _leave_with(failure: dict[str, Any]) -> NoReturn:
   """Ends this process with the message of another one."""
   place = f"process {failure['process']} of {_process_count()}"
-  tqdm = sys.modules.get("tqdm")
-  newline = "\n" if tqdm and getattr(tqdm.tqdm, "_instances", ()) else ""  # After an open bar.
+  tqdm: Any = sys.modules.get("tqdm")
+  newline = "\n" if tqdm and tqdm.tqdm._instances else ""  # After an open progress bar.
   print(f"{newline}error in {place}: {failure['message']}", file=sys.stderr, flush=True)
   _acknowledge()
   leave_at_once(1)
