@@ -101,18 +101,14 @@ TOGETHER = """
 import sys
 import jax
 from unseg_jax import pipeline
-from unseg_jax.runtime import parallel
+from unseg_jax.runtime import failure, parallel
 from whole_runs import die_in_training, make_config
 
-parallel.HEARTBEAT_SECONDS = 10
 parallel.start()
 if sys.argv[3] == "die" and jax.process_index() == 1:
   die_in_training(2)
-try:
+with failure.shared():
   pipeline.run(make_config(sys.argv[1]), sys.argv[2], list(pipeline.STAGES))
-except jax.errors.JaxRuntimeError as error:
-  print(error, file=sys.stderr)
-  parallel.leave_at_once(1)
 """
 
 

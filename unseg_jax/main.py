@@ -49,12 +49,19 @@ _PLAN = flags.DEFINE_flag(
 flags.FLAGS["plan"].boolean = True  # It may be given without a value.
 
 
+def command(argv: list[str]) -> None:
+  """Runs `main`; what ends one of several processes ends all of them."""
+  from unseg_jax.runtime import failure
+  from unseg_jax.storage import locks
+
+  with failure.shared(locks.release):
+    main(argv)
+
+
 def main(argv: list[str]) -> None:
   """Runs the stages that the flags choose; a user's error is one message and exit status 1."""
   commands.check_no_arguments(argv)
   # Imported here so that --help and a misspelt flag answer at once.
-  import jax
-
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption, workers
   from unseg_jax.stages import STAGES
@@ -77,11 +84,6 @@ def main(argv: list[str]) -> None:
   except preemption.Preempted as stop:
     print(places.in_urls(str(stop)), file=sys.stderr)
     sys.exit(preemption.EXIT_STATUS)
-  except jax.errors.JaxRuntimeError as error:
-    if parallel.process_count() == 1:
-      sys.exit(commands.explain(error))
-    print(f"error: {error}", file=sys.stderr)
-    parallel.leave_at_once(1)
   except Exception as error:
     sys.exit(commands.explain(error))
 
@@ -105,4 +107,4 @@ if __name__ == "__main__":
   # TensorFlow, which writes files here, would say how it computes.
   os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
   os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-  commands.run(main)
+  commands.run(command)

@@ -5,6 +5,7 @@ config -> generator -> direction -> (image, mask) records -> segmenter -> metric
 
 import logging
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_collections
@@ -26,7 +27,7 @@ from unseg_jax.stages import (
   settings_of,
   write_scores,
 )
-from unseg_jax.storage import places, whole_files
+from unseg_jax.storage import locks, places, whole_files
 from unseg_jax.synthesis import shards
 
 log = logging.getLogger(__name__)
@@ -54,13 +55,26 @@ def run(
     preemption.Preempted: the run was asked to leave; what it had done is saved.
     stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
       those that they build on.
+    locks.Held: another run holds the workdir.
     ValueError, FileNotFoundError: the config is wrong or does not fit the devices, or a stage to
       build on is not complete.
       All of these are raised before any work is done.
   """
   default_config.check_tuples(config)
   stages = select(stages, config)
-  directory = places.local(directory)
+  only_here = locks.held(directory, "--workdir") if parallel.is_primary() else nullcontext()
+  with only_here:
+    barrier("the workdir is held")
+    _run(config, places.local(directory), stages, repair, worker_count)
+
+
+def _run(
+  config: ml_collections.ConfigDict,
+  directory: Path,
+  stages: Collection[str],
+  repair: bool,
+  worker_count: int,
+) -> None:
   config = default_config.with_types(config, recorded_types(directory))
   if config.segmenter:
     return evaluate_segmenter(config, directory)
@@ -117,7 +131,8 @@ def _run_stage(this: Run, stage: str) -> None:
   if stage_records.is_complete(folder, settings):
     log.info("stage %s: complete, skipped (%s)", stage, places.in_urls(str(folder)))
     return
-  preemption.leave_if_requested(f"the stages before {stage} are complete")
+  if preemption.anyone_leaving():
+    preemption.leave(f"the stages before {stage} are complete")
   log.info("stage %s: %s", stage, places.in_urls(str(folder)))
   barrier(f"{stage} begins")
   if parallel.is_primary():

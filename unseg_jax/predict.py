@@ -50,6 +50,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from absl import flags
@@ -105,17 +106,21 @@ WORKERS = flags.DEFINE_integer(
 
 def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
-  try:
-    process_flags.start()
-  except Exception as error:
-    print(commands.explain(error), file=sys.stderr)
-    return 1
-  return main(argv)
+  from unseg_jax.runtime import failure
+  from unseg_jax.storage import locks
+
+  with failure.shared(locks.release):
+    try:
+      process_flags.start()
+    except Exception as error:
+      sys.exit(commands.explain(error))
+    return main(argv)
 
 
 def main(argv: Sequence[str]) -> int:
   """Runs the command that the flags describe; returns its exit status."""
   from unseg_jax.runtime import parallel, preemption
+  from unseg_jax.storage import locks
 
   try:
     commands.check_no_arguments(
@@ -123,7 +128,8 @@ def main(argv: Sequence[str]) -> int:
       ". Put quotes around a glob, as in --input='photos/*.jpg', so that the shell does not expand "
       "it.",
     )
-    with preemption.watch():
+    only_here = locks.held(OUTPUT.value, "--output") if parallel.is_primary() else nullcontext()
+    with preemption.watch(), only_here:
       return predict(
         SEGMENTER.value,
         flags.FLAGS.input,  # Marked as required, which its own value does not know.
@@ -142,9 +148,10 @@ def main(argv: Sequence[str]) -> int:
     print(stop, file=sys.stderr)
     return preemption.EXIT_STATUS
   except Exception as error:
-    print(printable(commands.explain(error)), file=sys.stderr)
+    message = printable(commands.explain(error))
     if parallel.process_count() > 1:
-      parallel.leave_at_once(1)  # The others are on their way to a point where they would wait.
+      sys.exit(message)  # See `failure.shared`.
+    print(message, file=sys.stderr)
     return 1
 
 

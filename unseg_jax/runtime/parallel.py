@@ -9,13 +9,10 @@ Nothing crosses between host and devices unasked: what a program takes was put t
 fetched by `unreplicate`, `unshard` or `jax.device_get`.
 """
 
-import atexit
 import collections
 import functools
 import itertools
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,6 +24,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from unseg_jax.array_types import Array, Float, Int, Key, Shaped
 from unseg_jax.errors import InvalidValue
+from unseg_jax.runtime import failure
 from unseg_jax.storage.cache import cache_folder
 
 AXIS = "devices"
@@ -38,8 +36,9 @@ Tree = TypeVar("Tree")
 # Eigen's (590 ms and 95 ms for [16, 64, 64, 128 -> 64]); only its reductions are faster.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
-# A process that has been silent for this time is taken to be dead, and the others stop.
-HEARTBEAT_SECONDS = 30
+# A process that has been silent for this time is taken to be dead, and the others stop. JAX's own
+# threads send the heartbeats, whatever Python does.
+HEARTBEAT_SECONDS = 10
 
 
 def start(
@@ -70,9 +69,8 @@ def start(
       "as --coordinator=HOST:PORT --processes=N --process=I, or none"
     )
   _join(*given)
+  failure.watch()
   check_devices()
-  if process_count() > 1:
-    _announce_death()
 
 
 def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -118,40 +116,10 @@ def _number(value: int | None, variable: str) -> int | None:
   return int(text)
 
 
-def _announce_death() -> None:
-  """Starts a small process that reports if this one does not end in the ordinary way.
-
-  When another process dies, JAX ends this one from within its C++ code, where nothing can catch it.
-  """
-  code = (
-    "import signal, sys\n"
-    "for name in ('SIGTERM', 'SIGINT', 'SIGHUP'):\n"
-    "  signal.signal(getattr(signal, name), signal.SIG_IGN)\n"
-    "if not sys.stdin.buffer.read(): print(sys.argv[1], file=sys.stderr, flush=True)"
-  )
-  message = (
-    f"error: process {process_index()} of {process_count()} was stopped: when one of them ends, so "
-    "does the run. Start all of them again with the same command: they continue from what is on "
-    "disk."
-  )
-  companion = subprocess.Popen([sys.executable, "-c", code, message], stdin=subprocess.PIPE)
-
-  @atexit.register
-  def say_goodbye() -> None:
-    companion.communicate(b"goodbye")
-
-
 def keep_compiled() -> None:
   """Keeps compiled programs on disk for the next run, unless JAX has a folder for them already."""
   if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
-
-
-def leave_at_once(status: int) -> None:
-  """Ends this process although others have ended; an ordinary exit would wait for them."""
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(status)
 
 
 def process_count() -> int:

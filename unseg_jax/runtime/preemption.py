@@ -101,9 +101,3 @@ def leave(saved: str) -> NoReturn:
   raise Preempted(
     f"asked to leave ({by}): {saved}. Run the same command again to continue from there."
   )
-
-
-def leave_if_requested(saved: str) -> None:
-  """Raises `Preempted` if this process was asked to leave."""
-  if requested():
-    leave(saved)

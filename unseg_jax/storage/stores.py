@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 300
 LONGEST_PAUSE_SECONDS = 20
 LONGEST_NAME = 1024  # Bytes of UTF-8, of Amazon's and Google's stores alike.
+# Says who holds a folder; see `locks`. It is none of the folder's contents.
+LOCK_NAME = ".unseg_jax.lock"
+_LOCK = f"/{LOCK_NAME}"
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
 
 log = logging.getLogger(__name__)
@@ -63,7 +66,7 @@ class Store:
     return {
       name.removeprefix(f"{self.root}/"): Entry(info["size"], _tag(info))
       for name, info in objects.items()
-      if name.startswith(f"{start}/") and info["type"] == "file"
+      if name.startswith(f"{start}/") and info["type"] == "file" and not name.endswith(_LOCK)
     }
 
   def entry(self, name: str = "") -> Entry | None:
