@@ -188,7 +188,7 @@ def watched(description, *arguments, **options):
   def counted(n=1):
     moves.append(n)
     if description.startswith(STAGE) and len(moves) == 2:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), getattr(signal, SIGNAL))
     return update(n)
   made.update = counted
   return made
@@ -199,11 +199,14 @@ progress.bar = watched
 class TestAskedToLeave:
   def test_saves_leaves_with_its_own_status_and_continues(self, generator, finished, tmp_path):
     flags = (f"--config.generator={generator}", f"--workdir={tmp_path}")
-    for stage in ("search", "generate", "train"):
-      process = run_main(*flags, "--workers=2", before=f"STAGE = '{stage}'{LEAVE}")
+    stages = {"search": "SIGTERM", "generate": "SIGINT", "train": "SIGHUP"}
+    for stage, name in stages.items():
+      before = f"STAGE, SIGNAL = '{stage}', '{name}'{LEAVE}"
+      process = run_main(*flags, "--workers=2", before=before)
       assert process.returncode == preemption.EXIT_STATUS, process.stderr
       message = process.stderr.strip().splitlines()[-1]
-      assert message.startswith("asked to leave (SIGTERM)") and "same command again" in message
+      assert "Traceback" not in process.stderr
+      assert message.startswith(f"asked to leave ({name})") and "same command again" in message
       assert not whole_files.read_json(tmp_path / stage / "stage.json")["complete"]
       if stage == "generate":
         kept = list((tmp_path / "generate" / shards.UNDER_WAY).glob("*.array_record-*"))

@@ -28,13 +28,6 @@ _STAGES = flags.DEFINE_list(
 _REPAIR = flags.DEFINE_bool(
   "repair", False, "Look for damaged shards of the data set, and make exactly these anew."
 )
-_WORKERS = flags.DEFINE_integer(
-  "workers",
-  None,
-  "Processes that encode and decode pairs; 0 for threads of this process. If unset, as many as the "
-  "machine has processors to spare; none where JAX computes on the processors.",
-  lower_bound=0,
-)
 
 
 _PLAN = flags.DEFINE_flag(
@@ -76,7 +69,7 @@ def main(argv: list[str]) -> None:
     parallel.keep_compiled()
     if not parallel.is_primary():
       logging.getLogger("unseg_jax").setLevel(logging.WARNING)
-    worker_count = _WORKERS.value
+    worker_count = process_flags.WORKERS.value
     if worker_count is None:
       worker_count = workers.spare_processors(not parallel.on_accelerator())
     with preemption.watch():

@@ -43,7 +43,7 @@ skipped, and the rest is made: a million pictures survive being stopped. Names d
 picture is known by its SHA-256, or by its bucket's tag, a segmenter by its weights.
 
 The exit status is 1 if anything was skipped or went wrong, and stderr says what; 75 if the command
-was asked to leave (SIGTERM).
+was asked to leave (SIGTERM, Ctrl-C, a lost terminal).
 """
 
 import itertools
@@ -95,13 +95,6 @@ MAX_PIXELS = flags.DEFINE_integer(
   lower_bound=1,
 )
 RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
-WORKERS = flags.DEFINE_integer(
-  "workers",
-  None,
-  "Processes that read pictures and encode outputs; 0: threads of this one. By default as many as "
-  "there are processors to spare: all but two.",
-  lower_bound=0,
-)
 
 
 def command(argv: Sequence[str]) -> int:
@@ -141,7 +134,7 @@ def main(argv: Sequence[str]) -> int:
         animate=ANIMATE.value,
         kinds=OUTPUTS.value,
         resume=RESUME.value,
-        processes=WORKERS.value,
+        processes=process_flags.WORKERS.value,
         max_pixels=MAX_PIXELS.value,
       )
   except preemption.Preempted as stop:

@@ -175,7 +175,7 @@ def test_a_port_that_is_taken_is_one_message(served, tmp_path):
 def test_without_gradio_the_way_to_install_it_is_named(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "gradio", None)
   with (
-    pytest.raises(ImportError, match=r"pip install -e '\.\[demo\]'"),
+    pytest.raises(ImportError, match=r"pip install 'unseg-jax\[demo\]'"),
     server.serve(str(tmp_path), "127.0.0.1", free_port()),
   ):
     pass

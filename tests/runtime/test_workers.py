@@ -10,12 +10,12 @@ import time
 import pytest
 from whole_runs import ROOT, finish, start_python, wait_until
 
-from unseg_jax.runtime import workers
+from unseg_jax.runtime import preemption, workers
 from unseg_jax.synthesis import records
 
 CALL = """
 import os, signal, sys, time
-from unseg_jax.runtime import workers
+from unseg_jax.runtime import preemption, workers
 """
 
 
@@ -81,7 +81,7 @@ def test_signals_to_all_are_left_to_the_parent():
     pool.submit(time.sleep, 0).result()
     slow = pool.submit(time.sleep, 0.5)
     for worker in pool._processes:
-      for number in (signal.SIGINT, signal.SIGTERM):
+      for number in preemption.SIGNALS:
         os.kill(worker, number)
     assert slow.result() is None
 

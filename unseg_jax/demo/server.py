@@ -33,7 +33,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
     except ImportError as error:
       raise MissingPackage(
         f"the page needs Gradio, which cannot be imported ({error}); install it with: "
-        "pip install -e '.[demo]'"
+        "pip install 'unseg-jax[demo]'"
       ) from error
     from unseg_jax.demo import page as layout
 

@@ -199,11 +199,16 @@ def read(folder: Path, split: str) -> records.Split:
   if damaged := damaged_shards(folder, split):
     names = ", ".join(map(str, damaged))
     raise InvalidValue(
-      f"damaged, for their SHA-256 is not what was written: {names}. Run again with --repair to "
-      "make exactly these shards anew."
+      f"damaged, for their SHA-256 is not what was written: {names}. Run the config that made them "
+      f"again, with --workdir={_workdir(folder)} --repair, to make exactly these shards anew."
     )
   info = tfds.builder_from_directory(folder).info.splits[split]
   return records.Split(tuple(map(str, info.filepaths)), tuple(info.shard_lengths))
+
+
+def _workdir(folder: Path) -> Path:
+  """Returns the workdir of the run that a data set is of, which may be another run than this."""
+  return next((each for each in folder.parents if (each / "config.json").exists()), folder.parent)
 
 
 def pairs(
