@@ -66,8 +66,9 @@ REASONS = {
   "mistake": r"KeyError: 'nowhere'",
   "killed": r"it was killed, or its machine is gone",
 }
+OF_PREDICT = ("full disk", "mistake", "killed")
 PLACES = {"label": "adapt"}  # The progress bars that are not called like their stage.
-COLOURS = pathlib.Path(__file__).parents[2] / "unseg_jax/pretrained/example"
+PICTURES = pathlib.Path(__file__).parents[2] / "unseg_jax/pretrained/example"
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def run_and_fail(generator, finished, tmp_path):
     mark = tmp_path / "failed at"
     before = f"PLACE, KIND, VICTIM, MARK = {place!r}, {kind!r}, {victim}, {str(mark)!r}{FAIL}"
     if place == "predict":
-      flags = [f"--input={COLOURS}", f"--output={tmp_path / 'out'}", "--workers=0"]
+      flags = [f"--input={PICTURES}", f"--output={tmp_path / 'out'}", "--workers=0"]
       started = [start_python(before + PREDICT, *flags, **each) for each in of_processes(count)]
     else:
       stage, workdir = PLACES.get(place, place), tmp_path / "run"
@@ -87,7 +88,7 @@ def run_and_fail(generator, finished, tmp_path):
           shutil.copytree(finished / name, workdir / name)
       flags = [f"--config.generator={generator}", f"--workdir={workdir}"]
       if stage == "adapt":
-        flags += [f"--config.adapt.images={COLOURS}", "--config.adapt.confidence=0.0"]
+        flags += [f"--config.adapt.images={PICTURES}", "--config.adapt.confidence=0.0"]
       started = [start_main(*flags, before=before, **each) for each in of_processes(count)]
     ended = []
     for process in [*started[:victim], *started[victim + 1 :], started[victim]]:
@@ -126,17 +127,30 @@ def test_two_processes_end_together(run_and_fail, place, kind, victim):
   assert_all_end(run_and_fail, place, kind, victim=victim)
 
 
+def kinds(places):
+  """Every kind of failure in these places; a prediction has no losses and no filters."""
+  return [
+    (*place, kind)
+    for place in places
+    for kind in (OF_PREDICT if place[0] == "predict" else REASONS)
+  ]
+
+
+STAGES = [
+  *(("search", 1), ("generate", 1), ("train", 1), ("label", 1), ("evaluate", 1)),
+  *(("report", 0), ("predict", 1)),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", REASONS)
+@pytest.mark.parametrize("place, victim, kind", kinds(STAGES))
+def test_in_every_stage(run_and_fail, place, victim, kind):
+  assert_all_end(run_and_fail, place, kind, victim=victim)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-  "place", ["search", "generate", "train", "label", "evaluate", "report", "predict"]
+  "place, victim, kind", kinds([("generate", 3), ("train", 0), ("predict", 2)])
 )
-def test_in_every_stage(run_and_fail, place, kind):
-  assert_all_end(run_and_fail, place, kind, victim=0 if place == "report" else 1)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", REASONS)
-@pytest.mark.parametrize("place, victim", [("generate", 3), ("train", 0), ("predict", 2)])
-def test_four_processes_end_together(run_and_fail, place, kind, victim):
+def test_four_processes_end_together(run_and_fail, place, victim, kind):
   assert_all_end(run_and_fail, place, kind, count=4, victim=victim)
