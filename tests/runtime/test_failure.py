@@ -150,7 +150,7 @@ def test_in_every_stage(run_and_fail, place, victim, kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  "place, victim, kind", kinds([("generate", 3), ("train", 0), ("predict", 2)])
+  "place, victim, kind", kinds([("generate", 3), ("train", 0), ("predict", 1)])
 )
 def test_four_processes_end_together(run_and_fail, place, victim, kind):
   assert_all_end(run_and_fail, place, kind, count=4, victim=victim)

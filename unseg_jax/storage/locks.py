@@ -27,7 +27,7 @@ RENEW_SECONDS = 20.0
 EXPIRY_SECONDS = 120.0
 # Of two runs that start at the same moment, each sees after this pause which one wrote last.
 _PAUSE_SECONDS = 1.0
-# What a process that ends at once may still take to give back what it holds.
+# What a process may take to give back what it holds.
 _LEAVING_SECONDS = 3.0
 
 Holder = dict[str, Any]
@@ -188,10 +188,12 @@ class _Lease:
   def release(self) -> None:
     """Removes the object, if it is this run's still."""
     self.ended.set()
-    if self.thread.is_alive():
-      self.thread.join()
-    if self._is_own(self.read()):
-      self.tree.remove(NAME)
+    self.thread.join()
+    try:
+      if self._is_own(self.read()):
+        self.tree.remove(NAME)
+    except OSError as error:
+      log.warning("%s", error)
 
 
 def is_left_behind(holder: Holder) -> bool:
@@ -220,13 +222,13 @@ def _held_in_store(place: str | os.PathLike, flag: str) -> Iterator[None]:
   try:
     yield
   finally:
-    _leases.remove(lease)
-    lease.release()
+    release()
 
 
 def release() -> None:
-  """Gives back what this process holds in buckets, before it ends at once; takes 3 s at most."""
-  for lease in list(_leases):
-    leaving = threading.Thread(target=lease.release, daemon=True)
+  """Gives back what this process holds in buckets; takes 3 s at most, and else it expires."""
+  while _leases:
+    # Beside this thread: a store that does not answer is waited for longer than a run should be.
+    leaving = threading.Thread(target=_leases.pop().release, daemon=True)
     leaving.start()
     leaving.join(_LEAVING_SECONDS)
