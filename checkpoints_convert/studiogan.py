@@ -50,23 +50,24 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
   settings = _with_former_names(flatten(settings))
   if any(".conv2d3." in key for key in state.keys()):
-    _check("architecture", "big_resnet_deep", settings)
+    for name in ("backbone", "architecture"):
+      _check(name, "big_resnet_deep", settings)
     return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
 
   is_shared = "shared.weight" in state
   config, variables = biggan.convert_network(state, _layout(state, is_shared))
   backbone = "big_resnet" if is_shared else "resnet"
-  # Under the names of upstream's JSON files and, where they differ, of its YAML files.
+  # Under the names of upstream's YAML files and, where they differ, of its JSON files.
   expected = {
-    **dict.fromkeys(("architecture", "backbone"), backbone),
-    **dict.fromkeys(("activation_fn", "g_act_fn"), "ReLU"),
+    **dict.fromkeys(("backbone", "architecture"), backbone),
+    **dict.fromkeys(("g_act_fn", "activation_fn"), "ReLU"),
     "img_size": 4 * 2 ** (len(config["widths"]) - 1),
     "z_dim": config["latent_size"],
     "num_classes": config["num_classes"],
     "g_cond_mtd": "cBN",
   }
   if is_shared:
-    expected |= dict.fromkeys(("shared_dim", "g_shared_dim"), config["shared_size"])
+    expected |= dict.fromkeys(("g_shared_dim", "shared_dim"), config["shared_size"])
   for name, value in expected.items():
     _check(name, value, settings)
   return "biggan", config, variables
@@ -84,12 +85,13 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Gives the settings of upstream's YAML configs the names that its JSON configs had."""
-  renamed = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+  """Adds to settings of upstream's YAML configs the names that its JSON configs had."""
+  named = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()} | settings
   # The newer code knows two kinds, which do not differ in their arrays.
-  if str(renamed.get("architecture")).startswith("big_resnet_deep_"):
-    renamed["architecture"] = "big_resnet_deep"
-  return renamed
+  for name in ("backbone", "architecture"):
+    if str(named.get(name)).startswith("big_resnet_deep_"):
+      named[name] = "big_resnet_deep"
+  return named
 
 
 def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
