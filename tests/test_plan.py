@@ -6,7 +6,7 @@ import re
 import pytest
 from whole_runs import contents, run_main
 
-from unseg_jax import main, plan
+from unseg_jax import plan
 from unseg_jax.runtime import parallel
 from unseg_jax.stages import STAGES
 
@@ -123,16 +123,6 @@ def test_compiled_programs_take_more_than_they_are_given(config, tmp_path):
   found = [re.search(r"search: search step ([\d.]+) (kB|MB)", text) for text in (given, compiled)]
   sizes = [float(match[1]) * units[match[2]] for match in found]
   assert sizes[0] < sizes[1]
-
-
-@pytest.mark.parametrize(("flags", "expected"), [((), "false"), (("--plan",), "true")])
-def test_the_flag_needs_no_value(flags, expected):
-  values = main.flags.FLAGS.__class__()
-  values["plan"] = main.flags.FLAGS["plan"]
-  before = values["plan"].value
-  values(["main", *flags], known_only=True)
-  assert values["plan"].value == expected
-  values["plan"].value = before
 
 
 def test_the_command_writes_nothing(generator, tmp_path):
