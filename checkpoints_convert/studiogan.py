@@ -86,7 +86,8 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
   """Adds to settings of upstream's YAML configs the names that its JSON configs had."""
-  named = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()} | settings
+  former = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+  named = {**former, **settings}
   # The newer code knows two kinds, which do not differ in their arrays.
   for name in ("backbone", "architecture"):
     if str(named.get(name)).startswith("big_resnet_deep_"):
