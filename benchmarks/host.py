@@ -167,13 +167,13 @@ def _search_time(folder: Path) -> float:
   config.update({"steps": STEPS, "save_every": STEPS, "dtype": "float32"})
   config.update({"batch_size": parallel.device_count()})
 
-  def make_step(generator, config):
+  def make_drawing_step(generator, config, key):
     return lambda state, *_: (
       state.replace(step=state.step + 1),
       {"loss": state.directions.sum(-1)},
     )
 
-  with mock.patch.object(search, "make_step", make_step), _Clock.patched() as clock:
+  with mock.patch.object(search, "make_drawing_step", make_drawing_step), _Clock.patched() as clock:
     search.search(black_images(), config, jax.random.key(0), folder)
   return clock.per_step()
 

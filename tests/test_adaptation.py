@@ -87,7 +87,9 @@ class TestAdaptation:
     shutil.copytree(adapted, run)
     masks.mkdir()
     for number in (0, 2):
-      Image.new("L", SIZES[number][::-1], 255).save(masks / f"{number}.png")
+      mask = Image.new("L", SIZES[number][::-1], 255)
+      mask.paste(0, (0, 0, 8, 8))
+      mask.save(masks / f"{number}.png")
     config = adapting(generator, photographs)
     config.evaluate.folders = (("heads", str(photographs), str(masks), False),)
     pipeline.run(config, run, STAGES)

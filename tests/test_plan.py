@@ -10,7 +10,7 @@ from unseg_jax import plan
 from unseg_jax.runtime import parallel
 from unseg_jax.stages import STAGES
 
-COMMAND = re.compile(r"^ +(python -m .*)$", re.MULTILINE)
+COMMAND = re.compile(r"(?:^ +|make it with: )(python -m .*)$", re.MULTILINE)
 # What has to be there first; None where the package brings everything.
 CONFIGS = {
   "dcgan_faces": None,

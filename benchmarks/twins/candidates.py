@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from twins.search import grey
-from unseg_jax.synthesis import shards
+from unseg_jax.synthesis import records
 
 
 def candidates(
@@ -62,7 +62,7 @@ def write_data_set(
 
 def _write_pair(folder: Path, number: int, image: np.ndarray, mask: np.ndarray) -> None:
   for array, image_format, options in (
-    (image, "JPEG", {"quality": shards.JPEG_QUALITY, "subsampling": 0}),
+    (image, "JPEG", {"quality": records.JPEG_QUALITY, "subsampling": 0}),
     (np.where(mask, 255, 0).astype(np.uint8), "PNG", {}),
   ):
     buffer = io.BytesIO()

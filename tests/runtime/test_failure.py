@@ -105,7 +105,8 @@ def assert_all_end(run, place, kind, count=2, victim=1):
   failed, others = run(place, kind, count, victim)
   assert failed.returncode == (-signal.SIGKILL if kind == "killed" else 1), failed.stderr
   if kind != "killed":
-    assert re.search(REASONS[kind], failed.stderr.splitlines()[-1]), failed.stderr
+    said = failed.stderr if kind == "mistake" else failed.stderr.splitlines()[-1]
+    assert re.search(REASONS[kind], said), failed.stderr
     assert ("Traceback" in failed.stderr) == (kind == "mistake"), failed.stderr
   for done, seconds in others:
     print(f"{place}, {kind}, {victim} of {count}: {seconds:.1f} s: {done.stderr[-3000:]}")

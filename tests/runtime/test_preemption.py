@@ -22,7 +22,7 @@ def test_is_noted_once_and_named(number):
     os.kill(os.getpid(), number)
     assert preemption.requested() and preemption.leaving_alone()
     with pytest.raises(preemption.Preempted) as caught:
-      preemption.leave_if_requested("all of it is saved")
+      preemption.leave("all of it is saved")
   assert signal.getsignal(number) == before
   message = str(caught.value)
   assert message.startswith(f"asked to leave ({number.name}): all of it is saved. Run the same")

@@ -162,7 +162,7 @@ class TestLatentsFromAFile:
   def test_that_run_out_are_named_with_the_way_out(self, array, tmp_path):
     with pytest.raises(generate.TooFewAccepted, match=r"rows 40 to 400.*latent_noise") as error:
       config = make_config(latents=str(tmp_path / "latents.npy"), area=(0.0, 0.2), chunk=4)
-      config.generate.minimum_acceptance = 0.0
+      config.generate.minimum_acceptance = 1e-9
       config.generate.num_images.train = 400
       key = jax.random.key(0)
       generate.generate(tiny_generator(), config.generate, unit_directions(1), key, tmp_path)
@@ -254,7 +254,7 @@ class TestOnTheFly:
     assert num_pairs == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    history = curves.Curves(on_devices=[(np.zeros(1, np.float32), np.full(1, 3))])
+    history = curves.Curves(on_devices=[(jnp.zeros(1, jnp.float32), jnp.full(1, 3, jnp.int32))])
     with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
       with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
         history.fetch(8, make_config().train, manager)

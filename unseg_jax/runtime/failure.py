@@ -188,10 +188,11 @@ def _fail(error: BaseException) -> None:
 
 def _message(error: BaseException) -> str:
   """The first line of what a process says last."""
-  if isinstance(error, SystemExit):
+  if isinstance(error, SystemExit) and str(error.code).startswith("error: "):
     text = str(error.code).removeprefix("error: ")
-  else:
-    text = f"{type(error).__name__}: {error}"
+  else:  # What a command shows with its traceback is behind its SystemExit.
+    cause = (isinstance(error, SystemExit) and error.__context__) or error
+    text = f"{type(cause).__name__}: {cause}"
   return text.strip().partition("\n")[0]
 
 

@@ -95,6 +95,8 @@ def _parsed(contents: bytes) -> Holder:
 @contextlib.contextmanager
 def _held_on_disk(place: str | os.PathLike, flag: str) -> Iterator[None]:
   folder = places.path(place)
+  if folder.exists() and not folder.is_dir():
+    raise NotADirectoryError(f"{place} is a file; expected a folder, or a new name.")
   made = _make(folder)
   try:
     descriptor = _locked(folder / NAME, place, flag)
