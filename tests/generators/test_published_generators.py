@@ -36,7 +36,7 @@ def compile_quickly():
 
 
 # Of architectures that another one stands for.
-ALSO = ("stylegan2_rosinality", "studiogan_new_sagan")
+ALSO = ("stylegan2_rosinality", "studiogan_new_sagan", "stylegan3_t")
 EVERY = [pytest.param(x, marks=pytest.mark.slow) if x in ALSO else x for x in PUBLISHED]
 
 
