@@ -118,6 +118,20 @@ def wait_until(condition, otherwise):
     time.sleep(0.05)
 
 
+def children(process):
+  """The processes that a process started and that have not ended."""
+  path = pathlib.Path(f"/proc/{process}/task/{process}/children")
+  return [int(child) for child in path.read_text().split()]
+
+
+def is_running(process):
+  try:
+    state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+  except FileNotFoundError:
+    return False
+  return state != "Z"
+
+
 def die_in_training(after):
   """Has this process killed at the first validation beyond so many steps."""
   fetch = train._fetch

@@ -158,25 +158,22 @@ def get_config() -> ml_collections.ConfigDict:
 
 def for_published(variant: str) -> ml_collections.ConfigDict:
   """The paper's settings with the published generator that `convert.py --variant` knows."""
-  config = get_config()
-  config.name = variant
-  choose_types(config)
-  config.generator = f"checkpoints/{variant}.safetensors"
-  config.convert_command = (
-    f"python -m checkpoints_convert.convert --variant={variant} --output={config.generator}"
-  )
-  return config
+  return _for_converted(variant, f"--variant={variant}")
 
 
 def for_own(name: str, format_name: str) -> ml_collections.ConfigDict:
   """The paper's settings with a checkpoint of one's own that `convert.py --format` reads."""
+  return _for_converted(name, f"--format={format_name} --source=CHECKPOINT.pth")
+
+
+def _for_converted(name: str, flags: str) -> ml_collections.ConfigDict:
+  """The paper's settings with the generator that `convert.py` makes by these flags."""
   config = get_config()
   config.name = name
   choose_types(config)
   config.generator = f"checkpoints/{name}.safetensors"
   config.convert_command = (
-    f"python -m checkpoints_convert.convert --format={format_name} --source=CHECKPOINT.pth "
-    f"--output={config.generator}"
+    f"python -m checkpoints_convert.convert {flags} --output={config.generator}"
   )
   return config
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from predicting import save
-from whole_runs import ROOT, finish, start_python, wait_until
+from whole_runs import ROOT, children, finish, is_running, start_python, wait_until
 
 # Needs no JAX beyond the import: what is tested is around the network.
 COMMAND = """
@@ -56,11 +56,6 @@ def test_outputs_are_the_same_on_any_number_of_workers(photos, tmp_path):
   assert written[0] == written[1] and len(written[0]) == 3 * 21 + 1
 
 
-def children(process):
-  path = pathlib.Path(f"/proc/{process}/task/{process}/children")
-  return [int(child) for child in path.read_text().split()]
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("to", ["parent", pytest.param("worker", marks=pytest.mark.slow)])
 def test_a_kill_leaves_no_process_behind_and_what_was_made_stays(tmp_path, to):
@@ -84,10 +79,3 @@ def test_a_kill_leaves_no_process_behind_and_what_was_made_stays(tmp_path, to):
 
 def command(process):
   return pathlib.Path(f"/proc/{process}/cmdline").read_bytes()
-
-
-def is_running(process):
-  try:
-    return b"spawn_main" in command(process)
-  except FileNotFoundError:
-    return False

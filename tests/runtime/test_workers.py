@@ -1,14 +1,13 @@
 """Worker processes: quick to start, quiet about signals, and gone when their parent is."""
 
 import os
-import pathlib
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
-from whole_runs import ROOT, finish, start_python, wait_until
+from whole_runs import ROOT, children, finish, is_running, start_python, wait_until
 
 from unseg_jax.runtime import preemption, workers
 from unseg_jax.synthesis import records
@@ -38,20 +37,6 @@ def test_worker_that_is_killed_is_one_clear_error():
   with pytest.raises(workers.WorkerDied, match=r"memory ran out.*--workers=0"):
     with workers.executor(1) as pool:
       pool.submit(os._exit, 9).result()
-
-
-def children(process):
-  """The processes that a process started and that have not ended."""
-  path = pathlib.Path(f"/proc/{process}/task/{process}/children")
-  return [int(child) for child in path.read_text().split()]
-
-
-def is_running(process):
-  try:
-    state = pathlib.Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-  except FileNotFoundError:
-    return False
-  return state != "Z"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")

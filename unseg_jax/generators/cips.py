@@ -12,7 +12,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float
-from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers, style_latents, stylegan2
 from unseg_jax.generators.base import Generator, Variables, apply
 
@@ -167,10 +166,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     ValueError: an option is not what it should be.
   """
   style_latents.check_truncation(config)
-  if config["noise"] not in NOISES:
-    raise InvalidValue(
-      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
-    )
+  style_latents.check_noise(config, NOISES)
   synthesis = Cips(
     hidden=config["hidden"],
     channels=tuple(config["channels"]),

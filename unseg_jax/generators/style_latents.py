@@ -133,3 +133,11 @@ def check_truncation(config: MappingType[str, Any]) -> None:
   else:
     return
   raise InvalidValue(f"config.generator_options.{problem}")
+
+
+def check_noise(config: MappingType[str, Any], known: Sequence[str]) -> None:
+  """Raises a ValueError unless the option `noise` is one of those that an architecture knows."""
+  if config["noise"] not in known:
+    raise InvalidValue(
+      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(known)}"
+    )

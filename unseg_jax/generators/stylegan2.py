@@ -318,10 +318,7 @@ def build(config: MappingType[str, Any], variables: Variables, identity: str) ->
 
 
 def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]) -> None:
-  if config["noise"] not in NOISES:
-    raise InvalidValue(
-      f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(NOISES)}"
-    )
+  style_latents.check_noise(config, NOISES)
   if config["noise"] == "random" and "noise_strength" not in synthesis["block_4"]["conv_1"]:
     raise InvalidValue(
       "config.generator_options.noise='random': this file does not hold how strong the noise is, "
