@@ -190,7 +190,7 @@ class TestFaces:
 
     for made in (16, 32):
       assert_told(printed, f"{made} candidates: # GiB at most; this shard has # pairs, # MiB")
-    assert "48 candidates" not in printed
+    assert "48 candidates:" not in printed
     assert_told(printed, "# candidates/s")
 
 

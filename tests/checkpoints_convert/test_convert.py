@@ -163,7 +163,7 @@ def test_settings_may_be_yaml(tmp_path):
   without = convert.convert_file(source, output, "studiogan", overwrite=True)
   assert with_config.config == without.config
   wrong = {**settings, "MODEL": {**settings["MODEL"], "backbone": "big_resnet"}}
-  with pytest.raises(ValueError, match="setting architecture is 'big_resnet', expected 'resnet'"):
+  with pytest.raises(ValueError, match="setting backbone is 'big_resnet', expected 'resnet'"):
     convert.convert_file(source, output, "studiogan", settings=wrong, overwrite=True)
 
 
