@@ -56,7 +56,8 @@ def test_results_of_a_cpu_are_complete_on_an_accelerator(copied, auto, caplog, m
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
   pipeline.run(auto, copied, ("report",))
   assert [message.partition(";")[0] for message in announced(caplog)] == [
-    "config.generate.dtype=float32, config.train.dtype=float32: taken from the results in the workdir"
+    "config.generate.dtype=float32, config.train.dtype=float32: taken from the results in the "
+    "workdir"
   ]
 
 

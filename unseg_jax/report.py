@@ -72,6 +72,6 @@ if __name__ == "__main__":
   absl_logging.set_verbosity(absl_logging.ERROR)
   # Defined here, as other commands that import this file have an --output of their own.
   flags.DEFINE_string(
-    "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
+    "output", None, "Page to write. Default: RUN/report.html, or comparison.html for several runs."
   )
   commands.run(main)
