@@ -129,8 +129,12 @@ def measure(segmenter: Segmenter, source: Source) -> None:
 def main() -> None:
   """Makes the pictures, runs the evaluations and prints what they take."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--pictures", type=command_line.positive, default=5000, help="how many")
-  parser.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures")
+  parser.add_argument(
+    "--pictures", type=command_line.positive, default=5000, help="Number of images."
+  )
+  parser.add_argument(
+    "--format", choices=("jpg", "png"), default="jpg", help="Format of the images."
+  )
   arguments = command_line.parse(parser)
   print(
     f"JAX {jax.__version__} on {jax.default_backend()}, {len(os.sched_getaffinity(0))} cores; "

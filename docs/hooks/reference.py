@@ -179,7 +179,7 @@ def _default(given: Mapping[str, ast.expr], constants: Mapping[str, ast.expr]) -
   if isinstance(node, ast.Name):
     node = constants.get(node.id)
   if isinstance(node, ast.Call) and ast.unparse(node.func) == "list":
-    return "all"
+    return "all"  # Of the names that the flag accepts.
   if isinstance(node, ast.Call) and ast.unparse(node.func) == "Path":
     node = node.args[0]
   try:
@@ -200,7 +200,7 @@ def _settings_page() -> str:
   source = (ROOT / "unseg_jax" / "default_config.py").read_text()
   return "\n\n".join(
     _section(
-      f"Stage `{each.name}`" if each.name else "All stages",
+      f"## Stage `{each.name}`" if each.name else "## All stages",
       each._replace(meaning=each.meaning or "Settings of the run."),
       "Setting",
     )
@@ -208,12 +208,12 @@ def _settings_page() -> str:
   )
 
 
-def _flags_page(sections: Sequence[Section]) -> str:
-  return "\n\n".join(_section(f"`{each.name}`", each, "Flag") for each in sections)
+def _flags_page(sections: Sequence[Section], level: str) -> str:
+  return "\n\n".join(_section(f"{level} `{each.name}`", each, "Flag") for each in sections)
 
 
-def _section(title: str, section: Section, kind: str) -> str:
-  lines = [f"## {title}", "", section.meaning, "", f"| {kind} | Default | Meaning |", "|-|-|-|"]
+def _section(heading: str, section: Section, kind: str) -> str:
+  lines = [heading, "", section.meaning, "", f"| {kind} | Default | Meaning |", "|-|-|-|"]
   for row in section.rows:
     default = f"`{row.default}`" if row.default else ""
     # A setting can be linked to; flags of several commands share their names.
@@ -232,6 +232,6 @@ def _cell(text: str) -> str:
 
 TABLES = {
   "<!-- settings -->": _settings_page,
-  "<!-- commands -->": lambda: _flags_page(commands(command_modules())),
-  "<!-- benchmarks -->": lambda: _flags_page(benchmarks()),
+  "<!-- commands -->": lambda: _flags_page(commands(command_modules()), "##"),
+  "<!-- benchmarks -->": lambda: _flags_page(benchmarks(), "###"),
 }

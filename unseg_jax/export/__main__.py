@@ -63,6 +63,6 @@ if __name__ == "__main__":
   flags.DEFINE_string(
     "runtime",
     None,
-    "npm archive (*.tgz) of onnxruntime-web for --format=web. Default: download it.",
+    "npm archive (*.tgz) of onnxruntime-web, for --format=web. Default: a download.",
   )
   commands.run(main)

@@ -57,7 +57,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
 
 
 def _show_all_flags() -> None:
-  """Makes --help show every flag of this package, not only those that the command's file defines."""
+  """Makes --help show the flags that this package defines outside the command's own file."""
   for module, defined in flags.FLAGS.flags_by_module_dict().items():
     if module.startswith("unseg_jax."):
       for flag in defined:

@@ -5,8 +5,8 @@ from absl import flags
 _COORDINATOR = flags.DEFINE_string(
   "coordinator",
   None,
-  "HOST:PORT of process 0, for several processes. TPU pods, SLURM and Open MPI set this and the "
-  "next two flags themselves.",
+  "HOST:PORT of process 0. Together with --processes and --process, it starts several processes; "
+  "TPU pods, SLURM and Open MPI need none of the three.",
 )
 _PROCESSES = flags.DEFINE_integer("processes", None, "Total number of processes.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.", lower_bound=0)
