@@ -5,7 +5,7 @@ python benchmarks/evaluate.py [--pictures 5000] [--format jpg]
 The pictures, 400 x 300 pixels with a mask each, are made in a temporary folder, in the layout of
 ECSSD. They go through the evaluation as `configs/evaluate.py` runs it: reading, resizing, the
 network, resizing to the mask, scoring. Then the network runs alone, on as many batches of the same
-shape. What the whole takes longer counts as outside the network. All of it is given in seconds on
+shape. The rest of the time counts as outside the network. All of it is given in seconds on
 the clock and in seconds of the processor, over all threads; the latter tell more where the machine
 does other work besides. The two runs alternate in parts, so that this work hits both. The metrics
 of the field, and the refinement, run on fewer pictures.

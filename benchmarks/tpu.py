@@ -83,7 +83,7 @@ def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
   """The results of `tpu_estimates.programs`, in a process of its own, one after the other.
 
   Raises:
-    subprocess.CalledProcessError: it failed; it has said why.
+    subprocess.CalledProcessError: it failed; its output shows why.
   """
   flags = f"--xla_force_host_platform_device_count={request['chips']}"
   environment = {

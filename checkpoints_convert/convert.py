@@ -5,7 +5,7 @@ r"""Converts a published PyTorch generator, or segmenter, to one file of unseg-j
     python -m checkpoints_convert.convert --format=dcgan --source=weights.tar \
       --output=faces.safetensors
 
-Nothing in the checkpoint is executed. The output appears whole or not at all, and converting the
+Nothing in the checkpoint is executed. The output is written atomically, and converting the
 same checkpoint again gives the same bytes. Samples of the generator, drawn from the output, are
 laid out in a picture beside it.
 """

@@ -1,6 +1,6 @@
 """Configs on the command line: `--config=FILE[:VARIANT]`, and `--config.SETTING=VALUE`.
 
-What is wrong with one is said in one line, which for a file names the line in it.
+An error in a config is one line of text. For a config file, it names the line in the file.
 """
 
 import difflib

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
 # What uses JAX is imported in functions: every worker process imports this module.
 
-PICTURES_A_WORKER = 16  # For fewer, it is not worth while to start one.
+PICTURES_A_WORKER = 16  # For fewer, starting a worker does not pay off.
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, segmenter file, ONNX file or pretrained:NAME."

@@ -5,7 +5,7 @@ r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
 The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
 page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
-theme, and fits a phone. A page that exists already is replaced, whole or not at all.
+theme, and fits a phone. An existing page is replaced atomically.
 
 The exit status is 1 if anything went wrong, and stderr says what.
 """

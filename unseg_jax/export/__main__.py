@@ -17,7 +17,7 @@ the normalisation inside, for any H and W from the network's least on (16 with f
                 ONNX file in it. ONNX Runtime Web is fetched once; --runtime=FILE.tgz brings it
                 where there is no network.
 
-A file that exists already is replaced, whole or not at all. The exit status is 1 if anything went
+An existing file is replaced atomically. The exit status is 1 if anything went
 wrong, and stderr says what.
 """
 
