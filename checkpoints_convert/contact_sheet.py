@@ -24,8 +24,8 @@ def sheet_path(generator_file: str | os.PathLike) -> pathlib.Path:
 def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
   """Restores a generator from its file and lays out its first samples as a PNG file beside it.
 
-  The same generator always gives the same samples. The sheet appears whole or not at all, and
-  replaces an earlier one.
+  The same generator always gives the same samples. The sheet is written atomically
+  and replaces an earlier one.
 
   Args:
     generator_file: what `convert_file` wrote.

@@ -67,7 +67,7 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 class _Refused(InvalidValue):
-  """The file is whole, but not what it should be; the message follows the file's name."""
+  """The file is complete, but invalid. The message follows the name of the file."""
 
 
 def _refuse(name: str) -> NoReturn:

@@ -1,6 +1,6 @@
 """Configs on the command line: `--config=FILE[:VARIANT]`, and `--config.SETTING=VALUE`.
 
-What is wrong with one is said in one line, which for a file names the line in it.
+An error in a config is one line of text. For a config file, it names the line in the file.
 """
 
 import difflib
@@ -22,9 +22,12 @@ from ml_collections import config_flags
 from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import commands
 
+_LIST = "unseg_jax/default_config.py lists the settings of each section."
 _LIBRARY = str(Path(ml_collections.__file__).parent)
 # How ml_collections refuses a value of another type.
 _OTHER_TYPE = re.compile(r"field '(\w+)' .* cannot be casted to type <class '(\w+)'>", re.DOTALL)
+# How it refuses a name that a section does not have: with all others, and perhaps a close one.
+_NO_SUCH_SETTING = re.compile(r'Key "(\w+)" does not exist(?:.*(Did you mean "\w+"))?')
 # Type of a setting -> what reads its value from the command line, and what it expects.
 _EXPECTED: dict[type, tuple[flags.ArgumentParser, str]] = {
   bool: (flags.BooleanParser(), "true or false"),
@@ -129,6 +132,8 @@ def _describe(error: Exception) -> str:
   reason = " ".join(str(error.args[0]).split())
   if found := _OTHER_TYPE.search(reason):
     reason = f"{found[1]} is of another type, expected {_form(found[2])}"
+  elif found := _NO_SUCH_SETTING.search(reason):
+    reason = f"{found[1]} is not a setting. " + (f"{found[2]}?" if found[2] else _LIST)
   return f"{frame.filename}, line {frame.lineno}: {frame.line}: {reason}"
 
 

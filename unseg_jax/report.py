@@ -5,7 +5,7 @@ r"""Stage 5: one HTML page to look at, of a run or of several side by side.
 
 The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
 page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
-theme, and fits a phone. A page that exists already is replaced, whole or not at all.
+theme, and fits a phone. An existing page is replaced atomically.
 
 The exit status is 1 if anything went wrong, and stderr says what.
 """
@@ -72,6 +72,6 @@ if __name__ == "__main__":
   absl_logging.set_verbosity(absl_logging.ERROR)
   # Defined here, as other commands that import this file have an --output of their own.
   flags.DEFINE_string(
-    "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
+    "output", None, "Page to write. Default: RUN/report.html, or comparison.html for several runs."
   )
   commands.run(main)

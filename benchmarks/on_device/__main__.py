@@ -1,7 +1,7 @@
 """Runs one part: `python -m on_device PART FILE UNTIL [--smoke]`; `accelerator.py` does so.
 
 The rows are appended to the file; no measurement begins when `time.time()` is beyond UNTIL. The
-exit status is 1, and the last line on stderr the reason, if the part as a whole failed.
+exit status is 1, and the last line on stderr the reason, if the part failed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Pictures and masks are read whatever their format, and what is wrong with a folder is said."""
+"""Pictures and masks are read whatever their format, and errors name what is wrong."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Composites and animations look as described, and what cannot be drawn is said."""
+"""Composites and animations look as described, and what cannot be drawn is an error."""
 
 import io
 

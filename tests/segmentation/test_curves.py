@@ -1,4 +1,4 @@
-"""The training's history grows evenly, whoever began it."""
+"""The training's history grows evenly, whichever version began it."""
 
 from unseg_jax.segmentation.curves import Curves
 from unseg_jax.storage import whole_files

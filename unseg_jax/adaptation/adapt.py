@@ -120,7 +120,7 @@ def write_labelled(
 
   Raises:
     ValueError: no picture is kept, or one cannot be read.
-    preemption.Preempted: the run was asked to leave; the shards that are whole are kept.
+    preemption.Preempted: the run was asked to leave; complete shards are kept.
   """
   total = math.ceil(count / SHARD_PICTURES)
   with progress.bar("label", count, unit="picture") as bar:
@@ -132,7 +132,7 @@ def write_labelled(
         _write_shard(segmenter, read, range(start, end), config, path)
       bar.update(min(count, (first + parallel.process_count()) * SHARD_PICTURES) - bar.n)
       if preemption.anyone_leaving():
-        preemption.leave("the shards of labelled pictures that are whole are kept")
+        preemption.leave("the complete shards of labelled pictures are kept")
   barrier("every picture is labelled")
   _complete(segmenter.image_size, total, config.confidence, folder)
 

@@ -50,7 +50,9 @@ if __name__ == "__main__":
   # The libraries' own chatter stays out of the way.
   absl_logging.set_verbosity(absl_logging.ERROR)
   # Defined here, as other commands have flags of the same names.
-  flags.DEFINE_string("runs", "runs", "Folder of runs and of segmenters' files to choose from.")
-  flags.DEFINE_string("host", "127.0.0.1", "Address to listen on; only this machine can reach it.")
+  flags.DEFINE_string("runs", "runs", "Folder of runs and segmenter files to choose from.")
+  flags.DEFINE_string(
+    "host", "127.0.0.1", "Address to listen on. 127.0.0.1: only this machine can connect."
+  )
   flags.DEFINE_integer("port", 7860, "Port to listen on.", 1, 65535)
   commands.run(main)

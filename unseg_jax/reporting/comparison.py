@@ -17,7 +17,7 @@ SAMPLES = 8  # Of each run: enough to see what its segmenter learnt from, beside
 
 
 def write(directories: Sequence[Path], path: Path) -> None:
-  """Writes the page that compares runs, whole or not at all; an earlier page is replaced.
+  """Writes the page that compares runs atomically. It replaces an earlier page.
 
   Each run's segmenter is tried on the pictures that any of the runs lists for its report.
 

@@ -30,7 +30,7 @@ def render(contents: ReportContents) -> str:
 
 
 def write(contents: ReportContents, path: Path) -> None:
-  """Writes the report to `path`, whole or not at all; an earlier report is replaced.
+  """Writes the report to `path` atomically. It replaces an earlier report.
 
   Raises:
     ValueError: see `render`.

@@ -45,7 +45,7 @@ def shard_path(folder: Path, split: str, index: int) -> Path:
 
 
 def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -> None:
-  """Writes a shard, whole or not at all, and its counts.
+  """Writes a shard atomically, and its counts.
 
   Args:
     path: the shard's, as of `shard_path`.
