@@ -123,6 +123,15 @@ class TestKilled:
     ]
     assert histories[0]["step"] == histories[1]["step"] == list(range(6))
 
+  def test_curves_go_on_without_a_point_twice(self, resumed):
+    search, train = (event_files.curves(resumed / "events" / name) for name in ("search", "train"))
+    assert [step for step, _ in search["search/sobel_shift"]] == list(range(6))
+    assert [step for step, _ in train["train/training/loss"]] == list(range(1, 7))
+    assert [step for step, _ in train["train/validation/iou"]] == [2, 4, 6]
+    made = event_files.curves(resumed / "events" / "generate" / "train")
+    seen = [candidates for candidates, _ in made["generate/train/accepted_all"]]
+    assert seen == sorted(set(seen)) and seen[-1] == SIZES["train"]
+
   @pytest.mark.parametrize("split", SIZES)
   def test_data_set_is_the_same(self, resumed, finished, split):
     assert records(resumed, split) == records(finished, split)

@@ -1,17 +1,20 @@
 """Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`.
 
-A config is a file; without a checkout, `configs/NAME.py` is the package's own.
+A config is a file; without a checkout, `configs/NAME.py` is the package's own. The `config.json` of
+a workdir is that run's.
 """
 
 import importlib.util
+import json
 import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from unseg_jax.artifacts import stage_records
 from unseg_jax.runtime import process_flags
@@ -33,8 +36,32 @@ def find_config(path: str) -> str:
   return str(Path(package.origin).with_name(Path(name).name)) + colon + variant
 
 
+def read_recorded(path: Path) -> ConfigDict:
+  """Reads the config that a run left in its workdir, `config.json`, to run it again.
+
+  Raises:
+    ValueError: the file is missing or damaged.
+  """
+  try:
+    recorded = json.loads(path.read_text(), object_hook=_with_tuples)
+  except (OSError, ValueError) as error:
+    raise ValueError(
+      f"--config={path} cannot be read ({error}); expected the config.json of a workdir"
+    ) from error
+  return ConfigDict(recorded).lock()
+
+
+def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+  def convert(value: Any) -> Any:
+    return tuple(map(convert, value)) if isinstance(value, list) else value
+
+  return {name: convert(value) for name, value in settings.items()}
+
+
 class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
   def parse(self, path):
+    if path.endswith(".json"):
+      return read_recorded(places.local(path))
     return super().parse(find_config(path))
 
 

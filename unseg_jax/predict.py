@@ -105,8 +105,11 @@ WORKERS = flags.DEFINE_integer(
 
 def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
+  from unseg_jax.runtime import parallel
+
   try:
     process_flags.start()
+    parallel.keep_compiled()
   except ValueError as error:
     print(f"error: {error}", file=sys.stderr)
     return 1

@@ -13,6 +13,7 @@ from unseg_jax.runtime.tracking import SILENT, EventWriter, Stopwatch
 
 def write_all(folder):
   writer = EventWriter(folder, "train")
+  writer.restart(1)
   for step, loss in ((1, 0.5), (2, 0.25)):
     writer.point(step, {"loss": loss})
   writer.pictures(2, "masks", np.zeros((3, 4, 4, 3), np.uint8))

@@ -94,7 +94,7 @@ def make_measured_step(
     gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
     updates, optimizer_state = optimizer(config).update(gradient, state.optimizer_state)
     moved = jax.vmap(directions.normalise)(optax.apply_updates(state.directions, updates))
-    norm = jax.vmap(optax.global_norm)(gradient)
+    norm = jax.vmap(optax.tree.norm)(gradient)
     return SearchState(moved, optimizer_state, state.step + 1), parts, norm
 
   return step

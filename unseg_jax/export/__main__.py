@@ -37,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if argv[1:]:
       raise ValueError(f"unexpected arguments: {' '.join(argv[1:])}")
     parallel.check_devices()
+    parallel.keep_compiled()
     given = flags.FLAGS
     path = export(given.segmenter, given.output, given.format, given.runtime)
   except (ImportError, OSError, ValueError) as error:

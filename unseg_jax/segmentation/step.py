@@ -114,8 +114,8 @@ def make_measured_step(
 
   It maps a state and a batch to the next state, the mean loss and the gradient's norm. A batch
   holds `image` `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground), and
-  `position` `[n]`, the pairs' positions in the batch of all devices. Its `candidates`, if it has them, become the
-  state's.
+  `position` `[n]`, the pairs' positions in the batch of all devices. Its `candidates`, if it has
+  them, become the state's.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array, Array]:
@@ -130,7 +130,7 @@ def make_measured_step(
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
     candidates = batch.get("candidates", state.candidates)
     updated = state.apply_gradients(grads=gradient, batch_stats=batch_stats, candidates=candidates)
-    return updated, loss, optax.global_norm(gradient)
+    return updated, loss, optax.tree.norm(gradient)
 
   return step
 
