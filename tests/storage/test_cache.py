@@ -30,6 +30,7 @@ def folder(tmp_path, monkeypatch):
   state = make(copy / "config.json", 1000, 1).stat()
   synced = {"config.json": ["tag", state.st_size, state.st_mtime_ns]}
   copy.with_suffix(".json").write_text(json.dumps(synced))
+  copy.with_suffix(".lock").touch()
   os.utime(copy, (1, 1))
   return folder
 

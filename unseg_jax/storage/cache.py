@@ -64,8 +64,9 @@ def contents() -> list[Kept]:
   kept += [_kept("compiled", path) for path in folder.glob("compiled/*")]
   for place in folder.glob("places/*"):
     # A run's copies, one for each process that used it at a time; or an object's folder.
+    is_run = any(place.glob("*.lock"))
     copies = [path for path in place.glob("*") if path.name.isdecimal() and path.is_dir()]
-    kept += [_kept("places", path) for path in copies or [place]]
+    kept += [_kept("places", path) for path in (copies if is_run else [place])]
   return sorted(kept, key=lambda item: (item.used, str(item.path)))
 
 

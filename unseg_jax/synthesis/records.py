@@ -132,7 +132,7 @@ def _is_prepared(paths: Sequence[str]) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Split(Sequence[dict[str, Any]]):
+class Split(Sequence[Any]):
   """The records of a split's shards, in order, for random access.
 
   Attributes:

@@ -246,12 +246,12 @@ def read_whole(folder: Path) -> records.Split:
 
 
 def pairs(
-  source: Sequence[Mapping[str, Any]], numbers: Iterable[int] | None = None
+  source: Sequence[Any], numbers: Iterable[int] | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
   """Yields the images and masks of a split that `read` opened, decoded ahead on other threads.
 
   Args:
-    source: the split.
+    source: the split, of records as of `records.decode`.
     numbers: which of its pairs; None: all.
   """
   numbers = range(len(source)) if numbers is None else numbers
