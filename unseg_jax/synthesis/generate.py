@@ -145,6 +145,7 @@ def generate(
       live = _Live(events.inside(split))
       making = _Split(split, config, folder, compute_split, rows, bits, encoders, waiting, live)
       lengths[split] = _generate_split(making)
+      live.events.flush(publish=True)
   barrier("every shard is written")
   total = Acceptance()
   for split in splits:
