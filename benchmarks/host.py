@@ -41,7 +41,7 @@ from common import command_line, experiments
 from common.rate_table import significant
 from unseg_jax.direction import search
 from unseg_jax.generators import Generator, normal_latents
-from unseg_jax.runtime import parallel, progress, workers
+from unseg_jax.runtime import parallel, progress, tracking, workers
 from unseg_jax.segmentation import batches, step, train
 from unseg_jax.synthesis import generate, records, shards
 
@@ -116,7 +116,15 @@ def write(size: int, worker_count: int, pairs: int, folder: Path) -> Cost:
     _warm_up(encoders, worker_count)
     waiting = generate.WAITING_CHUNKS + worker_count
     split = generate._Split(
-      "train", config, folder, lambda _: made, None, records.MASK_BITS, encoders, waiting
+      "train",
+      config,
+      folder,
+      lambda _: made,
+      None,
+      records.MASK_BITS,
+      encoders,
+      waiting,
+      generate._Live(tracking.SILENT),
     )
     with mock.patch.object(parallel, "local_device_count", lambda: 1):
       found = cost(pairs, lambda: generate._generate_split(split))
@@ -171,6 +179,7 @@ def _search_time(folder: Path) -> float:
     return lambda state, *_: (
       state.replace(step=state.step + 1),
       {"loss": state.directions.sum(-1)},
+      state.directions.sum(-1)[:, 0],
     )
 
   with mock.patch.object(search, "make_drawing_step", make_drawing_step), _Clock.patched() as clock:
@@ -187,9 +196,13 @@ def _train_time(folder: Path) -> float:
   )
 
   def make_step(config, key):
-    return lambda state, batch: (state.replace(step=state.step + 1), batch["position"].sum() * 0.0)
+    def step(state, batch):
+      nothing = batch["position"].sum() * 0.0
+      return state.replace(step=state.step + 1), nothing, nothing
 
-  with mock.patch.object(train, "make_step", make_step), _Clock.patched() as clock:
+    return step
+
+  with mock.patch.object(train, "make_measured_step", make_step), _Clock.patched() as clock:
     train.train(
       config, lambda _: batches_of_nothing, lambda _: {"iou": 0.0}, jax.random.key(0), folder
     )
