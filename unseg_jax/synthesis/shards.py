@@ -168,9 +168,9 @@ def _refuse(damaged: Sequence[Path]) -> None:
   stage = damaged[0].relative_to(run).parts[0]
   names = ", ".join(map(str, damaged))
   raise InvalidValue(
-    f"damaged, for their SHA-256 is not what was written: {names}. This makes exactly the damaged "
-    f"shards of that run anew:\n  python -m unseg_jax.main --config={run / 'config.json'} "
-    f"--workdir={run} --stages={stage} --repair"
+    f"damaged shards, whose SHA-256 differs from what was written: {names}. Make exactly these "
+    f"anew with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
+    f"--stages={stage} --repair"
   )
 
 
