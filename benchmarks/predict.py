@@ -22,31 +22,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from common import command_line
-from unseg_jax.images import reading
+from common.photographs import make_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
 LOOK_SECONDS = 0.1
-
-
-def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
-  """Writes pictures of one photograph, each turned, cropped and with noise of its own."""
-  width, height = size
-  side = max(size) * 3 // 2
-  photograph = Image.fromarray(reading.read_picture(EXAMPLE)).resize((side, side))
-  random = np.random.default_rng(0)
-  folder.mkdir()
-  for number in range(count):
-    left, top = random.integers(0, (side - width, side - height))
-    picture = photograph.rotate(random.uniform(-20, 20)).crop(
-      (left, top, left + width, top + height)
-    )
-    noisy = np.asarray(picture) + random.normal(0, 4, (height, width, 3))
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(folder / f"{number:06}.jpg")
 
 
 def run(

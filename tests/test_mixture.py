@@ -6,7 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from whole_runs import GOLDEN, contents, last_state, make_config
+from whole_runs import GOLDEN, contents, last_state, make_config, run_command
 
 from checkpoints_convert.convert import convert_file
 from unseg_jax import pipeline
@@ -119,6 +119,19 @@ class TestMixture:
       made = read(worker_count, first)
       assert len(made) == config.train.steps - first
       jax.tree.map(np.testing.assert_array_equal, made, expected[first:])
+
+  def test_a_damaged_shard_is_repaired_by_the_command_that_its_message_names(
+    self, finished, other, tmp_path
+  ):
+    source = tmp_path / "source"
+    shutil.copytree(other, source)
+    path = shards.shard_path(source / "generate", "train", 0)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match=r"damaged shards.*train\.array_record-00000") as error:
+      pipeline.run(mixture((finished, 3.0), (source, 1.0)), tmp_path / "run", ("train",))
+    run_command(*str(error.value).rpartition("anew with: python ")[2].split())
+    made = shards.shard_path(other / "generate", "train", 0)
+    assert whole_files.sha256(path) == whole_files.sha256(made)
 
   def test_one_set_gives_the_segmenter_of_its_own_run(self, finished, tmp_path):
     pipeline.run(mixture((finished, 0.5)), tmp_path, ("train",))

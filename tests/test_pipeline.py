@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import event_files
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -51,10 +52,30 @@ class TestWholeRun:
     scores = whole_files.read_json(finished / "metrics.json")
     assert scores.keys() == {"synthetic"} and scores["synthetic"].keys() == SCORES
     assert np.isfinite(list(scores["synthetic"].values())).all()
-    assert list((finished / "events").glob("events.out.tfevents.*"))
+    assert list((finished / "events").rglob("events.out.tfevents.*"))
     assert (finished / "report.html").read_text().rstrip().endswith("</html>")
     assert whole_files.read_json(finished / "config.json")["train"]["steps"] == 6
     assert not list(finished.rglob("*.incomplete"))
+
+  def test_leaves_the_curves_of_every_stage(self, finished):
+    events = finished / "events"
+    search, train = (event_files.curves(events / stage) for stage in ("search", "train"))
+    assert [step for step, _ in search["search/sobel_shift"]] == list(range(6))
+    assert "search/learning_rate" in search and "search/steps_per_second" in search
+    assert all(value > 0 for _, value in search["search/gradient_norm"])
+    history = whole_files.read_json(finished / "train" / "history.json")["Training"]
+    steps, losses = zip(*train["train/training/loss"], strict=True)
+    assert list(steps) == history["step"]
+    np.testing.assert_allclose(losses, history["loss"], rtol=1e-6)
+    for name in ("learning_rate", "gradient_norm", "pictures_per_second", "waiting"):
+      assert len(train[f"train/training/{name}"]) == 6
+    assert [step for step, _ in train["train/validation/iou"]] == [2, 4, 6]
+    assert event_files.pictures(events / "train") == {"train/validation/masks": [2, 4, 6]}
+    for split, size in SIZES.items():
+      made = event_files.curves(events / "generate" / split)
+      assert made[f"generate/{split}/accepted_all"][-1] == (size, 1.0)
+      assert f"generate/{split}/pairs_per_second" in made
+      assert event_files.pictures(events / "generate" / split) == {f"generate/{split}/pairs": [0]}
 
   def test_leaves_a_segmenter(self, finished, tmp_path):
     image = EXAMPLES / "astronaut_head.png"

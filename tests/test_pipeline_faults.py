@@ -4,6 +4,7 @@ import resource
 import shutil
 import signal
 
+import event_files
 import jax
 import numpy as np
 import pytest
@@ -122,6 +123,15 @@ class TestKilled:
     ]
     assert histories[0]["step"] == histories[1]["step"] == list(range(6))
 
+  def test_curves_go_on_without_a_point_twice(self, resumed):
+    search, train = (event_files.curves(resumed / "events" / name) for name in ("search", "train"))
+    assert [step for step, _ in search["search/sobel_shift"]] == list(range(6))
+    assert [step for step, _ in train["train/training/loss"]] == list(range(1, 7))
+    assert [step for step, _ in train["train/validation/iou"]] == [2, 4, 6]
+    made = event_files.curves(resumed / "events" / "generate" / "train")
+    seen = [candidates for candidates, _ in made["generate/train/accepted_all"]]
+    assert seen == sorted(set(seen)) and seen[-1] == SIZES["train"]
+
   @pytest.mark.parametrize("split", SIZES)
   def test_data_set_is_the_same(self, resumed, finished, split):
     assert records(resumed, split) == records(finished, split)
@@ -174,22 +184,25 @@ class TestFailure:
   def test_loss_that_is_not_finite(self, finished, config, tmp_path, monkeypatch):
     for stage in ("search", "generate"):
       shutil.copytree(finished / stage, tmp_path / stage)
-    make_step = train.make_step
+    make_step = train.make_measured_step
 
     def diverging(*arguments):
       step = make_step(*arguments)
 
       def diverging_step(state, batch):
-        new, loss = step(state, batch)
-        return new, jax.numpy.where(state.step == 4, jax.numpy.nan, loss)
+        new, loss, norm = step(state, batch)
+        return new, jax.numpy.where(state.step == 4, jax.numpy.nan, loss), norm
 
       return diverging_step
 
-    monkeypatch.setattr(train, "make_step", diverging)
+    monkeypatch.setattr(train, "make_measured_step", diverging)
     with pytest.raises(FloatingPointError) as error:
       pipeline.run(config, tmp_path, ("train",))
     assert "not finite at step 4" in str(error.value)
     assert f"step 4, in {tmp_path / 'train' / 'checkpoints' / '4'}" in str(error.value)
+    losses = event_files.curves(tmp_path / "events" / "train")["train/training/loss"]
+    assert [step for step, _ in losses] == [1, 2, 3, 4, 5]
+    assert [bool(np.isfinite(loss)) for _, loss in losses] == [True] * 4 + [False]
     assert "config.train.learning_rate" in str(error.value)
 
   def test_loss_that_is_not_finite_before_any_checkpoint(self, finished, config, tmp_path):

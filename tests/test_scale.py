@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from whole_runs import (
   KILLS,
+  SIZES,
   assert_same_result,
   contents,
   finish,
   make_config,
   of_processes,
   records,
+  run_command,
   run_main,
   start_python,
 )
@@ -245,10 +247,25 @@ class TestDamagedShards:
 
   def test_are_named_when_they_are_read(self, flipped, copied, config):
     with pytest.raises(
-      ValueError, match=r"damaged.*train\.array_record-00001\..*--repair"
+      ValueError, match=r"(?s)damaged.*train\.array_record-00001\..*--repair"
     ) as error:
       pipeline.run(config, copied, ("train",))
     assert "00000" not in str(error.value)
+
+  def test_are_no_obstacle_to_what_reads_others(self, flipped, copied):
+    train = shards.read(copied / "generate", "train")
+    assert train[0]["candidate"] == 0
+    with pytest.raises(ValueError, match=r"array_record-00001\. "):
+      train[len(train) - 1 if len(train.lengths) == 2 else train.lengths[0]]
+    assert len(list(shards.read(copied / "generate", "test"))) == SIZES["test"]
+
+  def test_the_message_has_the_command_that_makes_them_anew(self, flipped, copied, finished):
+    with pytest.raises(ValueError, match="--repair") as error:
+      list(shards.read(copied / "generate", "train"))
+    command = str(error.value).rpartition("anew with: ")[2].split()
+    assert command[0] == "python" and f"--workdir={copied}" in command
+    run_command(*command[1:])
+    assert records(copied, "train") == records(finished, "train")
 
   def test_are_repaired_and_no_other_is_touched(self, flipped, copied, config, finished):
     before = {

@@ -1,5 +1,7 @@
 """Configs on the command line: `--config=FILE[:VARIANT]`, and `--config.SETTING=VALUE`.
 
+A file ending in `.json` is the `config.json` of a workdir.
+
 An error in a config is one line of text. For a config file, it names the line in the file.
 """
 
@@ -7,6 +9,7 @@ import difflib
 import importlib.machinery
 import importlib.util
 import inspect
+import json
 import os
 import re
 import sys
@@ -21,6 +24,7 @@ from ml_collections import config_flags
 
 from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import commands
+from unseg_jax.storage import places
 
 _LIST = "unseg_jax/default_config.py lists the settings of each section."
 _LIBRARY = str(Path(ml_collections.__file__).parent)
@@ -61,7 +65,7 @@ class Parser(config_flags.config_flags.ConfigFileFlagParser):
       commands.NotParsed: the cause says why, as `load` and `check_overrides` raise it.
     """
     try:
-      config = load(find(path))
+      config = read_recorded(path) if path.endswith(".json") else load(find(path))
       check_overrides(config, sys.argv[1:])
     except Exception as error:
       raise commands.NotParsed from error
@@ -102,6 +106,31 @@ def load(path: str) -> ml_collections.ConfigDict:
       "default_config.get_config() makes"
     )
   return config
+
+
+def read_recorded(path: str) -> ml_collections.ConfigDict:
+  """Reads the config that a run left in its workdir, `config.json`, to run it again.
+
+  Args:
+    path: of the file, or its URL.
+
+  Raises:
+    ValueError: the file is missing or damaged.
+  """
+  try:
+    recorded = json.loads(places.local(path).read_text(), object_hook=_with_tuples)
+  except (OSError, ValueError) as error:
+    raise InvalidValue(
+      f"--config={path} cannot be read ({error}); expected the config.json of a workdir"
+    ) from error
+  return ml_collections.ConfigDict(recorded)
+
+
+def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
+  def convert(value: Any) -> Any:
+    return tuple(map(convert, value)) if isinstance(value, list) else value
+
+  return {name: convert(value) for name, value in settings.items()}
 
 
 def _closest_file(name: str) -> str:

@@ -16,6 +16,7 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import evaluate, saliency, unlabelled
 from unseg_jax.inference import refinement, segmenter
 from unseg_jax.reporting import contents
+from unseg_jax.runtime import parallel
 from unseg_jax.runtime.tracking import EventWriter
 from unseg_jax.segmentation import data_sets, step
 from unseg_jax.storage import places
@@ -49,10 +50,9 @@ class Run:
   pictures: unlabelled.Pictures | None
   workers: int = 0
 
-  @functools.cached_property
-  def events(self) -> EventWriter:
-    """Opened by the first stage that writes: a run that is refused or skipped leaves no file."""
-    return EventWriter(self.workdir / "events")
+  def events(self, stage: str) -> EventWriter:
+    """What a stage writes for TensorBoard, on one process; the others' writers are silent."""
+    return EventWriter(self.workdir / "events" / stage if parallel.is_primary() else None, stage)
 
   def sources(self, split: str) -> dict[str, Split]:
     """Opens a split of every data set that the segmenter learns from, by its row in the table."""

@@ -1,6 +1,7 @@
 """Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`.
 
-A config is a file; without a checkout, `configs/NAME.py` is the package's own.
+A config is a file; without a checkout, `configs/NAME.py` is the package's own. The `config.json` of
+a workdir is that run's.
 """
 
 import logging
@@ -8,10 +9,9 @@ import os
 import sys
 from pathlib import Path
 
-import ml_collections
 from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from unseg_jax import config_files
 from unseg_jax.runtime import commands, process_flags
@@ -82,7 +82,7 @@ def main(argv: list[str]) -> None:
     sys.exit(commands.explain(error))
 
 
-def _print_plan(config: ml_collections.ConfigDict, directory: str | Path, stages: list[str]) -> int:
+def _print_plan(config: ConfigDict, directory: str | Path, stages: list[str]) -> int:
   """Prints what would run; returns 1 if something is missing for it, else 0."""
   from unseg_jax import plan
   from unseg_jax.runtime import parallel

@@ -99,12 +99,13 @@ RESUME = flags.DEFINE_bool("resume", False, "Skip images that an identical earli
 
 def command(argv: Sequence[str]) -> int:
   """Joins the other processes of the command, if any, and runs `main`."""
-  from unseg_jax.runtime import failure
+  from unseg_jax.runtime import failure, parallel
   from unseg_jax.storage import locks
 
   with failure.shared(locks.release):
     try:
       process_flags.start()
+      parallel.keep_compiled()
     except Exception as error:
       sys.exit(commands.explain(error))
     return main(argv)

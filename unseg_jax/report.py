@@ -3,9 +3,10 @@ r"""Stage 5: one HTML page to look at, of a run or of several side by side.
     python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
     python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
-The runs are named by their workdirs; what a run lacks, as it is not finished, the page says. The
-page stands alone: it asks no host for anything, needs no script, follows the reader's light or dark
-theme, and fits a phone. An existing page is replaced atomically.
+The runs are named by their workdirs. For a run that is under way, the page shows the results so far,
+how far each stage is, and when it last wrote. The page stands alone: it asks no host for anything,
+needs no script, follows the reader's light or dark theme, and fits a phone. An existing page is
+replaced atomically.
 
 The exit status is 1 if anything went wrong, and stderr says what.
 """
@@ -18,7 +19,7 @@ from absl import flags
 from absl import logging as absl_logging
 
 from unseg_jax.errors import InvalidValue
-from unseg_jax.reporting import comparison, report
+from unseg_jax.reporting import comparison, report, under_way
 from unseg_jax.reporting.contents import collect, configured_pictures, read_config
 from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import places
@@ -28,7 +29,12 @@ def main(argv: Sequence[str]) -> int:
   """Runs the command that the arguments describe; returns its exit status."""
   try:
     parallel.check_devices()
-    print(places.in_urls(f"report: {make(argv[1:], flags.FLAGS.output)}"))
+    path = make(argv[1:], flags.FLAGS.output)
+    for run in argv[1:]:
+      directory = places.local(run)
+      for line in under_way.describe(directory, read_config(directory)):
+        print(places.in_urls(f"{directory}: {line}"))
+    print(places.in_urls(f"report: {path}"))
   except Exception as error:
     print(commands.explain(error), file=sys.stderr)
     return 1

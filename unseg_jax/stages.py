@@ -17,13 +17,14 @@ import numpy as np
 
 from unseg_jax import default_config
 from unseg_jax.adaptation import adapt
-from unseg_jax.array_types import Float, Key
+from unseg_jax.array_types import Float, Key, UInt8
 from unseg_jax.artifacts import stage_records
 from unseg_jax.direction import previews, restarts, results, search
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import baselines, evaluate
 from unseg_jax.experiment import Run
 from unseg_jax.generators import Generator
+from unseg_jax.images import drawing
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.reporting import contents, report, tables
 from unseg_jax.runtime import parallel, progress
@@ -42,6 +43,9 @@ WHY_LEFT_OUT = {
   "generate": _OTHER_RUNS,
   "adapt": "config.adapt.images names no pictures",
 }
+
+# Validation pictures that the events of each checkpoint show.
+PICTURES_SHOWN = 4
 
 log = logging.getLogger(__name__)
 
@@ -167,22 +171,23 @@ def recorded_types(directory: Path) -> dict[str, str]:
 
 def _search(this: Run, folder: Path) -> None:
   settings, key = this.config.generate, stream_key(this, "search")
-  outcome = search.search(_generator(this), this.config.search, key, folder)
+  events = this.events("search")
+  outcome = search.search(_generator(this), this.config.search, key, folder, events)
   if not parallel.is_primary():
     return
   # Latents that the search has not seen.
   picture_key, ranking_key = (parallel.fold_in(key, number) for number in (1, 2))
   make_masks = functools.partial(candidates.make_masks, config=settings)
-  drawing = previews.prepare(_generator(this), picture_key, make_masks, settings.shift)
+  prepared = previews.prepare(_generator(this), picture_key, make_masks, settings.shift)
   kept = 0
   if len(outcome.directions) > 1:
     judge = candidates.first_masks(_generator(this), settings, ranking_key, restarts.CANDIDATES)
     scores = restarts.scores(outcome, judge)
     kept = restarts.best(scores)
-    print(tables.restarts_table(results.write_restarts(outcome, scores, kept, drawing, folder)))
-  picture = results.write(outcome, kept, drawing, folder)
-  this.events.curves("search", outcome.history(kept))
-  this.events.picture("search/direction", picture)
+    print(tables.restarts_table(results.write_restarts(outcome, scores, kept, prepared, folder)))
+  picture = results.write(outcome, kept, prepared, folder)
+  events.pictures(this.config.search.steps, "direction", picture[None])
+  events.flush(publish=True)
 
 
 def _generator(this: Run) -> Generator:
@@ -203,6 +208,7 @@ def _generate(this: Run, folder: Path) -> None:
     stream_key(this, "generate"),
     folder,
     this.workers,
+    this.events("generate"),
   )
   if not parallel.is_primary():
     return
@@ -210,7 +216,6 @@ def _generate(this: Run, folder: Path) -> None:
   whole_files.write_json(
     folder / "filters.json", {"candidates": acceptance.candidates, "rates": rates}
   )
-  this.events.scalars({f"generate/accepted_{name}": rate for name, rate in rates.items()})
 
 
 def _train(this: Run, folder: Path) -> None:
@@ -221,8 +226,8 @@ def _train(this: Run, folder: Path) -> None:
     pairs = functools.partial(on_the_fly.batches, this.generator, _directions(this), config, stream)
   else:
     pairs = functools.partial(_from_disk, this, key)
-  train.train(config.train, pairs, _validation(this), key, folder)
-  _log_curves(this, "train", folder)
+  events, draw = this.events("train"), _drawing(this)
+  train.train(config.train, pairs, _validation(this), key, folder, events=events, draw=draw)
 
 
 def _from_disk(this: Run, key: Key[jax.Array, ""], state: TrainState) -> Iterator[Batch]:
@@ -248,10 +253,19 @@ def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
   return shards.pairs(source, parallel.own_indices(len(source)))
 
 
-def _log_curves(this: Run, name: str, folder: Path) -> None:
-  if parallel.is_primary():
-    for curve, history in whole_files.read_json(folder / "history.json").items():
-      this.events.curves(f"{name}/{curve.lower()}", history)
+def _drawing(this: Run) -> Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]]:
+  """Draws what a U-Net's variables make of a few validation pictures, at the training's size."""
+  settings, source = this.config.train, next(iter(this.sources("validation").values()))
+
+  def draw(variables):
+    names = ("params", "batch_stats")
+    parts = {name: variables[name] for name in names}
+    segmenter = Segmenter.create(parts, settings.features, settings.image_size)
+    few = range(min(PICTURES_SHOWN, len(source)))
+    images = [image for image, _ in shards.pairs(source, few)]
+    return np.stack([drawing.overlay(image, segmenter(image)) for image in images])
+
+  return draw
 
 
 def _adapt(this: Run, folder: Path) -> None:
@@ -268,9 +282,9 @@ def _adapt(this: Run, folder: Path) -> None:
     stream_key(this, "adapt"),
     folder,
     this.workers,
+    this.events("adapt"),
+    _drawing(this),
   )
-  for made in sorted(folder.glob("round-*")):
-    _log_curves(this, f"adapt/{made.name}", made)
 
 
 def _evaluate(this: Run, folder: Path) -> None:
@@ -287,9 +301,12 @@ def _evaluate(this: Run, folder: Path) -> None:
   scores |= real
   write_scores(scores, beside, this.config, this.workdir)
   if parallel.is_primary():
-    this.events.scalars(
-      {f"evaluate/{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
+    events = this.events("evaluate")
+    events.restart(0)  # It is made anew when settings change.
+    events.point(
+      0, {f"{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
     )
+    events.flush(publish=True)
 
 
 def evaluate_real(

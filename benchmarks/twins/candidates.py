@@ -22,8 +22,8 @@ def candidates(
   Returns for each candidate its uint8 image and its mask, or None in place of those rejected.
   """
   with torch.no_grad():
-    images = generator(latents[..., None, None])
-    shifted = generator((latents + config.shift * torch.tensor(direction))[..., None, None])
+    images = generator(latents)
+    shifted = generator(latents + config.shift * torch.tensor(direction))
     found = (grey(shifted) > grey(images)).numpy()
     pixels = ((images + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
   results = []
@@ -53,7 +53,7 @@ def write_data_set(
   """Makes, encodes and writes so many pairs, one batch of `config.chunk` after the other."""
   kept = 0
   while kept < pairs:
-    latents = torch.randn(config.chunk, direction.shape[1])
+    latents = torch.randn(config.chunk, *direction.shape[1:])
     for found in candidates(generator, config, direction, latents):
       if found is not None and kept < pairs:
         _write_pair(folder, kept, *found)

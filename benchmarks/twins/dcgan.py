@@ -7,8 +7,8 @@ from torch import nn
 
 
 def generator(variables: dict[str, Any]) -> nn.Sequential:
-  """The DCGAN with the folded weights: `[N, latent_size, 1, 1] -> [N, 3, 64, 64]`."""
-  layers = []
+  """The DCGAN with the folded weights: `[N, latent_size] -> [N, 3, 64, 64]`."""
+  layers: list[nn.Module] = []
   for name, layer in variables["params"].items():
     first = name == "project"
     kernel = torch.tensor(
@@ -21,4 +21,5 @@ def generator(variables: dict[str, Any]) -> nn.Sequential:
     if "bias" in layer:
       convolution.bias = nn.Parameter(torch.tensor(layer["bias"]))
     layers += [convolution, nn.ReLU()]
-  return nn.Sequential(*layers[:-1], nn.Tanh()).eval().requires_grad_(False)
+  pixels = nn.Unflatten(1, (-1, 1, 1))
+  return nn.Sequential(pixels, *layers[:-1], nn.Tanh()).eval().requires_grad_(False)

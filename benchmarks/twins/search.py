@@ -34,7 +34,7 @@ class Search:
   """Adam, then back to unit length.
 
   Attributes:
-    direction: `[1, latent_size]`.
+    direction: `[1, *latent_shape]`.
   """
 
   def __init__(self, generator: nn.Module, config: Any, direction: np.ndarray, image_size: int):
@@ -44,16 +44,16 @@ class Search:
     self.optimizer = torch.optim.Adam([self.direction], lr=config.learning_rate)
 
   def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents and radii `[batch_size, latent_size]` for a step."""
-    latents = torch.randn(self.config.batch_size, self.direction.shape[1])
+    """Latents and radii `[batch_size, *latent_shape]` for a step."""
+    latents = torch.randn(self.config.batch_size, *self.direction.shape[1:])
     return latents, (2 + 0.5 * torch.randn_like(latents)).clamp(min=0.1)
 
   def step(self, latents: torch.Tensor, radii: torch.Tensor) -> tuple[float, float]:
     """Takes a step; returns the weighted losses `outside_circle` and `sobel_shift`."""
     unit = self.direction / self.direction.norm(dim=1, keepdim=True)
     with torch.no_grad():
-      images = self.generator(latents[..., None, None])
-    shifted = grey(self.generator((latents + radii * unit)[..., None, None]))
+      images = self.generator(latents)
+    shifted = grey(self.generator(latents + radii * unit))
     circle = self.config.circle_weight * (shifted * self.distance).mean()
     change = gradient_magnitude(shifted) - gradient_magnitude(grey(images))
     sobel = self.config.sobel_weight * (change**2).mean()

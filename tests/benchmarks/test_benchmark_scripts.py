@@ -172,6 +172,22 @@ class TestBfloat16:
       assert 98 < agree <= 100
 
 
+class TestStyleGan3:
+  def test_both_compute_the_same_and_take_turns(self, run):
+    sizes = ("--kinds=t", "--size=64", "--divisor=64", "--rounds=1")
+    printed = run("stylegan3.py", *sizes)
+
+    (apart,) = numbers(printed, "T: images differ by # at most")
+    assert apart < 1e-4
+    table = columns(printed, "ratio")
+    assert list(table) == [
+      "StyleGAN3-T, search step, batch 2",
+      "StyleGAN3-T, chunk of 2 candidates",
+    ]
+    for row in table.values():
+      assert all(float(row[name]) > 0 for name in ("JAX", "PyTorch", "ratio"))
+
+
 class TestFaces:
   def test_every_part_tells_its_times(self, run):
     sizes = ("--pairs=32", "--chunk=16", "--restarts=2", "--steps=1")
@@ -257,12 +273,13 @@ class TestHost:
     written = tmp_path / "host.json"
     flags = ("--sizes=32,48", "--workers=0,1", "--pairs=64", "--rounds=1", f"--json={written}")
     printed = run("host.py", *flags)
-    measured = [row for row in rows(printed) if row[0] in ("write", "read") and len(row) == 6]
-    assert len(measured) == 2 * 2 * 2
+    parts = ("write", "read", "predict")
+    measured = [row for row in rows(printed) if row[0] in parts and len(row) == 6]
+    assert len(measured) == 3 * 2 * 2
     for row in measured:
       rate, cpu, serial = map(float, row[3:])
       assert rate > 0 and cpu >= serial > 0, row
-    assert_told(printed, "Python's time of a step of search: # ms")
-    assert_told(printed, "Python's time of a step of train: # ms")
+    for loop in ("search", "generate", "train", "predict"):
+      assert_told(printed, f"Python's time of a step of {loop}: # ms")
     costs = json.loads(written.read_text())
-    assert costs.keys() == {"write", "read"} and costs["read"]["cpu"] > 0
+    assert costs.keys() == {"write", "read", "predict"} and costs["read"]["cpu"] > 0

@@ -1,5 +1,7 @@
 """The first tab: what is drawn of a picture is what the command writes."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -130,6 +132,19 @@ def test_a_run_that_was_trained_anew_is_restored_anew(runs, tmp_path):
   record = whole_files.read_json(runs / "whole" / "train" / stage_records.RECORD)
   whole_files.write_json(tmp_path / "run" / "train" / stage_records.RECORD, record)
   assert picture.restore(choice) is not first
+
+
+def test_a_run_that_was_adapted_since_answers_with_its_new_weights(finished, tmp_path):
+  run = tmp_path / "run"
+  shutil.copytree(finished, run)
+  first = picture.restore(str(run))
+  made = run / "adapt" / f"round-{whole_files.read_json(run / 'config.json')['adapt']['rounds']}"
+  stage_records.begin_stage(run / "adapt", {})
+  shutil.copytree(run / "train" / "checkpoints", made / "checkpoints")
+  assert picture.restore(str(run)).variables.keys() == first.variables.keys()
+  stage_records.finish_stage(run / "adapt")
+  adapted = picture.restore(str(run))
+  assert adapted is not first and picture.restore(str(run)) is adapted
 
 
 def test_grey_and_transparent_pictures_are_taken_as_by_the_command(tmp_path):

@@ -11,7 +11,8 @@ from PIL import Image
 from report_pages import METRICS, SECTIONS, disc, picture, webp, write_config
 
 from unseg_jax import report as report_command
-from unseg_jax.reporting import comparison, report
+from unseg_jax.artifacts import stage_records
+from unseg_jax.reporting import comparison, report, under_way
 from unseg_jax.reporting import contents as contents_lib
 from unseg_jax.storage import whole_files
 
@@ -82,6 +83,36 @@ def test_collects_the_results_of_every_stage(searched, monkeypatch):
   names = [prediction.name for prediction in collected.predictions]
   assert names == [str(paths[0]), str(paths[1]), "cat"]
   np.testing.assert_array_equal(collected.predictions[2].probability, picture(seed=2)[..., 0] / 255)
+
+
+def test_says_what_a_run_under_way_has_and_how_old_it_is(searched):
+  write_config(
+    searched,
+    search={"steps": 2},
+    generate={"num_images": {"train": 100, "validation": 0, "test": 8}},
+    train={"steps": 50},
+  )
+  for stage, complete in (("search", True), ("generate", False), ("train", False)):
+    stage_records.begin_stage(searched / stage, {})
+    if complete:
+      stage_records.finish_stage(searched / stage)
+  counts = {"records": 40, "candidates": 80, "accepted": {"all": 40, "area": 60}}
+  name = "synthetic-train.array_record-00000.json"
+  whole_files.write_json(searched / "generate" / "counts" / name, counts)
+  whole_files.write_json(
+    searched / "train" / "history.json", {"Training": {"step": [5, 10], "loss": [2, 1]}}
+  )
+  collected = contents_lib.collect(searched, [], 2)
+  assert [line.rpartition("; ")[0] for line in collected.under_way] == [
+    "The stage generate is not complete: 40 of 100 pairs of train, 0 of 8 pairs of test",
+    "The stage train is not complete: 10 of 50 steps up to its last checkpoint",
+  ]
+  config = contents_lib.read_config(searched)
+  written = (searched / "train" / "history.json").stat().st_mtime
+  later = under_way.describe(searched, config, now=written + 600)
+  assert later[1].endswith("last written 10 minutes ago.")
+  assert collected.filters == {"all": 0.5, "area": 0.75}
+  assert collected.under_way[0] in report.render(collected)
 
 
 # The command.

@@ -21,7 +21,7 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.inference import batched, refinement
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.inference.views import combine, resize_shorter_side
-from unseg_jax.runtime import parallel, preemption, progress, settings
+from unseg_jax.runtime import parallel, preemption, progress, settings, tracking
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.segmentation import batches, train
@@ -61,6 +61,8 @@ def adapt(
   key: Key[Array, ""],
   folder: Path,
   worker_count: int = 0,
+  events: tracking.EventWriter = tracking.SILENT,
+  draw: Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]] | None = None,
 ) -> None:
   """Labels the pictures and continues the training with them, once in each round.
 
@@ -75,6 +77,8 @@ def adapt(
     folder: receives `round-1/` and so on: the labelled pictures as a data set, and what `train`
       leaves.
     worker_count: processes that read pairs; see `batches.from_disk`.
+    events: for each round, see `train.train`.
+    draw: see `train.train`.
 
   Raises:
     ValueError, FloatingPointError, preemption.Preempted: see `write_labelled` and `train.train`.
@@ -88,7 +92,16 @@ def adapt(
     pairs = functools.partial(
       batches.from_disk, splits, weights, train_config, round_key, worker_count=worker_count
     )
-    train.train(train_config, pairs, validate, round_key, round_folder, segmenter.variables)
+    train.train(
+      train_config,
+      pairs,
+      validate,
+      round_key,
+      round_folder,
+      segmenter.variables,
+      events.inside(round_folder.name),
+      draw,
+    )
     best = checkpoints.restore_best(round_folder / "checkpoints")
     segmenter = Segmenter.create(best, train_config.features, train_config.image_size)
 

@@ -94,12 +94,18 @@ def open_search(directory: Path) -> Search:
     ValueError, FileNotFoundError: the run has no such search, or its generator is missing.
   """
   stage_records.require_stage(directory / "search", "search")
-  return _open(directory, (directory / "search" / stage_records.RECORD).stat().st_mtime_ns)
+  settings = directory / "config.json"
+  read = [settings, directory / "search" / stage_records.RECORD]
+  read += [
+    directory / "search" / "direction.npy",
+    Path(whole_files.read_json(settings)["generator"]),
+  ]
+  return _open(directory, whole_files.identity(read))
 
 
 @functools.lru_cache(maxsize=4)
-def _open(directory: Path, changed: int) -> Search:
-  del changed
+def _open(directory: Path, identity: str) -> Search:
+  del identity  # Of the files that are read: others are another search.
   config = ml_collections.ConfigDict(whole_files.read_json(directory / "config.json"))
   generator = generators.resolve(config.generator, config.generator_options.to_dict())
   directions = np.load(directory / "search" / "direction.npy", allow_pickle=False)

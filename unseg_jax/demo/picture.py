@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from unseg_jax.array_types import Float, UInt8
-from unseg_jax.artifacts import stage_records
 from unseg_jax.demo import limits
 from unseg_jax.errors import InvalidValue
 from unseg_jax.images import drawing
-from unseg_jax.inference import refinement
+from unseg_jax.inference import refinement, segmenter_files
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import outputs
 
@@ -35,16 +34,14 @@ class Segmented:
 
 
 @functools.lru_cache(maxsize=4)
-def _restore(choice: str, changed: int) -> Segmenter:
-  del changed  # When the choice's file changed last: another one is another segmenter.
+def _restore(choice: str, identity: str) -> Segmenter:
+  del identity  # Of the choice's files: others are another segmenter.
   return Segmenter.restore(choice)
 
 
 def restore(choice: str) -> Segmenter:
   """Restores a segmenter, or returns it if it was used a moment ago; see `Segmenter.restore`."""
-  path = Path(choice)
-  watched = path / "train" / stage_records.RECORD if path.is_dir() else path
-  return _restore(choice, watched.stat().st_mtime_ns if watched.exists() else 0)
+  return _restore(choice, segmenter_files.identity(choice))
 
 
 def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmented:

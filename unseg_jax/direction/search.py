@@ -14,7 +14,7 @@ from unseg_jax.direction import directions
 from unseg_jax.direction.step import SearchState, initial_state, make_drawing_step
 from unseg_jax.errors import InvalidValue, NotFinite
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress, settings
+from unseg_jax.runtime import parallel, preemption, progress, settings, tracking
 from unseg_jax.storage import whole_files
 
 # The losses are fetched, and a request to leave is heard, once in so many steps.
@@ -41,11 +41,10 @@ class SearchResult:
   def history(self, restart: int) -> dict[str, list[float]]:
     """The curves of one restart by `step`; with two directions their names come first."""
     count = self.directions.shape[1]
-    prefixes = [f"{name} " for name in directions.NAMES] if count > 1 else [""]
     steps = len(next(iter(self.losses.values())))
     return {"step": list(range(steps))} | {
       prefix + name: values[:, restart, k].tolist()
-      for k, prefix in enumerate(prefixes[:count])
+      for k, prefix in enumerate(_prefixes(count))
       for name, values in self.losses.items()
     }
 
@@ -81,7 +80,11 @@ def snapshot_steps(steps: int) -> list[int]:
 
 
 def search(
-  generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""], folder: Path
+  generator: Generator,
+  config: ml_collections.ConfigDict,
+  key: Key[Array, ""],
+  folder: Path,
+  events: tracking.EventWriter = tracking.SILENT,
 ) -> SearchResult:
   """Searches for directions; continues from the folder's saved state if there is one.
 
@@ -91,6 +94,7 @@ def search(
     key: the typed PRNG key of the experiment's search; step `i` and its element `j` draw from keys
       folded from `i` and `j` alone.
     folder: receives `state.msgpack` as the search goes.
+    events: receives the losses, the norm of the gradient and the speed as the search goes.
 
   Raises:
     FloatingPointError: a loss became NaN or infinite.
@@ -113,17 +117,24 @@ def search(
     snapshots[0] = jax.device_get(jax.vmap(directions.normalise)(state.directions))
   kept_steps = snapshot_steps(config.steps)
   state, waiting = parallel.replicate(state), []
+  if done < config.steps:
+    events.restart(done)
+  watch = tracking.Stopwatch()
   with progress.bar("search", config.steps, done) as bar:
     for i in range(done + 1, config.steps + 1):
-      state, parts = step(state, variables, indices)
-      waiting.append(parts)
+      state, parts, norm = step(state, variables, indices)
+      waiting.append((parts, norm))
       bar.update()
       if i in kept_steps:  # Before the next step, which takes the state's memory.
         snapshots[i] = parallel.unreplicate(state.directions)
       save = i % config.save_every == 0 or i == config.steps
       # The device is not waited for at every step, but where processes agree on what to do next.
       if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
-        _record(history, waiting, i, config, folder)
+        _record(history, waiting, i, config, folder, events)
+        speed = watch.rates(steps=len(waiting), pictures=len(waiting) * config.batch_size)
+        del speed["waiting"]  # Its batches are made on the devices.
+        events.point(i - 1, {"learning_rate": config.learning_rate} | speed)
+        events.flush(publish=save)
         waiting = []
         bar.set_postfix(_latest(history), refresh=False)
         leaving = preemption.anyone_leaving()
@@ -137,14 +148,17 @@ def search(
 
 def _record(
   history: dict[str, list[np.ndarray]],
-  waiting: Sequence[Mapping[str, jax.Array]],
+  waiting: Sequence[tuple[Mapping[str, jax.Array], jax.Array]],
   steps: int,
   config: ml_collections.ConfigDict,
   folder: Path,
+  events: tracking.EventWriter,
 ) -> None:
   """Appends the losses of the last steps; stops the run at one that is not finite."""
-  for i, parts in enumerate(parallel.unreplicate(waiting), start=steps - len(waiting)):
+  for i, (parts, norm) in enumerate(parallel.unreplicate(waiting), start=steps - len(waiting)):
+    events.point(i, _curves(parts, norm))
     if not all(np.isfinite(values).all() for values in parts.values()):
+      events.flush(publish=True)
       shown = {name: values.tolist() for name, values in parts.items()}
       raise NotFinite(
         f"the search's loss is not finite at step {i}: {shown}. Lower "
@@ -153,6 +167,23 @@ def _record(
       )
     for name, values in parts.items():
       history.setdefault(name, []).append(values)
+
+
+def _curves(parts: Mapping[str, np.ndarray], norm: np.ndarray) -> dict[str, float]:
+  """A step's losses and norms by the names of their curves, as `SearchResult.history` has them."""
+  points = {}
+  for restart, length in enumerate(norm.tolist()):
+    outer = f"restart-{restart}/" if len(norm) > 1 else ""
+    points[f"{outer}gradient_norm"] = length
+    for name, values in parts.items():
+      for inner, value in zip(_prefixes(values.shape[1]), values[restart].tolist(), strict=True):
+        points[outer + inner + name] = value
+  return points
+
+
+def _prefixes(count: int) -> list[str]:
+  """What the names of the curves of so many directions begin with."""
+  return [f"{name} " for name in directions.NAMES[:count]] if count > 1 else [""]
 
 
 def _latest(history: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str]:

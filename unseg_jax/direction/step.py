@@ -49,11 +49,20 @@ def initial_state(
 
 
 def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
+  """Returns `make_measured_step`'s step without what only measures."""
+  step = make_measured_step(generator, config)
+  return lambda *args: step(*args)[:2]
+
+
+def make_measured_step(
+  generator: Generator, config: ml_collections.ConfigDict
+) -> Callable[..., Any]:
   """Returns the search step, to run under `pmap` (averages over `parallel.AXIS`).
 
   The step maps a state, the generator's variables, latents `[n, *latent_shape]`, labels `[n]` and
-  radii like the latents to the next state and the two weighted losses, each `[R, K]`. All restarts
-  see the same latents, so that their losses can be compared and `G(z)` is computed once.
+  radii like the latents to the next state, the two weighted losses, each `[R, K]`, and the
+  gradient's norm, `[R]`. All restarts see the same latents, so that their losses can be compared
+  and `G(z)` is computed once.
   """
 
   def weighted_losses(current, images, variables, latents, labels, radii):
@@ -85,7 +94,8 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
     gradient, parts = jax.lax.pmean((gradient, parts), parallel.AXIS)
     updates, optimizer_state = optimizer(config).update(gradient, state.optimizer_state)
     moved = jax.vmap(directions.normalise)(optax.apply_updates(state.directions, updates))
-    return SearchState(moved, optimizer_state, state.step + 1), parts
+    norm = jax.vmap(optax.tree.norm)(gradient)
+    return SearchState(moved, optimizer_state, state.step + 1), parts, norm
 
   return step
 
@@ -95,15 +105,15 @@ def make_drawing_step(
 ) -> Callable[..., Any]:
   """Returns the search step that draws its own batch, to run under `pmap`.
 
-  It maps a state, the generator's variables and the elements' numbers in the batch of all devices
-  to what the function of `make_step` returns.
+  It maps a state, the generator's variables and the elements' indices in the batch of all devices
+  to what `make_measured_step`'s step returns.
 
   Args:
     generator: the pretrained generator.
     config: `config.search` of an experiment.
     key: the stream of the draws.
   """
-  update = make_step(generator, config)
+  update = make_measured_step(generator, config)
 
   def draw_and_step(state, variables, indices):
     step_key = jax.random.fold_in(key, state.step)

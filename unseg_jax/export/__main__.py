@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> int:
   try:
     commands.check_no_arguments(argv)
     parallel.check_devices()
+    parallel.keep_compiled()
     given = flags.FLAGS
     path = export(given.segmenter, given.output, given.format, given.runtime)
   except Exception as error:

@@ -38,6 +38,23 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
   return Segmenter.create(variables, settings["features"], settings["image_size"])
 
 
+def identity(folder: str | Path) -> str:
+  """What tells a segmenter's files from those that had their names before; see `restore`.
+
+  It names the files that `restore` reads, with their sizes and the times at which they changed.
+  """
+  if str(folder).startswith(PRETRAINED):
+    return str(folder)
+  folder = places.local(folder)
+  if folder.is_file():
+    return whole_files.identity([folder])
+  stages = [folder / stage for stage in ("train", "adapt")]
+  read = [folder / "config.json", *(stage / stage_records.RECORD for stage in stages)]
+  for stage in stages:
+    read += sorted(path for path in stage.glob("**/checkpoints/**/*") if path.is_file())
+  return whole_files.identity(read)
+
+
 def save(segmenter: Segmenter, path: str | Path) -> None:
   """Writes a segmenter to one file; see `Segmenter.save`."""
   settings = {"widths": segmenter.features, "image_size": segmenter.image_size}

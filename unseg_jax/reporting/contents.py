@@ -12,6 +12,7 @@ import numpy as np
 from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 from unseg_jax.inference.segmenter import Segmenter
+from unseg_jax.reporting import under_way
 from unseg_jax.reporting.charts import Columns
 from unseg_jax.reporting.tables import Metrics
 from unseg_jax.storage import places, whole_files
@@ -67,6 +68,7 @@ class ReportContents:
     animation: an animated WebP of latents that move along the direction.
     reference: for any of the data sets the published metrics by name.
     baselines: for any of the data sets the metrics of answers that look at no picture, by name.
+    under_way: a sentence for each stage that was begun and is not complete.
   """
 
   title: str
@@ -81,6 +83,7 @@ class ReportContents:
   animation: bytes = b""
   reference: Metrics = dataclasses.field(default_factory=dict)
   baselines: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
+  under_way: Sequence[str] = ()
 
 
 def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
@@ -98,13 +101,14 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
   config = read_config(directory)
   search, generate, train = (directory / stage for stage in ("search", "generate", "train"))
   searched, trained = (_json_or_empty(folder / "history.json") for folder in (search, train))
+  searched = searched or under_way.search_curves(search)
   animation = search / "direction.webp"
   return ReportContents(
     title=config["name"],
     config=config,
     direction_picture=_picture_or_empty(search / "direction.png"),
     samples=_read_samples(generate, samples),
-    filters=_json_or_empty(generate / "filters.json").get("rates", {}),
+    filters=_json_or_empty(generate / "filters.json").get("rates") or under_way.filters(generate),
     curves={name: log for name, log in ({"Search": searched} | trained).items() if log},
     metrics=_json_or_empty(directory / "metrics.json"),
     predictions=_predict(directory, picture_paths),
@@ -112,6 +116,7 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
     animation=animation.read_bytes() if animation.exists() else b"",
     reference=config["evaluate"]["reference"],
     baselines=_json_or_empty(directory / "baselines.json"),
+    under_way=under_way.describe(directory, config),
   )
 
 
@@ -187,7 +192,7 @@ def _read_samples(folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray
   try:
     held_out = shards.read(folder, "test")
   except FileNotFoundError:
-    return []
+    held_out = shards.read_whole(folder)
   return list(itertools.islice(shards.pairs(held_out), count))
 
 

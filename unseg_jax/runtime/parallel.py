@@ -25,7 +25,7 @@ from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from unseg_jax.array_types import Array, Float, Int, Key, Shaped
 from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import failure
-from unseg_jax.storage.cache import cache_folder
+from unseg_jax.storage import cache
 
 AXIS = "devices"
 Result = TypeVar("Result")
@@ -117,9 +117,13 @@ def _number(value: int | None, variable: str) -> int | None:
 
 
 def keep_compiled() -> None:
-  """Keeps compiled programs on disk for the next run, unless JAX has a folder for them already."""
+  """Keeps compiled programs on disk for the next run, unless JAX has a folder for them already.
+
+  What was used least recently leaves the cache folder where it is larger than its limit.
+  """
+  cache.trim()
   if jax.config.values["jax_compilation_cache_dir"] is None:
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(cache.cache_folder() / "compiled"))
 
 
 def process_count() -> int:

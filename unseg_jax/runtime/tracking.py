@@ -1,9 +1,15 @@
-"""TensorBoard events of a run, by clu."""
+"""TensorBoard events of a run, by clu, while it runs.
 
+Each stage writes to a folder of its own, which TensorBoard shows as a run of its own: a stage that
+continues replaces only its own points.
+"""
+
+import contextlib
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +21,78 @@ from unseg_jax.storage import places
 if TYPE_CHECKING:
   from clu.metric_writers import SummaryWriter
 
+# A place, such as a bucket, gets the events once in so many seconds, and at every checkpoint: each
+# time, the file is sent from its beginning.
+PUBLISH_SECONDS = 60
+
 log = logging.getLogger(__name__)
 
 
 class EventWriter:
   """Writes curves and pictures to a folder as TensorBoard events; says so where it cannot.
 
-  clu writes them through TensorFlow, which not every machine with an accelerator has.
+  clu writes them through TensorFlow, which not every machine with an accelerator has. The file is
+  made at the first point.
   """
 
-  def __init__(self, folder: Path):
-    self._folder = folder
+  def __init__(self, folder: Path | None, prefix: str = ""):
+    """Names the folder, and what the names of its curves begin with.
+
+    Args:
+      folder: None: nothing is written, as by all processes but one.
+      prefix: such as `train`, for `train/loss`.
+    """
+    self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
+    self._published = time.monotonic()
     self._writer: SummaryWriter | None = None
+    self._is_open = False
+
+  def inside(self, name: str) -> "EventWriter":
+    """A writer for a part of the stage, in a folder inside this one."""
+    return EventWriter(self._folder and self._folder / name, f"{self._prefix}{name}")
+
+  def restart(self, step: int) -> None:
+    """Has TensorBoard forget the points from a step on, which an interrupted run may have left."""
+    if (writer := self._open()) is not None:
+      import tensorflow as tf
+
+      start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
+      event = tf.compat.v1.Event(wall_time=time.time(), step=step, session_log=start)
+      # clu has no method for it.
+      resource = writer._summary_writer._resource
+      tf.raw_ops.ImportEvent(writer=resource, event=event.SerializeToString())
+
+  def point(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds a point to each of the curves named."""
+    if (writer := self._open()) is not None:
+      writer.write_scalars(step, {self._prefix + name: value for name, value in values.items()})
+
+  def pictures(self, step: int, name: str, images: UInt8[np.ndarray, "n h w 3"]) -> None:
+    """Writes pictures side by side."""
+    if (writer := self._open()) is not None:
+      writer.write_images(step, {self._prefix + name: images})
+
+  def flush(self, publish: bool = False) -> None:
+    """Puts what was written where TensorBoard sees it.
+
+    Args:
+      publish: whether to send it to the place at once that the folder belongs to; else this is done
+        once in `PUBLISH_SECONDS`.
+    """
+    if self._writer is None or self._folder is None:
+      return
+    self._writer.flush()
+    if publish or time.monotonic() - self._published >= PUBLISH_SECONDS:
+      places.publish_folder(self._folder)
+      self._published = time.monotonic()
+
+  def _open(self) -> "SummaryWriter | None":
+    if self._folder is None or self._is_open:
+      return self._writer
+    self._is_open = True
     if importlib.util.find_spec("tensorflow") is None:
       log.warning("no TensorBoard events are written: TensorFlow is not installed")
-      return
+      return None
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Imported late: TensorFlow takes seconds, and prediction does not need it.
     import tensorflow as tf
@@ -39,30 +102,46 @@ class EventWriter:
       tf.config.set_visible_devices([], kind)
     from clu import metric_writers
 
-    self._writer = metric_writers.SummaryWriter(str(folder))
+    self._writer = metric_writers.SummaryWriter(str(self._folder))
+    return self._writer
 
-  def curves(self, stage: str, history: Mapping[str, Sequence[float]]) -> None:
-    """Writes every curve of a history over its `step`."""
-    for name, values in history.items():
-      if name != "step":
-        for step, value in zip(history["step"], values, strict=True):
-          if self._writer is not None:
-            self._writer.write_scalars(int(step), {f"{stage}/{name}": value})
-    self._flush()
 
-  def picture(self, name: str, image: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Writes one picture."""
-    if self._writer is not None:
-      self._writer.write_images(0, {name: image[None]})
-    self._flush()
+SILENT = EventWriter(None)
 
-  def scalars(self, scalars: Mapping[str, float]) -> None:
-    """Writes the final values."""
-    if self._writer is not None:
-      self._writer.write_scalars(0, dict(scalars))
-    self._flush()
 
-  def _flush(self) -> None:
-    if self._writer is not None:
-      self._writer.flush()
-      places.publish_folder(self._folder)
+class Stopwatch:
+  """Measures how fast work is done, and for which share of the time it waits."""
+
+  def __init__(self) -> None:
+    self.restart()
+
+  def restart(self) -> None:
+    """Leaves out the time since the last rates."""
+    self._start, self._waited = time.perf_counter(), 0.0
+
+  @property
+  def seconds(self) -> float:
+    """The time since the last rates."""
+    return time.perf_counter() - self._start
+
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Counts what is done meanwhile as waiting."""
+    start = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - start
+
+  def rates(self, **counts: float) -> dict[str, float]:
+    """Returns how much was done in a second since the last rates, and the share of waiting.
+
+    Args:
+      **counts: how much was done, by name.
+
+    Returns:
+      `NAME_per_second`, and `waiting`, in [0, 1].
+    """
+    seconds = max(self.seconds, 1e-9)
+    rates = {f"{name}_per_second": count / seconds for name, count in counts.items()}
+    rates["waiting"] = self._waited / seconds
+    self.restart()
+    return rates

@@ -4,7 +4,6 @@ grain decides the order of the pairs. Worker processes read and decode them.
 """
 
 import functools
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 
@@ -47,12 +46,10 @@ def from_disk(
   own_size = config.batch_size // parallel.process_count()
   pieces = -(-own_size // PIECE)
   numbers = order(sources, weights, config, seed)
-  paths = itertools.chain.from_iterable(source.paths for source in sources)
-  lengths = itertools.chain.from_iterable(source.lengths for source in sources)
-  everything = Split(tuple(paths), tuple(lengths))
+  everything = joined(sources)
   first, end = int(state.step), config.steps
   places = (
-    [everything.locate(number) for number in piece.tolist()]
+    everything.locate_all(piece.tolist())
     for t in range(first, end)
     for piece in np.array_split(numbers[t], pieces)
   )
@@ -65,6 +62,19 @@ def from_disk(
       parts = [next(loaded) for _ in range(pieces)]
       batch = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
       yield parallel.shard(batch) | {"position": position}
+
+
+def joined(sources: Sequence[Split]) -> Split:
+  """Returns one split of the records of all, in turn."""
+  paths = [path for source in sources for path in source.paths]
+  lengths = [length for source in sources for length in source.lengths]
+  owners = {path: source for source in sources for path in source.paths}
+
+  def prepare(paths: Sequence[str]) -> None:
+    for path, source in ((path, owners[path]) for path in paths):
+      source.prepare([path])
+
+  return Split(tuple(paths), tuple(lengths), prepare)
 
 
 @jax.jit

@@ -26,19 +26,23 @@ class Curves:
   Attributes:
     columns: `{curve: {"step": [...], name: [...]}}`, as `history.json` holds it.
     losses: those since the last point that were fetched.
-    on_devices: those after them, as the steps returned them, each with the number of pairs of its
-      batch, which is None for a batch from disk.
+    on_devices: those after them, as the steps returned them, each with the gradient's norm, and
+      the number of pairs of its batch, which is None for a batch from disk.
+    last: the last step whose loss was fetched, and the norm of its gradient.
   """
 
   columns: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
   losses: list[float] = dataclasses.field(default_factory=list)
-  on_devices: list[tuple[AnyArray, AnyArray | None]] = dataclasses.field(default_factory=list)
+  on_devices: list[tuple[AnyArray, AnyArray, AnyArray | None]] = dataclasses.field(
+    default_factory=list
+  )
+  last: tuple[int, float] = (0, 0.0)
 
   @classmethod
   def read(cls, folder: Path, step: int) -> "Curves":
     """Reads what was logged up to the step that training continues from."""
     path, pending = folder / "history.json", folder / "pending.json"
-    curves = cls()
+    curves = cls(last=(step, 0.0))
     if path.exists():
       for curve, columns in whole_files.read_json(path).items():
         kept = [at <= step for at in columns["step"]]
@@ -69,7 +73,7 @@ class Curves:
   ) -> None:
     """Fetches the losses from the devices; stops the run at one that is not finite."""
     fetched = parallel.unreplicate(self.on_devices)
-    for at, (loss, pairs) in enumerate(fetched, step - len(self.on_devices)):
+    for at, (loss, norm, pairs) in enumerate(fetched, step - len(self.on_devices)):
       if pairs is not None and pairs < config.batch_size:
         raise TooFewPairs(
           f"the filters reject almost everything: step {at} made {pairs} of the "
@@ -83,6 +87,7 @@ class Curves:
           "config.train.learning_rate."
         )
       self.losses.append(float(loss))
+      self.last = at + 1, float(norm)
     self.on_devices = []
 
   def log(self, step: int) -> float:

@@ -103,15 +103,23 @@ def prepare(
 def make_step(
   config: ml_collections.ConfigDict, key: Key[Array, ""]
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Array]]:
+  """Returns `make_measured_step`'s step without what only measures."""
+  step = make_measured_step(config, key)
+  return lambda state, batch: step(state, batch)[:2]
+
+
+def make_measured_step(
+  config: ml_collections.ConfigDict, key: Key[Array, ""]
+) -> Callable[[TrainState, Batch], tuple[TrainState, Array, Array]]:
   """Returns the training step, to run under `pmap` (averages over `parallel.AXIS`).
 
-  It maps a state and a batch to the next state and the mean loss. A batch holds `image`
-  `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground), and `position` `[n]`, the
-  pairs' positions in the batch of all devices. Its `candidates`, if it has them, become the
-  state's.
+  It maps a state and a batch to the next state, the mean loss and the gradient's norm. A batch
+  holds `image` `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground), and
+  `position` `[n]`, the pairs' positions in the batch of all devices. Its `candidates`, if it has
+  them, become the state's.
   """
 
-  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array]:
+  def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array, Array]:
     images, targets = prepare(config, jax.random.fold_in(key, state.step), batch)
 
     def loss_function(params: Mapping[str, Any]) -> tuple[Array, Mapping[str, Any]]:
@@ -122,9 +130,8 @@ def make_step(
     (loss, batch_stats), gradient = jax.value_and_grad(loss_function, has_aux=True)(state.params)
     gradient, loss = jax.lax.pmean((gradient, loss), parallel.AXIS)
     candidates = batch.get("candidates", state.candidates)
-    return state.apply_gradients(
-      grads=gradient, batch_stats=batch_stats, candidates=candidates
-    ), loss
+    updated = state.apply_gradients(grads=gradient, batch_stats=batch_stats, candidates=candidates)
+    return updated, loss, optax.tree.norm(gradient)
 
   return step
 

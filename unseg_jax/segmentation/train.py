@@ -7,13 +7,20 @@ from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import orbax.checkpoint as ocp
 
-from unseg_jax.array_types import Array, Key
+from unseg_jax.array_types import Array, Key, UInt8
 from unseg_jax.artifacts import checkpoints
-from unseg_jax.runtime import parallel, preemption, progress
-from unseg_jax.segmentation.curves import Curves
-from unseg_jax.segmentation.step import Batch, TrainState, initial_state, make_step
+from unseg_jax.runtime import parallel, preemption, progress, tracking
+from unseg_jax.segmentation.curves import Curves, TooFewPairs
+from unseg_jax.segmentation.step import (
+  Batch,
+  TrainState,
+  initial_state,
+  make_measured_step,
+  schedule,
+)
 
 
 def train(
@@ -23,6 +30,8 @@ def train(
   key: Key[Array, ""],
   folder: Path,
   start: Mapping[str, Any] | None = None,
+  events: tracking.EventWriter = tracking.SILENT,
+  draw: Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]] | None = None,
 ) -> None:
   """Trains the segmenter; continues from the folder's last checkpoint if there is one.
 
@@ -37,6 +46,9 @@ def train(
     folder: receives `checkpoints/` (orbax; the best by validation IoU and the last) and
       `history.json`.
     start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
+    events: receives the loss, the learning rate, the norm of the gradient, the speed and the share
+      of the time that waits for pairs, as the training goes, and the scores at each checkpoint.
+    draw: draws what a U-Net makes of a few pictures, for the events of each checkpoint.
 
   Raises:
     FloatingPointError: the loss became NaN or infinite; names the step and the last checkpoint.
@@ -52,13 +64,17 @@ def train(
     first = int(state.step)
     curves = Curves.read(folder, first)
     upcoming = parallel.ahead(itertools.islice(pairs(state), config.steps - first))
-    step = parallel.pmap(make_step(config, augment_key), donate_argnums=(0,))
+    step = parallel.pmap(make_measured_step(config, augment_key), donate_argnums=(0,))
     state = parallel.replicate(state)
+    if first < config.steps:
+      events.restart(first + 1)
+    rates, watch, logged = _learning_rates(config), tracking.Stopwatch(), first
     with progress.bar("train", config.steps, first) as bar:
       for t in range(first + 1, config.steps + 1):
-        batch = next(upcoming)
-        state, loss = step(state, batch)
-        curves.on_devices.append((loss, batch.get("pairs")))
+        with watch.waiting():
+          batch = next(upcoming)
+        state, loss, norm = step(state, batch)
+        curves.on_devices.append((loss, norm, batch.get("pairs")))
         bar.update()
         checkpoint = t % config.checkpoint_every == 0 or t == config.steps
         log = t % config.log_every == 0 or checkpoint
@@ -66,21 +82,51 @@ def train(
         # processes agree on what to do next.
         if not (log or preemption.leaving_alone()):
           continue
-        curves.fetch(t, config, manager)
+        try:
+          curves.fetch(t, config, manager)
+        except (FloatingPointError, TooFewPairs):
+          _leave_curve(events, curves)
+          raise
         if log:
-          bar.set_postfix(loss=f"{curves.log(t):.4f}", refresh=False)
+          mean = curves.log(t)
+          bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+          point = {"loss": mean, "learning_rate": rates[t - 1], "gradient_norm": curves.last[1]}
+          point |= watch.rates(steps=t - logged, pictures=(t - logged) * config.batch_size)
+          events.point(t, {f"training/{name}": value for name, value in point.items()})
+          events.flush()
+          logged = t
         if checkpoint:
           saved = _fetch(state)
           scores = validate({name: saved[name] for name in ("params", "batch_stats")})
           curves.append("Validation", {"step": t, **scores})
+          events.point(t, {f"validation/{name}": score for name, score in scores.items()})
+          if draw is not None and parallel.is_primary():
+            events.pictures(t, "validation/masks", draw(saved))
+          events.flush(publish=True)
           curves.write(folder, t)
           checkpoints.save_state(manager, t, saved, scores)
+          watch.restart()
         elif preemption.anyone_leaving():
+          events.flush(publish=True)
           curves.write(folder, t)
           checkpoints.save_state(manager, t, _fetch(state))
           manager.wait_until_finished()
           preemption.leave(f"the training is saved at step {t} of {config.steps}")
     manager.wait_until_finished()
+
+
+def _learning_rates(config: ml_collections.ConfigDict) -> list[float]:
+  """Those of all steps, fetched at once."""
+  steps = jax.device_put(np.arange(config.steps, dtype=np.int32))
+  return jax.device_get(jax.jit(jax.vmap(schedule(config)))(steps)).tolist()
+
+
+def _leave_curve(events: tracking.EventWriter, curves: Curves) -> None:
+  """Writes the losses since the last point one by one, and that the next one is no number."""
+  step, _ = curves.last
+  for at, loss in enumerate([*curves.losses, float("nan")], step - len(curves.losses) + 1):
+    events.point(at, {"training/loss": loss})
+  events.flush(publish=True)
 
 
 def _saved(state: TrainState) -> dict[str, Any]:

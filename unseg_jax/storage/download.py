@@ -57,7 +57,9 @@ def fetch(
     hooks={"response": functools.partial(_check, needs_length=sha256 is None)},
   )
   try:
-    return pathlib.Path(cache.fetch(name, downloader=downloader))
+    path = pathlib.Path(cache.fetch(name, downloader=downloader))
+    path.touch()  # It was used: `cache.trim` keeps it longer.
+    return path
   except OSError as error:  # Those of requests are OSErrors too.
     raise OSError(
       f"cannot download {url}: {_first_cause(error)}: check the address, the connection and the "

@@ -212,8 +212,9 @@ def local(place: str | os.PathLike) -> Path:
 def _local_file(store: Store, entry: Entry) -> Path:
   folder = _folder(f"{store.url} {entry.tag}")
   path = folder / store.url.rpartition("/")[2]
-  if not path.exists():
+  if not path.exists() or path.stat().st_size != entry.size:
     store.download("", path, entry.size)
+  os.utime(folder)  # It was used: `cache.trim` keeps it longer.
   return path
 
 
@@ -234,6 +235,7 @@ def _take_copy(store: Store) -> _Copy:
       lock.close()
       continue
     (folder / str(number)).mkdir(exist_ok=True)
+    os.utime(folder / str(number))  # It is used: `cache.trim` keeps it longer.
     known = folder / f"{number}.json"
     synced = json.loads(known.read_text()) if known.exists() else {}
     return _Copy(store, folder / str(number), lock, synced, {})

@@ -21,7 +21,8 @@ import tqdm
 from unseg_jax.array_types import Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue, UserError
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress, settings, workers
+from unseg_jax.images import drawing
+from unseg_jax.runtime import parallel, preemption, progress, settings, tracking, workers
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, records, shards
 
@@ -32,6 +33,10 @@ CANDIDATES_BEFORE_VERDICT = 512
 WAITING_CHUNKS = 4
 # Pairs that are sent to a worker process at once.
 ENCODED_TOGETHER = 32
+# Seconds between two points of the curves.
+POINT_SECONDS = 5
+# Pairs of each split's first chunk that the events show.
+PAIRS_SHOWN = 8
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +114,7 @@ def generate(
   key: Key[Array, ""],
   folder: Path,
   worker_count: int = 0,
+  events: tracking.EventWriter = tracking.SILENT,
 ) -> Acceptance:
   """Writes the data set: each split's accepted candidates, in order, cut at the size asked for.
 
@@ -119,6 +125,9 @@ def generate(
     key: the typed PRNG key of the experiment's synthesis.
     folder: receives the shards, then TFDS's metadata. Existing shards are kept.
     worker_count: processes that encode pairs; 0: threads of this process.
+    events: receives, for each split and over the candidates that this process saw of it, the shares
+      that the filters accept, the speed and the share of the time that waits for the encoding; and
+      the first pairs.
 
   Returns:
     How many candidates there were, and how many were accepted, over all splits.
@@ -142,8 +151,10 @@ def generate(
       keys = parallel.replicate(split_key(key, split))
       rows = None if array is None else latents.Rows(array, split, config.latent_noise)
       compute_split = functools.partial(compute, variables, directions, keys)
-      making = _Split(split, config, folder, compute_split, rows, bits, encoders, waiting)
+      live = _Live(events.inside(split))
+      making = _Split(split, config, folder, compute_split, rows, bits, encoders, waiting, live)
       lengths[split] = _generate_split(making)
+      live.events.flush(publish=True)
   barrier("every shard is written")
   total = Acceptance()
   for split in splits:
@@ -156,6 +167,53 @@ def generate(
     description = f"Images with masks by an unsupervised segmentation direction. {total}"
     shards.write_metadata(folder, generator.image_size, lengths, description)
   return total
+
+
+@dataclasses.dataclass
+class _Live:
+  """What is seen of a split while this process makes it.
+
+  Attributes:
+    events: receives it.
+    watch: since the last point.
+    new: candidates, and pairs that are kept, since then.
+    is_open: whether a chunk was computed.
+  """
+
+  events: tracking.EventWriter
+  watch: tracking.Stopwatch = dataclasses.field(default_factory=tracking.Stopwatch)
+  new: tuple[int, int] = (0, 0)
+  is_open: bool = False
+
+  def begin(self, seen: Acceptance) -> None:
+    """Goes on behind the candidates that were seen by an earlier run."""
+    if not self.is_open:
+      self.is_open = True
+      self.events.restart(seen.candidates + 1)
+      self.watch.restart()
+
+  def add(self, candidates: int, kept: int, seen: Acceptance) -> None:
+    """Adds a chunk, and a point if it is time for one."""
+    self.new = self.new[0] + candidates, self.new[1] + kept
+    if self.watch.seconds >= POINT_SECONDS:
+      self.point(seen)
+
+  def point(self, seen: Acceptance) -> None:
+    """Adds a point, unless nothing was computed since the last one."""
+    if not self.new[0]:
+      return
+    accepted = {f"accepted_{name}": share for name, share in seen.rates().items()}
+    speed = self.watch.rates(candidates=self.new[0], pairs=self.new[1])
+    self.events.point(seen.candidates, accepted | speed)
+    self.events.flush()
+    self.new = 0, 0
+
+  def show(self, chunk: dict[str, Any], kept: Int[np.ndarray, " pairs"]) -> None:
+    """Shows the first pairs that are kept of the split's first chunk."""
+    if chunk["candidate"][0] == 0 and len(kept):
+      pairs = [(chunk["image"][i], chunk["mask"][i]) for i in kept[:PAIRS_SHOWN]]
+      shown = np.stack([drawing.overlay(image, mask) for image, mask in pairs])
+      self.events.pictures(0, "pairs", shown)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +229,7 @@ class _Split:
     mask_bits: bits a pixel of the masks on disk.
     encoders: worker processes or threads that encode pairs.
     waiting: chunks that may wait for their encoding; more would fill the memory.
+    live: what is seen of it meanwhile.
     seen: the counts of the candidates that this process saw so far.
   """
 
@@ -182,6 +241,7 @@ class _Split:
   mask_bits: int
   encoders: concurrent.futures.Executor
   waiting: int
+  live: _Live
   seen: Acceptance = dataclasses.field(default_factory=Acceptance)
 
   @property
@@ -296,6 +356,7 @@ def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: t
     for future in encoding.popleft():
       shard.pairs.extend(future.result())
 
+  split.live.begin(split.seen)
   for chunk in _chunks(split, index * split.config.shard_candidates, len(shard.chunks)):
     accepted = {name: int(verdict.sum()) for name, verdict in chunk["verdicts"].items()}
     kept = np.flatnonzero(chunk["verdicts"]["all"])[: missing - count]
@@ -303,14 +364,19 @@ def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: t
     count += len(kept)
     shard.chunks.append((len(kept), len(chunk["label"]), accepted))
     split.seen.add(len(chunk["label"]), accepted)
+    split.live.show(chunk, kept)
+    split.live.add(len(chunk["label"]), len(kept), split.seen)
     bar.update(len(kept))
     _check_acceptance(split)
-    while len(encoding) > split.waiting:
-      collect_one()
+    with split.live.watch.waiting():
+      while len(encoding) > split.waiting:
+        collect_one()
     if count >= missing or preemption.requested():
       break
-  while encoding:
-    collect_one()
+  with split.live.watch.waiting():
+    while encoding:
+      collect_one()
+  split.live.point(split.seen)
 
 
 def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
@@ -364,6 +430,7 @@ def _check_acceptance(split: _Split) -> None:
   """Raises a TooFewAccepted where the filters reject almost everything."""
   seen, least = split.seen, split.config.minimum_acceptance
   if seen.candidates >= CANDIDATES_BEFORE_VERDICT and seen.rates()["all"] < least:
+    split.live.point(seen)
     raise TooFewAccepted(
       f"the filters reject almost everything: {seen}; at least "
       f"{least:.1%} is expected (config.generate.minimum_acceptance). Look "

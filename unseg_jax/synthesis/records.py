@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,17 +135,23 @@ def decode(record: bytes) -> dict[str, Any]:
   }
 
 
+def _is_prepared(paths: Sequence[str]) -> None:
+  """For shards that need nothing before they are read."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Split(Sequence[dict[str, Any]]):
+class Split(Sequence[Any]):
   """The records of a split's shards, in order, for random access.
 
   Attributes:
     paths: the shards, local files.
     lengths: their numbers of records.
+    prepare: called with the shards whose records are to be read next, such as to check them.
   """
 
   paths: tuple[str, ...]
   lengths: tuple[int, ...]
+  prepare: Callable[[Sequence[str]], None] = _is_prepared
 
   @functools.cached_property
   def _ends(self) -> np.ndarray:
@@ -155,7 +161,13 @@ class Split(Sequence[dict[str, Any]]):
     return sum(self.lengths)
 
   def __getitem__(self, index):
-    return decode(read(*self.locate(index)))
+    return decode(read(*self.locate_all([index])[0]))
+
+  def locate_all(self, indices: Iterable[int]) -> list[tuple[str, int]]:
+    """Returns where records are, for `read`, once their shards are prepared; see `locate`."""
+    located = [self.locate(index) for index in indices]
+    self.prepare(sorted({path for path, _ in located}))
+    return located
 
   def locate(self, index: int) -> tuple[str, int]:
     """Returns the shard of a record, and the record's number in it.

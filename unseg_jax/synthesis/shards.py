@@ -4,6 +4,7 @@
 """
 
 import concurrent.futures
+import functools
 import glob
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -145,6 +146,34 @@ def _is_as_written(path: Path) -> bool:
   return path.exists() and whole_files.sha256(path) == read_counts(path).get("sha256")
 
 
+def _check(checked: set[str], paths: Sequence[str]) -> None:
+  """Gets the shards that are not `checked` yet, and raises a ValueError for damaged ones."""
+  fresh = [Path(path) for path in paths if path not in checked]
+  if not fresh:
+    return
+  places.fetch(fresh)
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    good = list(pool.map(_is_as_written, fresh))
+  _refuse([path for path, is_good in zip(fresh, good, strict=True) if not is_good])
+  checked.update(map(str, fresh))
+
+
+def _refuse(damaged: Sequence[Path]) -> None:
+  if not damaged:
+    return
+  run = next(
+    (folder for folder in damaged[0].parents if (folder / "config.json").exists()),
+    damaged[0].parent.parent,
+  )
+  stage = damaged[0].relative_to(run).parts[0]
+  names = ", ".join(map(str, damaged))
+  raise InvalidValue(
+    f"damaged shards, whose SHA-256 differs from what was written: {names}. Make exactly these "
+    f"anew with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
+    f"--stages={stage} --repair"
+  )
+
+
 def write_metadata(
   folder: Path, image_size: int, shard_lengths: Mapping[str, Sequence[int]], description: str
 ) -> None:
@@ -190,34 +219,40 @@ def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
 def read(folder: Path, split: str) -> records.Split:
   """Opens a split for random access: pairs with `image`, `mask` [S, S, 1], `label`, `candidate`.
 
+  A shard is fetched, and compared with what was written, when this process first reads of it.
+
   Raises:
     FileNotFoundError: there is no complete data set.
-    ValueError: a shard's bytes are not those that were written.
+    ValueError: a shard is missing. The split raises it for a shard whose bytes are not those that
+      were written.
   """
   if not (folder / "dataset_info.json").exists():
     raise FileNotFoundError(f"{folder} holds no complete data set; run the stage generate")
-  if damaged := damaged_shards(folder, split):
-    names = ", ".join(map(str, damaged))
-    raise InvalidValue(
-      f"damaged, for their SHA-256 is not what was written: {names}. Run the config that made them "
-      f"again, with --workdir={_workdir(folder)} --repair, to make exactly these shards anew."
-    )
   info = tfds.builder_from_directory(folder).info.splits[split]
-  return records.Split(tuple(map(str, info.filepaths)), tuple(info.shard_lengths))
+  paths = [Path(path) for path in info.filepaths]
+  _refuse([path for path in paths if not is_whole(path)])
+  checked: set[str] = set()
+  return records.Split(
+    tuple(map(str, paths)), tuple(info.shard_lengths), functools.partial(_check, checked)
+  )
 
 
-def _workdir(folder: Path) -> Path:
-  """Returns the workdir of the run that a data set is of, which may be another run than this."""
-  return next((each for each in folder.parents if (each / "config.json").exists()), folder.parent)
+def read_whole(folder: Path) -> records.Split:
+  """Opens the shards that are whole of a data set that is not complete, of all splits together."""
+  found = [folder / path.stem for path in sorted((folder / "counts").glob("*.json"))]
+  whole = [path for path in found if is_whole(path)]
+  lengths = tuple(read_counts(path)["records"] for path in whole)
+  checked: set[str] = set()
+  return records.Split(tuple(map(str, whole)), lengths, functools.partial(_check, checked))
 
 
 def pairs(
-  source: Sequence[Mapping[str, Any]], numbers: Iterable[int] | None = None
+  source: Sequence[Any], numbers: Iterable[int] | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
   """Yields the images and masks of a split that `read` opened, decoded ahead on other threads.
 
   Args:
-    source: the split.
+    source: the split, of records as of `records.decode`.
     numbers: which of its pairs; None: all.
   """
   numbers = range(len(source)) if numbers is None else numbers

@@ -1,0 +1,1 @@
+"""The parts of what a host does, each alone: the devices cost nothing."""

@@ -1,0 +1,137 @@
+"""What Python needs for a step of each loop, whose device work is next to nothing.
+
+A step of `generate` is a chunk of candidates, one of `predict` a batch of pictures.
+"""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+
+from common import experiments
+from host_parts import pairs, prediction
+from unseg_jax.direction import search
+from unseg_jax.generators import Generator, normal_latents
+from unseg_jax.inference import batched
+from unseg_jax.prediction import run
+from unseg_jax.runtime import parallel, progress, workers
+from unseg_jax.segmentation import train
+from unseg_jax.synthesis import generate
+
+STEPS = 2_000
+
+
+def python_time(folder: Path) -> dict[str, float]:
+  """Seconds that a step of each loop takes whose device work is a single addition at most."""
+  return {
+    "search": _search_time(folder / "search"),
+    "generate": _generate_time(folder / "generate"),
+    "train": _train_time(folder / "train"),
+    "predict": _predict_time(),
+  }
+
+
+def _search_time(folder: Path) -> float:
+  config = experiments.load("dcgan_faces.py").search
+  config.update({"steps": STEPS, "save_every": STEPS, "dtype": "float32"})
+  config.update({"batch_size": parallel.device_count()})
+
+  def make_drawing_step(generator, config, key):
+    return lambda state, *_: (
+      state.replace(step=state.step + 1),
+      {"loss": state.directions.sum(-1)},
+      state.directions.sum(-1)[:, 0],
+    )
+
+  with mock.patch.object(search, "make_drawing_step", make_drawing_step), _Clock.patched() as clock:
+    search.search(black_images(), config, jax.random.key(0), folder)
+  return clock.per_step()
+
+
+def _generate_time(folder: Path) -> float:
+  """Of each chunk one small pair is kept, so that it comes to an end."""
+  images, masks = np.zeros((1, 8, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 8), bool)
+  verdicts = {"all": np.arange(8)[None] == 0}
+  chunk = {"image": images, "mask": masks, "label": np.zeros((1, 8), np.int32)}
+  made = jax.tree.map(jax.numpy.asarray, chunk | {"verdicts": verdicts})
+  with workers.executor(0) as encoders, _Clock.patched() as clock:
+    split = pairs.split_of(STEPS, 8, STEPS, folder, made, encoders, generate.WAITING_CHUNKS)
+    with mock.patch.object(parallel, "local_device_count", lambda: 1):
+      generate._generate_split(split)
+  return clock.per_step()
+
+
+def _predict_time() -> float:
+  view = np.zeros((64, 64, 3), np.uint8)
+  views = ((number, [view]) for number in range(STEPS * run.BATCH_SIZE))
+  start = time.perf_counter()
+  for _ in batched.logits(prediction.NoNetwork(), views, run.BATCH_SIZE):
+    pass
+  return (time.perf_counter() - start) / STEPS
+
+
+def _train_time(folder: Path) -> float:
+  config = experiments.load("dcgan_faces.py").train
+  config.update({"steps": STEPS, "checkpoint_every": STEPS})
+  config.update({"features": (2, 2), "dtype": "float32"})
+  batches_of_nothing = itertools.repeat(
+    {"position": parallel.shard(np.arange(parallel.device_count()))}
+  )
+
+  def make_step(config, key):
+    def step(state, batch):
+      nothing = batch["position"].sum() * 0.0
+      return state.replace(step=state.step + 1), nothing, nothing
+
+    return step
+
+  with mock.patch.object(train, "make_measured_step", make_step), _Clock.patched() as clock:
+    train.train(
+      config, lambda _: batches_of_nothing, lambda _: {"iou": 0.0}, jax.random.key(0), folder
+    )
+  return clock.per_step()
+
+
+class _Clock:
+  """A progress bar that notes the time of every step."""
+
+  def __init__(self):
+    self.times = []
+
+  @classmethod
+  @contextlib.contextmanager
+  def patched(cls) -> Iterator["_Clock"]:
+    """Takes the place of every progress bar."""
+    clock = cls()
+    with mock.patch.object(progress, "bar", lambda *_, **__: contextlib.nullcontext(clock)):
+      yield clock
+
+  def update(self, n: int = 1) -> None:
+    self.times.append(time.perf_counter())
+
+  def set_postfix(self, *_: Any, **__: Any) -> None:
+    pass
+
+  def per_step(self) -> float:
+    """Seconds of a step, without those that wait for a compiler."""
+    counted = self.times[len(self.times) // 4 : -1]
+    return (counted[-1] - counted[0]) / (len(counted) - 1)
+
+
+def black_images() -> Generator:
+  """A generator that computes nothing."""
+  return Generator(
+    variables={},
+    image_size=8,
+    latent_shape=(4,),
+    num_classes=None,
+    sample_latents=normal_latents((4,)),
+    generate=lambda variables, latents, labels: jax.numpy.zeros((len(latents), 8, 8, 3)),
+    identity="black",
+  )

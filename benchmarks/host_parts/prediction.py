@@ -1,0 +1,63 @@
+"""Pictures, as `predict` reads them and writes their outputs."""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from common.photographs import make_pictures
+from host_parts import cost
+from host_parts.cost import Cost
+from unseg_jax.prediction import outputs, run
+from unseg_jax.prediction.inputs import Picture
+from unseg_jax.prediction.pictures import Work
+
+# Different files; many pictures read them again and again.
+FILES = 64
+IMAGE_SIZE = 128
+
+
+class NoNetwork:
+  """Takes the place of a segmenter, and computes nothing."""
+
+  image_size = IMAGE_SIZE
+  device_count = 1
+
+  def start(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
+    """Returns what returns logits of 0 for each picture."""
+    return lambda: [np.zeros(image.shape[:2], np.float32) for image in images]
+
+
+def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
+  """The cost of a picture of `predict` with the three outputs that it writes by default."""
+  pictures, output = folder / "pictures", folder / "output"
+  if not pictures.exists():
+    folder.mkdir(parents=True)
+    make_pictures(pictures, FILES, (size, size))
+  output.mkdir(exist_ok=True)
+  work = Work(
+    image_size=IMAGE_SIZE,
+    average=False,
+    refine="none",
+    kinds=outputs.KINDS,
+    background=None,
+    animate=False,
+    output=str(output),
+    made_by="",
+    made_of={},
+  )
+  first = run.BATCH_SIZE * (2 + 4 * worker_count)  # Until every worker has imported what it needs.
+  files = itertools.cycle(sorted(pictures.iterdir()))
+  wanted = [
+    Picture(str(path), f"{number:06}")
+    for number, path in enumerate(itertools.islice(files, first + count))
+  ]
+  rows = run.segment(NoNetwork(), work, wanted, len(wanted), worker_count)
+  _take(first, rows)
+  return cost.measure(count, lambda: _take(count, rows))
+
+
+def _take(count: int, rows: Iterator[dict]) -> None:
+  for row in itertools.islice(rows, count):
+    assert "skipped" not in row, row

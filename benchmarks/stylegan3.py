@@ -1,0 +1,122 @@
+"""Times StyleGAN3-T and -R beside PyTorch on the same CPU, in one run.
+
+python benchmarks/stylegan3.py [--kinds=t,r] [--size=256] [--batch=2] [--chunk=2] [--rounds=3]
+  [--divisor=1]
+
+Both have the same random weights, in the widths that NVIDIA's networks have at 256 x 256;
+`--divisor` divides these. PyTorch computes as upstream does without its CUDA kernels. The two are
+first checked to compute the same; then they take turns. A search step has `--batch` images, a chunk
+`--chunk` candidates, whose filters are the paper's. The ratio is PyTorch's time divided by JAX's.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import torch
+
+from common import cases, command_line, experiments, published, timing
+from twins import candidates as torch_candidates
+from twins import stylegan3 as twins
+from twins.search import Search
+from unseg_jax import default_config, generators
+from unseg_jax.generators import Generator
+from unseg_jax.runtime import parallel
+from unseg_jax.synthesis import candidates
+
+KINDS = {"t": twins.T, "r": twins.R}
+
+
+def settings(kind: str, divisor: int) -> dict[str, Any]:
+  """The settings of a published network of 256 x 256, which upstream's arrays do not hold."""
+  base, most = KINDS[kind]["channel_base"] // 2, KINDS[kind]["channel_max"]
+  return KINDS[kind] | {"channel_base": base // divisor, "channel_max": most // divisor}
+
+
+def measure(
+  kind: str, size: int, config: ml_collections.ConfigDict, divisor: int, rounds: int
+) -> None:
+  """Prints how far the twins differ, and the rows of a kind."""
+  given = settings(kind, divisor)
+  twin = twins.network(size, **given).requires_grad_(False)
+  generator = twins.converted(twin, given)
+  key = jax.random.key(0)
+  latents, _ = generators.sample_at(generator, key, jnp.arange(config.generate.chunk))
+  labels = jnp.zeros(len(latents), jnp.int32)
+  found = parallel.jit(generator.generate)(generator.variables, latents, labels)
+  apart = np.abs(np.asarray(found) - twins.images(twin, np.asarray(latents))).max()
+  print(f"{kind.upper()}: images differ by {apart:.1e} at most", flush=True)
+  for what, runs in (
+    (f"search step, batch {config.search.batch_size}", search_runs(generator, twin, config.search)),
+    (f"chunk of {config.generate.chunk} candidates", chunk_runs(generator, twin, config.generate)),
+  ):
+    seconds = timing.in_turns(rounds, runs)
+    ours, theirs = seconds["jax"], seconds["torch"]
+    name = f"StyleGAN3-{kind.upper()}, {what}"
+    print(f"| {name:44} | {ours:7.3f} | {theirs:7.3f} | {theirs / ours:6.2f} |", flush=True)
+
+
+def search_runs(
+  generator: Generator, twin: twins.Network, config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+  """A step of the search, of both."""
+  state, variables, indices = cases.search_arguments(generator, config, restarts=1)
+  step = parallel.pmap(cases.search_step(generator, config), donate_argnums=(0,))
+  start = parallel.unreplicate(state).directions[0]
+  torch_search = Search(twin, config, start, generator.image_size)
+
+  def run_jax():
+    nonlocal state
+    state, parts = step(state, variables, indices)
+    jax.device_get(parts)
+
+  return {"jax": run_jax, "torch": lambda: torch_search.step(*torch_search.draw())}
+
+
+def chunk_runs(
+  generator: Generator, twin: twins.Network, config: ml_collections.ConfigDict
+) -> dict[str, Any]:
+  """A chunk of candidates with masks and verdicts on the host, of both."""
+  random = np.random.default_rng(0)
+  direction = random.normal(0, 0.1, (1, *generator.latent_shape)).astype(np.float32)
+  compute = parallel.pmap_local(candidates.make_candidates(generator, config))
+  fixed = parallel.replicate((generator.variables, direction, jax.random.key(2)))
+  indices = parallel.shard(np.arange(config.chunk))
+  latents = torch.randn(config.chunk, *generator.latent_shape)
+  return {
+    "jax": lambda: parallel.unshard(compute(*fixed, indices)),
+    "torch": lambda: torch_candidates.candidates(twin, config, direction, latents),
+  }
+
+
+def main() -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  positive = command_line.positive
+  parser.add_argument("--kinds", type=command_line.names(KINDS), default=list(KINDS))
+  parser.add_argument("--size", type=positive, default=published.STYLE3_SMALL, help="in pixels")
+  parser.add_argument("--batch", type=positive, default=2, help="images of a search step")
+  parser.add_argument("--chunk", type=positive, default=2, help="candidates at once")
+  parser.add_argument("--rounds", type=positive, default=3, help="timings of each")
+  command_line.add_divisor(parser)
+  arguments = command_line.parse(parser)
+  if jax.default_backend() != "cpu":
+    parser.error(f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to compare CPUs")
+  threads = len(os.sched_getaffinity(0))  # As many as XLA takes.
+  torch.set_num_threads(threads)
+  config = default_config.with_types(experiments.load("stylegan3.py:t-ffhqu-256"))
+  config.search.update({"batch_size": arguments.batch, "microbatch": 0})
+  config.generate.update({"chunk": arguments.chunk, "shard_candidates": arguments.chunk})
+  print(f"JAX {jax.__version__}, PyTorch {torch.__version__}, {threads} threads")
+  print(f"| {'seconds':44} | {'JAX':>7} | PyTorch | {'ratio':>6} |")
+  print(f"| {'-' * 44} | ------: | ------: | -----: |")
+  for kind in arguments.kinds:
+    measure(kind, arguments.size, config, arguments.divisor, arguments.rounds)
+
+
+if __name__ == "__main__":
+  main()
