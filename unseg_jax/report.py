@@ -3,10 +3,10 @@ r"""Stage 5: one HTML page to look at, of a run or of several side by side.
     python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
     python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
-The runs are named by their workdirs. For a run that is under way, the page shows the results so far,
-how far each stage is, and when it last wrote. The page stands alone: it asks no host for anything,
-needs no script, follows the reader's light or dark theme, and fits a phone. An existing page is
-replaced atomically.
+The runs are named by their workdirs. For a run that is under way, the page shows the results so
+far, how far each stage is, and when it last wrote. The page stands alone: it asks no host for
+anything, needs no script, follows the reader's light or dark theme, and fits a phone. An existing
+page is replaced atomically.
 
 The exit status is 1 if anything went wrong, and stderr says what.
 """

@@ -238,7 +238,7 @@ def read(folder: Path, split: str) -> records.Split:
 
 
 def read_whole(folder: Path) -> records.Split:
-  """Opens the shards that are whole of a data set that is not complete, of all splits together."""
+  """Opens the complete shards of an unfinished data set, of all splits together."""
   found = [folder / path.stem for path in sorted((folder / "counts").glob("*.json"))]
   whole = [path for path in found if is_whole(path)]
   lengths = tuple(read_counts(path)["records"] for path in whole)
