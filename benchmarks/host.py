@@ -1,4 +1,4 @@
-"""What the host alone can do: pairs written and read a second, the devices costing nothing.
+"""Measures how many pairs per second the host writes and reads if devices take no time.
 
 python benchmarks/host.py [--parts=write,read,steps] [--sizes=128,512] [--workers=0,1,2]
   [--pairs=2048] [--rounds=3] [--json=FILE]
