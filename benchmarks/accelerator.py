@@ -1,4 +1,4 @@
-"""Tells in one call whether an accelerator works, and how fast.
+"""Checks in one call that an accelerator computes correctly, and measures how fast.
 
 python benchmarks/accelerator.py [--smoke] [--seconds=480] [--output=accelerator.jsonl]
   [--parts=machine,golden,unet,generators,segmenter,pytorch,main_job,profile]

@@ -1,4 +1,4 @@
-"""How safe bfloat16 is: on how many pixels its masks are those of float32.
+"""Measures on how many pixels masks computed in bfloat16 and in float32 agree.
 
 python benchmarks/bfloat16.py [--generators=pretrained:dcgan_faces,FILE] [--steps=100] [--batch=16]
   [--count=256]

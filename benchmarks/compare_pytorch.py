@@ -1,4 +1,4 @@
-"""Times this package beside PyTorch on the same CPU, in one run.
+"""Times this package and PyTorch on the same CPU, in one run.
 
 python benchmarks/compare_pytorch.py [--rounds=5] [--steps=4] [--chunk=64] [--batch=16]
   [--divisor=1]

@@ -1,4 +1,4 @@
-"""Times a whole evaluation on synthetic photographs, and its share outside the network.
+"""Times an evaluation on synthetic photographs, and its share outside the network.
 
 python benchmarks/evaluate.py [--pictures 5000] [--format jpg]
 

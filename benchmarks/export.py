@@ -1,4 +1,4 @@
-"""Times one picture through a segmenter in JAX and through its exported ONNX file, on the CPU.
+"""Times one image through a segmenter in JAX and through its ONNX export, on the CPU.
 
 python benchmarks/export.py [--segmenter pretrained:faces] [--sizes 64,128,320] [--rounds 20]
 

@@ -1,4 +1,4 @@
-"""Images per second of every published generator at its full size, with random weights.
+"""Times every published generator at its full size, with random weights.
 
 python benchmarks/generate.py [--generators=biggan-deep-128,bigbigan-128] [--batch=4] [--rounds=3]
 python benchmarks/generate.py --memory [--generators=biggan-deep-128,bigbigan-128]

@@ -1,4 +1,4 @@
-"""What the host alone can do, the devices costing nothing: pairs and pictures a second.
+"""Measures how many pairs and pictures per second the host handles if devices take no time.
 
 python benchmarks/host.py [--parts=write,read,predict,steps] [--sizes=128,512] [--workers=0,1,2]
   [--pairs=2048] [--rounds=3] [--json=FILE]

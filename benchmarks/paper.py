@@ -1,4 +1,4 @@
-"""Times each stage of the method at the paper's size, and projects the time of the whole run.
+"""Times each stage of the method at the paper's size, and projects the time of a full run.
 
 python benchmarks/paper.py [--stages=search,generate,train,on_the_fly] [--dtype=float32,bfloat16]
   [--batch=128] [--chunk=64] [--restarts=8] [--rounds=3] [--seconds=1] [--acceptance=0.3]

@@ -1,4 +1,4 @@
-"""Times `python -m unseg_jax.predict` over many pictures, on several devices and in processes.
+"""Times `python -m unseg_jax.predict` over many images, on several devices and processes.
 
 python benchmarks/predict.py [--pictures=2000] [--devices=1,4] [--processes=1,2]
   [--outputs=mask] [--segmenter=pretrained:faces] [--workers=0,1,2] [--size=400x300]

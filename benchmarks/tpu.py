@@ -1,4 +1,4 @@
-"""What the TPU's own compiler says of every stage, without a TPU: programs compiled ahead of time.
+"""Estimates the time and memory of every stage on TPUs, from compiled programs, without a TPU.
 
 python benchmarks/tpu.py [--stages=search,candidates,train,on_the_fly] [--chips=1]
   [--generators=bigbigan-128,studiogan-sagan,selfcondgan,biggan-deep-256,stylegan2-1024,dcgan-faces]

@@ -82,7 +82,7 @@ def test_a_config_that_is_not_there_is_one_line(path, expected):
     ("config.generate.num_images.trian = 5", 'trian is not a setting. Did you mean "train"?'),
     ('config["report"]["picturs"] = ()', 'picturs is not a setting. Did you mean "pictures"?'),
     ('config.search.update({"stepz": 5})', 'stepz is not a setting. Did you mean "steps"?'),
-    ("config.wheel = 5", "wheel is not a setting. unseg_jax/default_config.py lists the settings"),
+    ("config.wheel = 5", "wheel is not a setting. unseg_jax/default_config.py lists all settings."),
   ],
 )
 def test_a_config_that_sets_what_cannot_be_names_its_line(tmp_path, line, expected):

@@ -26,7 +26,7 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import commands
 from unseg_jax.storage import places
 
-_LIST = "unseg_jax/default_config.py lists the settings of each section."
+_ALL_SETTINGS = "unseg_jax/default_config.py lists all settings."
 _LIBRARY = str(Path(ml_collections.__file__).parent)
 # How ml_collections refuses a value of another type.
 _OTHER_TYPE = re.compile(r"field '(\w+)' .* cannot be casted to type <class '(\w+)'>", re.DOTALL)
@@ -162,7 +162,7 @@ def _describe(error: Exception) -> str:
   if found := _OTHER_TYPE.search(reason):
     reason = f"{found[1]} is of another type, expected {_form(found[2])}"
   elif found := _NO_SUCH_SETTING.search(reason):
-    reason = f"{found[1]} is not a setting. " + (f"{found[2]}?" if found[2] else _LIST)
+    reason = f"{found[1]} is not a setting. " + (f"{found[2]}?" if found[2] else _ALL_SETTINGS)
   return f"{frame.filename}, line {frame.lineno}: {frame.line}: {reason}"
 
 

@@ -213,18 +213,20 @@ def _flags_page(sections: Sequence[Section], level: str) -> str:
 
 
 def _section(heading: str, section: Section, kind: str) -> str:
-  lines = [heading, "", section.meaning, "", f"| {kind} | Default | Meaning |", "|-|-|-|"]
+  lines = [heading, "", section.meaning, ""]
+  # For docs/assets/extra.css, which stacks the cells on a phone.
+  lines += ['<div class="reference" markdown>', "", f"| {kind} | Default | Meaning |", "|-|-|-|"]
   for row in section.rows:
     default = f"`{row.default}`" if row.default else ""
     # A setting can be linked to; flags of several commands share their names.
     anchor = f"{{ #{row.name} }}" if kind == "Setting" else ""
     lines.append(f"| `{row.name}`{anchor} | {default} | {_cell(row.meaning)} |")
-  return "\n".join(lines)
+  return "\n".join([*lines, "", "</div>"])
 
 
 def _cell(text: str) -> str:
-  """Escapes a text, apart from its code, for a table of Markdown."""
-  parts = re.split(r"(`[^`]*`)", text)
+  """Escapes a text, apart from its code, for a table of Markdown; flags become code."""
+  parts = re.split(r"(`[^`]*`)", re.sub(r"(?<![\w`-])(--\w[\w-]*(=\w+)?)", r"`\1`", text))
   return "".join(
     part if part.startswith("`") else re.sub(r"([|*<\[])", r"\\\1", part) for part in parts
   )
