@@ -35,6 +35,7 @@ from host_parts import loops, pairs, prediction
 from host_parts.cost import Cost
 
 PARTS = ("write", "read", "predict", "steps")
+PAIRS_A_PICTURE = 8  # A picture costs `predict` about as much.
 # Pairs of 128 x 128 a second of one chip: a U-Net step of 128 takes 107 ms, 64 BigBiGAN candidates
 # 41.5 ms, of which 30 % are kept.
 ASKED = {"v5e": {"write": 0.3 * 64 / 41.5e-3, "read": 128 / 107e-3}}
@@ -54,6 +55,7 @@ def measure(
           folder = Path(name) / f"{part}-{size}"
           # Of large pictures fewer: as many bytes, but a few batches at least.
           scaled = max(pairs.BATCH, count * 128**2 // size**2)
+          scaled //= PAIRS_A_PICTURE if part == "predict" else 1
           cost = functions[part](size, worker_count, scaled, folder)
           found.setdefault((part, size, worker_count), []).append(cost)
           if part == "write":

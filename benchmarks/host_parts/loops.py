@@ -71,7 +71,7 @@ def _predict_time() -> float:
   view = np.zeros((64, 64, 3), np.uint8)
   views = ((number, [view]) for number in range(STEPS * run.BATCH_SIZE))
   start = time.perf_counter()
-  for _ in batched.logits(prediction.NoNetwork(), views, run.BATCH_SIZE):
+  for _ in batched.logits(prediction.without_network(), views, run.BATCH_SIZE):
     pass
   return (time.perf_counter() - start) / STEPS
 
@@ -102,7 +102,7 @@ class _Clock:
   """A progress bar that notes the time of every step."""
 
   def __init__(self):
-    self.times = []
+    self.times, self.n = [], 0
 
   @classmethod
   @contextlib.contextmanager
@@ -114,6 +114,7 @@ class _Clock:
 
   def update(self, n: int = 1) -> None:
     self.times.append(time.perf_counter())
+    self.n += n
 
   def set_postfix(self, *_: Any, **__: Any) -> None:
     pass

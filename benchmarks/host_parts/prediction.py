@@ -1,7 +1,7 @@
 """Pictures, as `predict` reads them and writes their outputs."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy as np
 from common.photographs import make_pictures
 from host_parts import cost
 from host_parts.cost import Cost
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import outputs, run
 from unseg_jax.prediction.inputs import Picture
 from unseg_jax.prediction.pictures import Work
@@ -18,15 +19,9 @@ FILES = 64
 IMAGE_SIZE = 128
 
 
-class NoNetwork:
-  """Takes the place of a segmenter, and computes nothing."""
-
-  image_size = IMAGE_SIZE
-  device_count = 1
-
-  def start(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-    """Returns what returns logits of 0 for each picture."""
-    return lambda: [np.zeros(image.shape[:2], np.float32) for image in images]
+def without_network() -> Segmenter:
+  """Returns a segmenter whose logits are 0 and cost nothing but the padding of its batches."""
+  return Segmenter({}, IMAGE_SIZE, lambda _, images, sizes: np.zeros(images.shape[:3], np.float32))
 
 
 def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
@@ -53,7 +48,7 @@ def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
     Picture(str(path), f"{number:06}")
     for number, path in enumerate(itertools.islice(files, first + count))
   ]
-  rows = run.segment(NoNetwork(), work, wanted, len(wanted), worker_count)
+  rows = run.segment(without_network(), work, wanted, len(wanted), worker_count)
   _take(first, rows)
   return cost.measure(count, lambda: _take(count, rows))
 

@@ -174,7 +174,7 @@ class TestBfloat16:
 
 class TestStyleGan3:
   def test_both_compute_the_same_and_take_turns(self, run):
-    sizes = ("--kinds=t", "--size=64", "--divisor=64", "--rounds=1")
+    sizes = ("--kinds=t", "--size=64", "--divisor=16", "--rounds=1")
     printed = run("stylegan3.py", *sizes)
 
     (apart,) = numbers(printed, "T: images differ by # at most")
@@ -271,11 +271,11 @@ class TestExport:
 class TestHost:
   def test_measures_every_part_and_says_what_chips_ask_for(self, run, tmp_path):
     written = tmp_path / "host.json"
-    flags = ("--sizes=32,48", "--workers=0,1", "--pairs=64", "--rounds=1", f"--json={written}")
+    flags = ("--sizes=64", "--workers=0,1", "--pairs=32", "--rounds=1", f"--json={written}")
     printed = run("host.py", *flags)
     parts = ("write", "read", "predict")
     measured = [row for row in rows(printed) if row[0] in parts and len(row) == 6]
-    assert len(measured) == 3 * 2 * 2
+    assert len(measured) == 3 * 2
     for row in measured:
       rate, cpu, serial = map(float, row[3:])
       assert rate > 0 and cpu >= serial > 0, row
