@@ -402,7 +402,7 @@ def test_folder_with_the_folders_inside(tree):
 def test_folder_without_pictures_in_folders_inside(tree):
   (tree / "inner" / "c.png").unlink()
   (tree / "inner" / "deep").mkdir()
-  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in folders inside"):
+  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in its subfolders"):
     reading.find_pictures(tree / "inner", subfolders=True)
 
 

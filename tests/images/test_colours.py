@@ -109,7 +109,7 @@ def test_a_profile_that_cannot_be_used_is_said_and_left_out(tmp_path, caplog, mo
   if mode == "L" and damage == "of other colours":
     return  # RGB profiles describe grey as well.
   np.testing.assert_array_equal(read, np.asarray(image.convert("RGB")))
-  assert f"{tmp_path / 'a.tif'}: its colour profile is left out" in caplog.text
+  assert f"{tmp_path / 'a.tif'}: its colour profile is ignored" in caplog.text
 
 
 def test_an_rgb_profile_describes_grey_as_well():

@@ -113,7 +113,7 @@ def test_damaged_exif_is_said_and_the_picture_read_as_it_is_stored(tmp_path, cap
   path = tmp_path / "a.png"
   Image.fromarray(GREYS).save(path, exif=b"Exif\x00\x00no such header")
   np.testing.assert_array_equal(reading.read_picture(path)[..., 0], GREYS)
-  assert f"{path}: it may not stand upright, as its EXIF is damaged" in caplog.text
+  assert f"{path}: it may not be upright, because its EXIF data is damaged" in caplog.text
 
 
 def test_a_drawing_is_not_given_to_another_program(tmp_path, monkeypatch):
