@@ -168,8 +168,8 @@ def _refuse(damaged: Sequence[Path]) -> None:
   stage = damaged[0].relative_to(run).parts[0]
   names = ", ".join(map(str, damaged))
   raise InvalidValue(
-    f"damaged shards, whose SHA-256 does not match the recorded one: {names}. Regenerate only these "
-    f"with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
+    f"damaged shards, whose SHA-256 does not match the recorded one: {names}. Regenerate only "
+    f"these with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
     f"--stages={stage} --repair"
   )
 
