@@ -147,7 +147,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     ("features", "2 levels or more, each of at least 1 channel", _are_levels(config.features)),
     (
       "image_size",
-      f"at least {2 ** (len(config.features) - 1)} pixels, because the size halves at each level of "
+      f"at least {2 ** (len(config.features) - 1)} pixels, because each level halves the size: "
       f"config.train.features={tuple(config.features)}; use fewer levels or larger images",
       config.image_size >= 2 ** (len(config.features) - 1),
     ),
