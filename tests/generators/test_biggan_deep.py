@@ -245,7 +245,7 @@ def test_it_makes_studiogans_pictures(studiogan):
 
 
 def test_studiogans_network_has_no_truncation(studiogan):
-  with pytest.raises(ValueError, match=r"truncation is 0\.4, expected none.*leave the option out"):
+  with pytest.raises(ValueError, match=r"truncation is 0\.4, expected none.*omit the option"):
     studiogan.build(truncation=0.4)
 
 
