@@ -301,7 +301,10 @@ def test_a_format_that_the_keys_do_not_tell_has_to_be_named(tmp_path):
     name: torch.load(GOLDEN / f"{name}.pth", weights_only=True) for name in ("dcgan", "cips_skip")
   }
   torch.save(both, tmp_path / "both.pth")
-  for name, message in (("none", "tells no format"), ("both", "holds networks of cips and dcgan")):
+  for name, message in (
+    ("none", "has an unknown format"),
+    ("both", "holds networks of cips and dcgan"),
+  ):
     with pytest.raises(ValueError, match=rf"{name}\.pth {message}: expected --format with one of"):
       convert.convert_file(tmp_path / f"{name}.pth", tmp_path / "a.safetensors")
   assert not list(tmp_path.glob("*.safetensors"))
@@ -372,9 +375,7 @@ def test_a_lightning_checkpoint_of_several_generators_is_refused(tmp_path):
   }
   state_dict["net2.main.0.weight"] = 2 * state_dict["net.main.0.weight"]
   save_lightning({}, tmp_path / "a.ckpt", state_dict=state_dict)
-  message = (
-    r"a\.ckpt .*several such networks, 'state_dict' > 'net2?\.', 'state_dict' > 'net2?\.', e"
-  )
+  message = r"a\.ckpt .*several networks of this format, 'state_dict' > 'net2?\.', 'state_dict' > 'net2?\.', e"
   with pytest.raises(ValueError, match=message):
     convert.convert_file(tmp_path / "a.ckpt", tmp_path / "a.safetensors", "dcgan")
 

@@ -181,7 +181,7 @@ EMPTY_MODULE = call(
   name(*RECONSTRUCT),
   pickle.EMPTY_DICT + text("state") + pickle.EMPTY_DICT + pickle.SETITEM,
 )
-FORBIDDEN = "to be executed, expected nothing but tensors.*do not trust this file"
+FORBIDDEN = "to be executed, expected only tensors.*do not trust this file"
 
 # Each leads to os.mkdir(path) where an ordinary unpickler opens it.
 TRAPS = {
@@ -319,7 +319,7 @@ def test_a_network_within_itself_is_refused(tmp_path, nvidia):
   network, shared = Persistent(), Persistent()
   network.a = network.b = shared
   path = write(tmp_path / "a.pkl", {"G_ema": network})
-  with pytest.raises(ValueError, match=r"the module b\. stands in several places"):
+  with pytest.raises(ValueError, match=r"the module b\. occurs several times"):
     nvidia_reader.read(path)
 
 

@@ -126,7 +126,7 @@ def test_several_different_networks_are_named():
     "main.0.weight": arrays["main.0.weight"][:10],
   }
   checkpoint = {"g_ema": arrays, "small_ema": arrays | narrow}
-  message = "several such networks, 'g_ema', 'small_ema', expected one"
+  message = "several networks of this format, 'g_ema', 'small_ema', expected one"
   with pytest.raises(ValueError, match=message):
     converted(checkpoint, "dcgan")
 

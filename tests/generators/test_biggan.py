@@ -100,7 +100,7 @@ def test_a_network_without_attention_and_pieces_of_latents_is_read_off_its_shape
     "hierarchical": False,
     "attention": [],
   }
-  with pytest.raises(ValueError, match="unconditional is true, but nothing but the class reaches"):
+  with pytest.raises(ValueError, match="unconditional is true, but only the class conditions"):
     converter.convert(shapes, SETTINGS | {"unconditional": True})
 
 

@@ -221,7 +221,7 @@ def test_a_checkpoint_that_is_not_quite_hugging_faces_is_refused(hugging_face, c
     ({"colour": 1}, "unknown settings: colour"),
     ({"eps": -1}, "eps is -1, expected a number"),
     ({"layers": [[16, 16]]}, r"layers is \[\[16, 16\]\], expected a list of \[true or false"),
-    (conversion.VARIANTS["biggan-deep-256"].settings, "layers is of a network with 12 blocks"),
+    (conversion.VARIANTS["biggan-deep-256"].settings, "layers describes a network with 12 blocks"),
     ({"output_dim": 256}, "output_dim is 256, expected 128: give --variant"),
     ({"attention_layer_position": 6}, "attention_layer_position is 6, expected 8"),
   ],

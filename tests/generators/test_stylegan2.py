@@ -326,7 +326,10 @@ def test_random_noise_needs_a_file_that_holds_its_strength():
     ({"noise": "loud"}, "noise='loud': expected one of const, none, random"),
     ({"truncation_psi": "half"}, "truncation_psi='half': expected a number, such as 0.5"),
     ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
-    ({"truncation_cutoff": -1}, "truncation_cutoff=-1: expected the number of rows of w to truncate"),
+    (
+      {"truncation_cutoff": -1},
+      "truncation_cutoff=-1: expected the number of rows of w to truncate",
+    ),
     ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected how many rows"),
   ],
 )
