@@ -75,7 +75,7 @@ VARIANTS = {
 }
 # Keys that only checkpoints of this format contain.
 SIGNATURE = ("synthesis.input.freqs", "synthesis.input.transform", "mapping.w_avg")
-# What a checkpoint may hold beside the arrays: the arguments of upstream's constructor.
+# An entry that a checkpoint may hold beside the arrays: the arguments of upstream's constructor.
 BESIDE = ("init_kwargs",)
 PREFERRED_ENTRY: str | None = None
 

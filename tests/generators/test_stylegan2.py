@@ -328,9 +328,9 @@ def test_random_noise_needs_a_file_that_holds_its_strength():
     ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
     (
       {"truncation_cutoff": -1},
-      "truncation_cutoff=-1: expected the number of rows of w to truncate",
+      "truncation_cutoff=-1: expected the number of rows of w",
     ),
-    ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected how many rows"),
+    ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected the number of rows"),
   ],
 )
 def test_a_wrong_option_is_named(options, message):
