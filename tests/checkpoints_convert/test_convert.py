@@ -375,7 +375,10 @@ def test_a_lightning_checkpoint_of_several_generators_is_refused(tmp_path):
   }
   state_dict["net2.main.0.weight"] = 2 * state_dict["net.main.0.weight"]
   save_lightning({}, tmp_path / "a.ckpt", state_dict=state_dict)
-  message = r"a\.ckpt .*several networks of this format, 'state_dict' > 'net2?\.', 'state_dict' > 'net2?\.', e"
+  message = (
+    r"a\.ckpt .*several networks of this format, 'state_dict' > 'net2?\.', "
+    r"'state_dict' > 'net2?\.', e"
+  )
   with pytest.raises(ValueError, match=message):
     convert.convert_file(tmp_path / "a.ckpt", tmp_path / "a.safetensors", "dcgan")
 
