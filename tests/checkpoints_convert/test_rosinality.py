@@ -167,7 +167,7 @@ def test_a_checkpoint_that_is_not_quite_rosinalitys_is_refused_in_its_own_names(
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"lr_mlp": 0}, "lr_mlp is 0, expected a positive number: --config=FILE"),
+    ({"lr_mlp": 0}, "lr_mlp is 0, expected a positive number: use --config=FILE"),
     ({"lr_mlp": "0.01"}, "lr_mlp is '0.01', expected a positive number"),
     ({"size": 64}, "unknown settings: size; expected lr_mlp"),
   ],

@@ -219,7 +219,7 @@ def test_a_class_that_there_is_not_is_named(label, message):
   _, config, variables = conditional()
   with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
     stylegan2.build({**config, "label": label}, variables, "small")
-  with pytest.raises(ValueError, match="label=0: this network has no classes; leave the option"):
+  with pytest.raises(ValueError, match="label=0: this network has no classes; omit the option"):
     make_generator(label=0)
 
 

@@ -204,7 +204,7 @@ def test_each_pair_gets_another_ones_background():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"share": 1.5}, r"copy_paste\.share=1\.5: expected a share"),
+    ({"share": 1.5}, r"copy_paste\.share=1\.5: expected a fraction"),
     ({"kinds": ("plain", "sky")}, r"'sky'.*expected some of plain, gradient, noise, generated"),
     ({"kinds": ()}, r"kinds=\(\): expected some of"),
   ],

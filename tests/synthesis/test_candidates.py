@@ -85,7 +85,7 @@ class TestTwoDirections:
 
   @pytest.mark.parametrize(
     ("agreement", "directions", "message"),
-    [(0.5, 1, "config.search.directions=2"), (1.5, 2, "agreement=1.5: expected a share")],
+    [(0.5, 1, "config.search.directions=2"), (1.5, 2, "agreement=1.5: expected a fraction")],
   )
   def test_an_agreement_that_cannot_be_is_refused(self, agreement, directions, message):
     with pytest.raises(ValueError, match=message):
