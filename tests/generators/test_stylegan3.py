@@ -1,4 +1,4 @@
-"""StyleGAN3: the converted network draws and makes what the original does."""
+"""The converted StyleGAN3 network generates the original's latents and images."""
 
 import functools
 import importlib
@@ -25,7 +25,7 @@ def golden(name):
 
 
 def golden_checkpoint(name="t", **changes):
-  """A small network's checkpoint, with keys replaced, or removed where the value is None."""
+  """A small network's checkpoint with keys replaced, or removed for None."""
   checkpoint = torch_reader.read(GOLDEN / f"stylegan3_{name}.pth")
   arrays = checkpoint["G_ema_state_dict"] | changes
   arrays = {key: array for key, array in arrays.items() if array is not None}
@@ -45,7 +45,7 @@ def make_generator(name, **options):
 
 @functools.cache
 def compiled(name):
-  """The images of two latents, by a program that is compiled once for all tests."""
+  """The images of two latents, by a program compiled once for all tests."""
   generate = make_generator(name).generate
   with jax.default_matmul_precision("highest"):
     shapes = (make_generator(name).variables, golden(name)["w"], jnp.zeros(2, jnp.int32))
@@ -166,7 +166,7 @@ def test_bfloat16_makes_nearly_the_same_images():
 
 
 def attributes(name):
-  """What a pickle's modules store beside their arrays, as far as the converter looks at it."""
+  """The attributes of a pickle's modules that the converter reads."""
   found = {"synthesis.margin_size": 10, "synthesis.output_scale": 0.25}
   clamp = json.loads(str(golden(name)["config"])).get("conv_clamp", 256)
   names = {"up_factor": "up", "up_taps": "up_taps", "out_sampling_rate": "out_rate"}
