@@ -120,7 +120,7 @@ def test_a_drawing_is_not_given_to_another_program(tmp_path, monkeypatch):
   path = tmp_path / "drawing.png"
   path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
   monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
-  with pytest.raises(ValueError, match=r"drawing\.png .*EPS files are drawings"):
+  with pytest.raises(ValueError, match=r"drawing\.png .*EPS files are vector drawings"):
     reading.read_picture(path)
 
 
