@@ -254,7 +254,8 @@ class TestOnTheFly:
     assert num_pairs == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    history = curves.Curves(on_devices=[(jnp.zeros(1, jnp.float32), jnp.full(1, 3, jnp.int32))])
+    loss = norm = jnp.zeros(1, jnp.float32)
+    history = curves.Curves(on_devices=[(loss, norm, jnp.full(1, 3, jnp.int32))])
     with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
       with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
         history.fetch(8, make_config().train, manager)
