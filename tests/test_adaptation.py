@@ -248,7 +248,8 @@ class TestRefusal:
     config = adapting(generator, photographs)
     config.adapt.confidence = 0.999
     message = (
-      r"sure of no picture: .* between 0\.\d+ and 0\.\d+, and config\.adapt\.confidence=0\.9"
+      r"no picture reached the confidence threshold: .* between 0\.\d+ and 0\.\d+, "
+      r"but config\.adapt\.confidence=0\.9"
     )
     with pytest.raises(ValueError, match=message):
       pipeline.run(config, copied, ("adapt",))

@@ -129,7 +129,7 @@ class TestMixture:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"damaged shards.*train\.array_record-00000") as error:
       pipeline.run(mixture((finished, 3.0), (source, 1.0)), tmp_path / "run", ("train",))
-    run_command(*str(error.value).rpartition("anew with: python ")[2].split())
+    run_command(*str(error.value).rpartition("only these with: python ")[2].split())
     made = shards.shard_path(other / "generate", "train", 0)
     assert whole_files.sha256(path) == whole_files.sha256(made)
 

@@ -278,7 +278,7 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
     ("#12345678", "there is no such file"),
     ("rgb(300, 0, 0)", "there is no such file"),
     ("{folder}", "there is no such file"),
-    ("{folder}/notes.txt", "its format is not known"),
+    ("{folder}/notes.txt", "its format is unknown"),
   ],
 )
 def test_background_that_is_neither_is_refused_before_any_work(

@@ -69,7 +69,7 @@ def test_the_manifest_has_a_row_for_each_picture_in_order(photos, expected):
   assert [row["input"] for row in manifest_rows] == sorted(map(str, photos.rglob("*.*")))
   skipped = [row for row in manifest_rows if "skipped" in row]
   assert [row["input"] for row in skipped] == [str(photos / "broken.jpg")]
-  assert "its format is not known" in skipped[0]["skipped"]
+  assert "its format is unknown" in skipped[0]["skipped"]
   row = next(row for row in manifest_rows if row["input"].endswith("inner/01.png"))
   mask = masks(expected)["inner/01_mask.png"]
   assert row["outputs"] == ["inner/01_mask.png"]

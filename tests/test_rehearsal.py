@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_split_over_the_devices(
     ("search", {"save_every": 0}, r"config\.search\.save_every=0"),
     ("search", {"microbatch": -1}, r"config\.search\.microbatch=-1: expected at least 0"),
     ("generate", {"chunk": 0}, r"config\.generate\.chunk=0: expected at least 1"),
-    ("generate", {"components": 1.0}, r"config\.generate\.components=1\.0: expected a share"),
+    ("generate", {"components": 1.0}, r"config\.generate\.components=1\.0: expected a fraction"),
     ("generate", {"minimum_acceptance": 0.0}, r"config\.generate\.minimum_acceptance=0\.0"),
   ],
 )

@@ -262,7 +262,7 @@ class TestDamagedShards:
   def test_the_message_has_the_command_that_makes_them_anew(self, flipped, copied, finished):
     with pytest.raises(ValueError, match="--repair") as error:
       list(shards.read(copied / "generate", "train"))
-    command = str(error.value).rpartition("anew with: ")[2].split()
+    command = str(error.value).rpartition("only these with: ")[2].split()
     assert command[0] == "python" and f"--workdir={copied}" in command
     run_command(*command[1:])
     assert records(copied, "train") == records(finished, "train")

@@ -1,4 +1,4 @@
-"""Benchmarks open from the documented folders or from TFDS, and what does not fit is named."""
+"""Benchmarks open from the documented folders or from TFDS; errors name bad files."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_documented_folders_open_without_cropping(tmp_path, name, images, masks,
   assert benchmark.crop == crop
   source = benchmarks.open_pairs(benchmark, str(tmp_path))
   assert len(source) == 2
-  for _ in range(2):  # It can be read again.
+  for _ in range(2):  # A source can be read repeatedly.
     examples = list(source)
     assert [stem for stem, _, _ in examples] == ["a", "b"]
     for stem, image, mask in examples:
@@ -114,7 +114,7 @@ GREYS = np.array([[0, 51, 102, 127]] * 2 + [[128, 153, 204, 255]] * 3, np.uint8)
 
 
 class Anything(tfds.core.GeneratorBasedBuilder):
-  """A data set whose masks come in every form."""
+  """A data set with every form of mask."""
 
   VERSION = tfds.core.Version("1.0.0")
 

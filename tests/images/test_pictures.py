@@ -1,4 +1,4 @@
-"""Composites and animations look as described, and what cannot be drawn is said."""
+"""Composites and animations look as described, and invalid input raises clear errors."""
 
 import io
 
@@ -26,7 +26,7 @@ def frames_of(count=4, height=24, width=36):
 
 
 def decoded(data):
-  """The frames of an animation, each with its milliseconds, and how often it runs (0: for ever)."""
+  """The frames of an animation with their milliseconds, and its loop count (0: forever)."""
   with Image.open(io.BytesIO(data)) as animation:
     shown = []
     for index in range(animation.n_frames):
@@ -51,18 +51,18 @@ def test_composite_is_blended_by_the_probability():
 
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (40, 90), (7, 100)])
 def test_background_picture_covers_and_is_centred(height, width):
-  """A background of three stripes in the proportions of the crop shows the middle one alone."""
+  """A background of three stripes, each as large as the crop, shows only the middle one."""
   background = np.zeros((100, 300, 3), np.uint8)
-  if height * 300 > width * 100:  # Narrower: its sides go.
+  if height * 300 > width * 100:  # Narrower: the sides are cropped.
     start = round((300 - 100 * width / height) / 2)
     background[:, :start], background[:, -start:] = WHITE, WHITE
-  else:  # Wider: top and bottom go.
+  else:  # Wider: the top and bottom are cropped.
     start = round((100 - 300 * height / width) / 2)
     background[:start], background[-start:] = WHITE, WHITE
   image = picture(height, width)
   result = drawing.composite(image, np.zeros((height, width)), background)
   assert result.shape == image.shape
-  # Where the crop ends between two pixels, the outermost ones hold some of the next stripe.
+  # If the crop ends between two pixels, the outermost pixels include some of the next stripe.
   assert (result[1:-1, 1:-1] == 0).all()
   corner = drawing.composite(image, np.zeros((height, width)), 255 - background)
   assert (corner[1:-1, 1:-1] == 255).all()
