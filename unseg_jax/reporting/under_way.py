@@ -1,6 +1,7 @@
 """How far each stage of a run is, and when the run last wrote a file."""
 
 import dataclasses
+import datetime
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ class Stage:
 
   Attributes:
     name: such as "search".
+    begun: whether its folder holds anything.
     complete: whether its result is complete.
     state: a short text, such as "10 of 50 steps".
     written: when it last wrote a file, in seconds since 1970; None: unknown, or nothing written.
   """
 
   name: str
+  begun: bool
   complete: bool
   state: str
   written: float | None
@@ -49,11 +52,36 @@ def _stage(directory: Path, config: Mapping[str, Any], name: str) -> Stage:
   folder = directory / name
   written = _last_write([folder, directory / "events" / name])
   if stage_records.has_complete_stage(folder):
-    return Stage(name, True, "complete", written)
+    return Stage(name, True, True, "complete", written)
   if not (folder / stage_records.RECORD).exists():
-    return Stage(name, False, "not begun", None)
+    return Stage(name, False, False, "not begun", None)
   count = {"search": _search, "generate": _generate, "train": _train}.get(name)
-  return Stage(name, False, count(folder, config[name]) if count else "begun, no result", written)
+  state = count(folder, config[name]) if count else "begun, no result yet"
+  return Stage(name, True, False, state, written)
+
+
+def state_text(stage: Stage, now: float) -> str:
+  """Returns how far a stage is and, unless it is complete, when it last wrote a file."""
+  if stage.complete or not stage.begun:
+    return stage.state
+  return f"{stage.state}; {last_write(stage.written, now)}"
+
+
+def when_read(found: Sequence[Stage], read_at: float) -> str:
+  """Returns a sentence on when a workdir was read, and how long before the run last wrote a file.
+
+  Args:
+    found: from `stages`.
+    read_at: in seconds since 1970.
+  """
+  read = datetime.datetime.fromtimestamp(read_at, datetime.UTC)
+  sentence = f"This page shows the run on {read.day} {read:%B %Y} at {read:%H:%M} UTC"
+  if not any(stage.begun for stage in found):
+    return f"{sentence}. No stage had begun."
+  written = [stage.written for stage in found if stage.written is not None]
+  if not written:
+    return f"{sentence}. The workdir is in a bucket, so the time of the last write is unknown."
+  return f"{sentence}, {age(read_at - max(written))} after its last write."
 
 
 def describe(found: Sequence[Stage], now: float | None = None) -> list[str]:
@@ -65,9 +93,9 @@ def describe(found: Sequence[Stage], now: float | None = None) -> list[str]:
   """
   now = time.time() if now is None else now
   return [
-    f"The stage {stage.name} is not complete: {stage.state}; {last_write(stage.written, now)}."
+    f"The stage {stage.name} is not complete: {state_text(stage, now)}."
     for stage in found
-    if not stage.complete and stage.state != "not begun"
+    if stage.begun and not stage.complete
   ]
 
 
