@@ -20,7 +20,7 @@ SECTIONS = [
   "losses",
   "metrics",
   "predictions",
-  "config",
+  "settings",
 ]
 METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
 CHROMIUM = next(

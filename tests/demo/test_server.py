@@ -77,7 +77,7 @@ def test_a_file_that_is_too_large_is_not_taken(served, photograph):
 
 def test_a_refused_upload_is_a_message_to_programs_too(served, refused):
   for path in refused.values():
-    with pytest.raises(gradio_client.exceptions.AppError, match=rf"^{path.name} (is no|has)"):
+    with pytest.raises(gradio_client.exceptions.AppError, match=rf"^{path.name} (is not|has)"):
       ask(served.local_url, path)
 
 

@@ -155,7 +155,7 @@ def test_values_that_are_not_finite_leave_gaps_and_are_counted():
   # One lonely point, a gap, and a line of two points.
   assert [len(line) for line in lines(chart)] == [1, 2]
   assert chart.count(" h 0") == 1
-  assert "2 values that are not finite are left out" in chart
+  assert "2 values are not finite and not drawn" in chart
 
 
 def test_every_logged_value_is_drawn():

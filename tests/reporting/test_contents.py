@@ -38,7 +38,7 @@ def test_collects_what_an_unfinished_run_left(searched):
   assert list(collected.curves) == ["Search"] and collected.curves["Search"]["loss"] == [2.0, 1.0]
   assert not (collected.samples or collected.filters or collected.metrics or collected.predictions)
   assert not (collected.restarts or collected.animation)
-  assert "No synthetic pairs were kept" in report.render(collected)
+  assert "This workdir holds no synthetic pairs" in report.render(collected)
 
 
 def test_collects_nothing_but_the_config_of_a_run_that_has_just_begun(tmp_path):
@@ -103,16 +103,18 @@ def test_says_what_a_run_under_way_has_and_how_old_it_is(searched):
     searched / "train" / "history.json", {"Training": {"step": [5, 10], "loss": [2, 1]}}
   )
   collected = contents_lib.collect(searched, [], 2)
-  assert [line.rpartition("; ")[0] for line in collected.under_way] == [
-    "The stage generate is not complete: 40 of 100 pairs of train, 0 of 8 pairs of test",
-    "The stage train is not complete: 10 of 50 steps up to its last checkpoint",
+  assert [stage.name for stage in collected.stages] == ["search", "generate", "train", "evaluate"]
+  assert [line.rpartition("; ")[0] for line in under_way.describe(collected.stages)] == [
+    "The stage generate is not complete: 40 of 100 train pairs, 0 of 8 test pairs",
+    "The stage train is not complete: 10 of 50 steps at the last checkpoint",
   ]
-  config = contents_lib.read_config(searched)
   written = (searched / "train" / "history.json").stat().st_mtime
-  later = under_way.describe(searched, config, now=written + 600)
-  assert later[1].endswith("last written 10 minutes ago.")
+  later = under_way.describe(collected.stages, now=written + 600)
+  assert later[1].endswith("last write 10 minutes ago.")
   assert collected.filters == {"all": 0.5, "area": 0.75}
-  assert collected.under_way[0] in report.render(collected)
+  page = report.render(collected)
+  for state in ("<td>complete</td>", "<td>40 of 100 train pairs", "<td>not begun</td>"):
+    assert state in page
 
 
 # The command.

@@ -30,6 +30,19 @@ def baselines_of(run: Any, data_set: str) -> Mapping[str, Mapping[str, float]]:
   return run.baselines.get(data_set.removesuffix(evaluate.BEFORE), {})
 
 
+def measured_on(run: Any, data_set: str) -> str:
+  """Returns what the scores of a data set are measured on, such as `70 labelled real images`."""
+  count = run.image_counts.get(data_set.removesuffix(evaluate.BEFORE))
+  kind = "held-out synthetic pair" if evaluate.is_synthetic(data_set) else "labelled real image"
+  plural = kind if count == 1 else f"{kind}s"
+  return plural if count is None else f"{count:,} {plural}"
+
+
+def direction_count(run: Any) -> int:
+  """Returns the number of directions that the run of a `ReportContents` searches for."""
+  return run.config.get("search", {}).get("directions", 1)
+
+
 LOADER = jinja2.PackageLoader("unseg_jax.reporting")
 TEMPLATES = jinja2.Environment(
   loader=LOADER,
@@ -52,6 +65,8 @@ for function in (
     under_way.state_text,
     under_way.when_read,
     baselines_of,
+    direction_count,
+    measured_on,
     share_of,
   ),
 ):
