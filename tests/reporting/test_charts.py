@@ -170,6 +170,12 @@ def test_the_legend_names_each_curve_and_its_last_value():
   assert re.findall(r'<path class="curve (series-\d)"', chart) == ["series-0", "series-1"]
 
 
+def test_the_legend_labels_metrics_as_the_tables_do():
+  chart = draw(curves_of(miou=[0.5, 0.75], f_beta=[0.5, 0.25], sobel_shift=[0.5, 1]))
+  legend = re.findall(r"<i></i>(.*?) <b>", chart)
+  assert legend == ["mIoU", "F<sub>β</sub>", "sobel_shift"]
+
+
 def test_the_page_gives_the_colours_so_that_they_follow_the_readers_theme():
   svg = charts.draw(curves_of(loss=[1, 0.25]), ["loss"], "Any")
   assert "style=" not in svg and "fill=" not in svg and "#" not in svg

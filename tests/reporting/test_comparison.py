@@ -75,7 +75,9 @@ def rows(html):
   table = []
   for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html, flags=re.DOTALL):
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.DOTALL)
-    table.append([re.sub(r"<[^>]*>", "", cell.replace("<small>", "|")) for cell in cells])
+    table.append(
+      [re.sub(r"<[^>]*>", "", cell.replace("<small>", "|").replace("<br>", " ")) for cell in cells]
+    )
   return table
 
 
@@ -84,7 +86,7 @@ def test_the_stages_that_a_run_lacks_are_named(runs):
   assert table[1:3] == [["first", "faces", "Complete"], ["second", "faces", "Complete"]]
   assert table[3][0] == "begun"
   state = " ".join(table[3][2].split())
-  assert state == "search: 50 of 300 steps; last write 2 minutes ago; train: not begun"
+  assert state == "search: 50 of 300 steps (last write 2 minutes ago) train: not begun"
 
 
 def test_only_settings_that_differ_are_shown(runs):
@@ -177,7 +179,7 @@ def test_the_baselines_of_each_run_stand_below_its_metrics(runs):
   runs["second"] = dataclasses.replace(runs["second"], baselines=ellipse)
   table = rows(section(comparison.render(runs), "metrics"))
   assert table[1] == ["ECSSD: labelled real images"]
-  assert table[-1] == ["mIoU of the baseline: fixed ellipse", "–", "0.3750", "–"]
+  assert table[-1] == ["Baseline mIoU: fixed ellipse", "–", "0.3750", "–"]
 
 
 def test_predictions_on_the_same_picture_stand_side_by_side(runs):

@@ -104,13 +104,13 @@ def test_says_what_a_run_under_way_has_and_how_old_it_is(searched):
   )
   collected = contents_lib.collect(searched, [], 2)
   assert [stage.name for stage in collected.stages] == ["search", "generate", "train", "evaluate"]
-  assert [line.rpartition("; ")[0] for line in under_way.describe(collected.stages)] == [
+  assert [line.rpartition(" (")[0] for line in under_way.describe(collected.stages)] == [
     "The stage generate is not complete: 40 of 100 train pairs, 0 of 8 test pairs",
     "The stage train is not complete: 10 of 50 steps at the last checkpoint",
   ]
   written = (searched / "train" / "history.json").stat().st_mtime
   later = under_way.describe(collected.stages, now=written + 600)
-  assert later[1].endswith("last write 10 minutes ago.")
+  assert later[1].endswith("(last write 10 minutes ago).")
   assert collected.filters == {"all": 0.5, "area": 0.75}
   page = report.render(collected)
   for state in ("<td>complete</td>", "<td>40 of 100 train pairs", "<td>not begun</td>"):

@@ -106,7 +106,7 @@ def test_each_score_leads_with_its_data_set_and_the_baselines(full):
     assert text.startswith(f"{name} {measured_on}")
     assert f"mIoU {miou} fixed ellipse 0.375" in text
     assert "Background IoU 0.600 fixed ellipse 0.250" in text
-    assert ("does not measure quality on photographs" in text) == (name == "synthetic")
+    assert ("not its quality on photographs" in text) == (name == "synthetic")
   assert "--config.evaluate.folders" not in first_screen(report.render(contents))
 
 
@@ -143,7 +143,7 @@ def test_an_unfinished_run_says_which_stages_are_complete_and_how_old_it_is(full
   rows = re.findall(r"<tr><th[^>]*>(.*?)</th><td>(.*?)</td>", results)
   assert rows == [
     ("search", "complete"),
-    ("train", "10 of 50 steps; last write 10 minutes ago"),
+    ("train", "10 of 50 steps (last write 10 minutes ago)"),
     ("evaluate", "not begun"),
   ]
   assert "The scores below are from an earlier evaluation." in results

@@ -51,6 +51,7 @@ TEMPLATES = jinja2.Environment(
   trim_blocks=True,
 )
 TEMPLATES.globals["nan"] = float("nan")
+TEMPLATES.globals["metric_labels"] = tables.METRIC_LABELS
 TEMPLATES.filters["quote"] = shlex.quote
 TEMPLATES.tests["synthetic"] = evaluate.is_synthetic
 for function in (

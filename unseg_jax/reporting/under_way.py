@@ -64,7 +64,7 @@ def state_text(stage: Stage, now: float) -> str:
   """Returns how far a stage is and, unless it is complete, when it last wrote a file."""
   if stage.complete or not stage.begun:
     return stage.state
-  return f"{stage.state}; {last_write(stage.written, now)}"
+  return f"{stage.state} ({last_write(stage.written, now)})"
 
 
 def when_read(found: Sequence[Stage], read_at: float) -> str:
