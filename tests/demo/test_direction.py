@@ -1,4 +1,4 @@
-"""The second and third tab: what the slider shows is what the synthesis makes."""
+"""The second and third tab: at the run's shift, images and masks equal those of the synthesis."""
 
 import shutil
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture(scope="module")
 def search(runs, compile_quickly):
-  """A search of two directions that uses the filters area, histogram and agreement."""
+  """A search for two directions, with the filters area, histogram and agreement."""
   return direction.open_search(runs / "light_and_dark")
 
 

@@ -1,4 +1,4 @@
-"""What the page takes for a picture, and what it says of the rest."""
+"""Uploads that the page accepts, and the errors for all others."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: what a visitor does, and sees."""
+"""The page in Chromium, used as a visitor would."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ FLAGS = (
   "--no-sandbox --disable-gpu --disable-background-networking "
   "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 )
-WAIT = 60_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
+WAIT = 60_000  # Milliseconds: on a busy machine, the first image waits for the compiler.
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, served):
-  """The function that opens the page, at a width; whatever goes wrong on it fails the test."""
+  """A function that opens the page at a width; any error on the page fails the test."""
   with contextlib.ExitStack() as stack:
     wrong = []
 
@@ -63,7 +63,7 @@ def visit(browser, served):
 
 
 def elsewhere(url, own):
-  """The address as a list, if it is one of another host."""
+  """Returns a list with the address if it belongs to another host."""
   return [] if url.startswith((own, "data:", "blob:", "about:")) else [f"asked for {url}"]
 
 
@@ -72,7 +72,7 @@ def send(page, path, to="#picture"):
 
 
 def picture(page, description):
-  """The picture that the page describes so, as an array."""
+  """Returns the image with this description as an array."""
   source = page.get_by_alt_text(description, exact=True)
   source.first.wait_for()
   data = base64.b64decode(source.first.get_attribute("src").partition("base64,")[2])
@@ -80,7 +80,7 @@ def picture(page, description):
 
 
 def text_after(page, selector, before):
-  """The text of an element, once it is another one than it was."""
+  """Waits until the text of an element changes; returns the new text."""
   page.wait_for_function(
     "([selector, before]) => document.querySelector(selector).innerText !== before",
     arg=[selector, before],
@@ -89,7 +89,7 @@ def text_after(page, selector, before):
 
 
 def move_slider(page, name, value):
-  """Sets a slider as its number beside it is set by hand."""
+  """Sets a slider through its number field."""
   number = page.locator(f"{name} input[type=number]")
   number.fill(str(value))
   number.press("Enter")
@@ -159,7 +159,7 @@ def test_what_is_refused_is_one_message_and_the_page_lives_on(
   visit, refused, photograph, kind, message
 ):
   page = visit()
-  for _ in range(2):  # Again after a good one.
+  for _ in range(2):  # The second time after an accepted image.
     send(page, refused[kind])
     said = page.get_by_test_id("toast-text")
     said.wait_for()

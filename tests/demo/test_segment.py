@@ -1,4 +1,4 @@
-"""The first tab: what is drawn of a picture is what the command writes."""
+"""The first tab: its files equal those of the predict command."""
 
 import shutil
 

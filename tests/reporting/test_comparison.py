@@ -1,4 +1,4 @@
-"""Runs side by side: what the page says of each, and how it looks in a browser."""
+"""The page that compares runs: its contents, and its layout in a browser."""
 
 import dataclasses
 import re
@@ -47,7 +47,7 @@ def run(seed, **changes):
 
 @pytest.fixture
 def runs():
-  """Two that are finished and one that has just begun."""
+  """Two finished runs, and a run that has just begun."""
   nothing = contents_lib.ReportContents(
     "faces",
     {"seed": 2},
@@ -71,7 +71,7 @@ def section(page, name):
 
 
 def rows(html):
-  """The text of a table's cells, row by row; | stands before small print."""
+  """Returns the text of the cells of each row; | precedes small print."""
   table = []
   for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html, flags=re.DOTALL):
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.DOTALL)
@@ -170,7 +170,7 @@ def test_the_best_of_each_metric_is_marked(runs):
     ["IoU", "0.5000", "0.6250|0.7500", "–"],
     ["MAE", "0.2500", "0.3750", "–"],
   ]
-  # Of the MAE the lower one is better.
+  # A lower MAE is better.
   assert re.findall(r"<strong[^>]*>([\d.]+)", metrics) == ["0.6250", "0.2500"]
 
 
@@ -239,7 +239,7 @@ def test_every_segmenter_is_tried_on_the_pictures_of_all_runs(tmp_path, monkeypa
   monkeypatch.chdir(tmp_path)
   assert str(report_command.make(list(listed), None)) == "comparison.html"
   page = (tmp_path / "comparison.html").read_text("utf-8")
-  # Folders of the same name are told apart.
+  # Paths distinguish folders of the same name.
   assert [row[0] for row in rows(section(page, "runs"))] == [
     "Run",
     "runs/one",
@@ -264,7 +264,7 @@ def test_comparison_in_a_browser(runs, width, tmp_path):
   assert "://" not in page and "<script" not in page
   seen, screenshot = browse(page, width, tmp_path)
   assert seen["sections"] == SECTIONS
-  # Of three runs the direction, two pairs, two views of a prediction; an animation, a picture.
+  # Three runs, each with a direction, two pairs and two views; one animation and one image.
   assert seen["images"] == seen["decoded"] == seen["shown"] == 3 * (1 + 4 + 2) + 2
   assert seen["charts"] == 2
   assert seen["requests"] == []

@@ -1,4 +1,4 @@
-"""What a workdir holds is collected, and the command makes a page of it, or says what is wrong."""
+"""Reading a workdir, and the command that writes a page from it."""
 
 import os
 import subprocess
@@ -79,7 +79,7 @@ def test_collects_the_results_of_every_stage(searched, monkeypatch):
   ]
   assert not collected.restarts[0].picture.size
   np.testing.assert_array_equal(collected.restarts[1].picture, picture(32, 80, 1))
-  # Pictures of the same stem are told apart.
+  # Paths distinguish images of the same name.
   names = [prediction.name for prediction in collected.predictions]
   assert names == [str(paths[0]), str(paths[1]), "cat"]
   np.testing.assert_array_equal(collected.predictions[2].probability, picture(seed=2)[..., 0] / 255)

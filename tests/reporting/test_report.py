@@ -1,4 +1,4 @@
-"""The report: its pictures, its text, and how it looks in a browser."""
+"""The report: its images, its text, and its layout in a browser."""
 
 import base64
 import dataclasses
@@ -305,7 +305,7 @@ def test_page_in_a_browser(full, width, tmp_path):
   assert seen["requests"] == []
   assert seen["width"] == width
   assert seen["content_width"] <= width
-  # Pictures have many colours; text alone, or an error page, has few.
+  # Images have many colours; text alone, or an error page, has few.
   colours = screenshot.astype(np.int32) @ [65536, 256, 1]
   assert len(np.unique(colours)) > 2000
 
