@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 
 def stages_of(config: ml_collections.ConfigDict) -> list[str]:
   """The names of the stages that a config does not leave out, in order."""
-  left_out = stage_records.left_out(config)
+  left_out = stage_records.left_out(config.to_dict())
   return [stage for stage in STAGES if stage not in left_out]
 
 
