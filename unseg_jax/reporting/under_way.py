@@ -138,7 +138,8 @@ def age(seconds: float) -> str:
   for length, name in ((86400, "day"), (3600, "hour"), (60, "minute")):
     if seconds >= 2 * length:
       return f"{seconds / length:.0f} {name}s"
-  return f"{max(seconds, 0):.0f} seconds"
+  count = round(max(seconds, 0))
+  return f"{count} second{'' if count == 1 else 's'}"
 
 
 def search_curves(folder: Path) -> Columns:
