@@ -124,6 +124,13 @@ def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, widt
   assert page.locator("#files a[download]").count() == 4
 
 
+def test_the_example_opens_wherever_the_command_was_started(visit, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  page = visit()
+  page.locator("#example").click()
+  assert picture(page, "Mask of your image").any()
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_shift_moves_pixels_and_verdicts_at_once(visit, width):
   page = visit(width)

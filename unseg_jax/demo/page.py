@@ -7,6 +7,7 @@ the visitor's own page knows its file name.
 
 import contextlib
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -98,7 +99,7 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
         "Background image of the composite", "other", ["upload", "clipboard"], height=160
       )
     with gr.Column():
-      make = gr.Button("Make files at full resolution", elem_id="make")
+      make = gr.Button("Create files at full resolution", elem_id="make")
       files = gr.Files(label="Files", elem_id="files", interactive=False, height=220)
 
   settings = [choice, average, refine]
@@ -158,7 +159,14 @@ def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[
 
 def _example() -> str:
   (path,) = find_pictures([EXAMPLE])
-  return str(path)
+  return shutil.copy(path, _new_folder())
+
+
+def _new_folder() -> Path:
+  """Makes a folder from which Gradio serves files. Its name cannot be guessed."""
+  folder = Path(get_upload_folder(), secrets.token_hex(16))
+  folder.mkdir(parents=True)
+  return folder
 
 
 @contextlib.contextmanager
@@ -214,13 +222,10 @@ def _make_files(
   """Returns the paths of the files; `how` holds further arguments of `picture.segment`."""
   if path is None:
     raise gr.Error(NOTHING_YET, duration=MESSAGE_SECONDS, print_exception=False)
-  # Gradio serves all files in its folder. The name of this subfolder cannot be guessed.
-  folder = Path(get_upload_folder(), secrets.token_hex(16))
   with _refusals():
     background = _background(colour, None if other is None else limits.read_upload(other))
     segmented = picture.segment(path, *how)
-    folder.mkdir(parents=True)
-    return picture.write_files(segmented, threshold, background, folder)
+    return picture.write_files(segmented, threshold, background, _new_folder())
 
 
 def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
