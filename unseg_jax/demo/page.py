@@ -159,7 +159,7 @@ def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[
 
 def _example() -> str:
   (path,) = find_pictures([EXAMPLE])
-  return shutil.copy(path, _new_folder())
+  return shutil.copy(str(path), str(_new_folder()))
 
 
 def _new_folder() -> Path:
