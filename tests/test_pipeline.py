@@ -118,11 +118,13 @@ class TestWholeRun:
     assert scores.keys() == {"synthetic", "heads"} and scores["heads"].keys() == SCORES
     assert scores["synthetic"] == synthetic_scores
     beside = whole_files.read_json(copied / "baselines.json")
-    assert beside.keys() == {"heads"}  # The synthetic set has no photographs.
+    assert beside.keys() == {"synthetic", "heads"}
+    counts = whole_files.read_json(copied / "image_counts.json")
+    assert counts == {"synthetic": SIZES["test"], "heads": 1}
     assert beside["heads"].keys() == {"all foreground", "fixed ellipse"}
     assert beside["heads"]["all foreground"]["background_iou"] == 0
     report = (copied / "report.html").read_text()
-    assert "heads" in report and "Fixed ellipse" in report
+    assert "1 labelled real image" in report and "Baseline: fixed ellipse" in report
     after = contents(copied)
     assert all(after[path] == state for path, state in before.items())
 

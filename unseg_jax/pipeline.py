@@ -21,8 +21,8 @@ from unseg_jax.stages import (
   DERIVED,
   STAGES,
   check_records,
-  evaluate_real,
   recorded_types,
+  score,
   select,
   settings_of,
   write_scores,
@@ -123,7 +123,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
   if not data_sets:
     raise InvalidValue(experiment.NOTHING_TO_EVALUATE)
   segmenter = Segmenter.restore(config.segmenter)
-  write_scores(*evaluate_real(config, {"": segmenter}, data_sets), config, directory)
+  write_scores(*score(config, {"": segmenter}, data_sets), config, directory)
 
 
 def _run_stage(this: Run, stage: str) -> None:

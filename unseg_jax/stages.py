@@ -7,7 +7,7 @@ the adaptation unless it names pictures.
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,7 @@ log = logging.getLogger(__name__)
 
 def stages_of(config: ml_collections.ConfigDict) -> list[str]:
   """The names of the stages that a config does not leave out, in order."""
-  left_out = [] if config.adapt.images else ["adapt"]
-  if config.train.data_sets:
-    left_out += ["search", "generate"]
+  left_out = stage_records.left_out(config.to_dict())
   return [stage for stage in STAGES if stage not in left_out]
 
 
@@ -242,15 +240,10 @@ def _validation(this: Run) -> Callable[[Mapping[str, Any]], dict[str, float]]:
 
   def validate(variables):
     segmenter = Segmenter.create(variables, settings.features, settings.image_size)
-    pairs = itertools.chain.from_iterable(map(_own_pairs, sources))
+    pairs = itertools.chain.from_iterable(map(evaluate.HeldOut, sources))
     return evaluate.evaluate(segmenter, pairs)
 
   return validate
-
-
-def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
-  """This process's share of a split."""
-  return shards.pairs(source, parallel.own_indices(len(source)))
 
 
 def _drawing(this: Run) -> Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]]:
@@ -291,15 +284,10 @@ def _evaluate(this: Run, folder: Path) -> None:
   segmenters = {"": Segmenter.restore(this.workdir)}
   if this.pictures:
     segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
-  held_out = this.sources("test")
-  scores = {
-    name + suffix: evaluate.evaluate(segmenter, _own_pairs(pairs), **_evaluation(this.config))
-    for name, pairs in held_out.items()
-    for suffix, segmenter in segmenters.items()
-  }
-  real, beside = evaluate_real(this.config, segmenters, evaluate.data_sets(this.config))
-  scores |= real
-  write_scores(scores, beside, this.config, this.workdir)
+  held_out = {name: evaluate.HeldOut(split) for name, split in this.sources("test").items()}
+  every = held_out | evaluate.data_sets(this.config)
+  scores, beside, counts = score(this.config, segmenters, every)
+  write_scores(scores, beside, counts, this.config, this.workdir)
   if parallel.is_primary():
     events = this.events("evaluate")
     events.restart(0)  # It is made anew when settings change.
@@ -309,23 +297,33 @@ def _evaluate(this: Run, folder: Path) -> None:
     events.flush(publish=True)
 
 
-def evaluate_real(
+def score(
   config: ml_collections.ConfigDict,
-  segmenters: dict[str, Segmenter],
-  data_sets: dict[str, evaluate.Pairs],
-) -> tuple[Scores, dict[str, Scores]]:
-  """Returns the scores, and for each data set those of the answers that look at no picture."""
+  segmenters: Mapping[str, Segmenter],
+  data_sets: Mapping[str, evaluate.Pairs | evaluate.HeldOut],
+) -> tuple[Scores, dict[str, Scores], dict[str, int]]:
+  """Scores segmenters, and the baselines that ignore the image, on several data sets.
+
+  Args:
+    config: the experiment's.
+    segmenters: by the suffix that their rows get.
+    data_sets: by name.
+
+  Returns:
+    The segmenters' scores by data set and suffix; by data set, those of each baseline; and by data
+    set, its number of images.
+  """
   scores: Scores = {}
   beside: dict[str, Scores] = {}
   for name, pairs in data_sets.items():
     for suffix, segmenter in segmenters.items():
       counted = progress.counted(f"evaluate {name}{suffix}", pairs)
-      # What looks at no picture says the same whichever segmenter stands beside it.
+      # A baseline scores the same whichever segmenter it is compared with.
       others = {} if name in beside else baselines.BASELINES
       compared = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
       scores[name + suffix] = compared.pop(evaluate.SEGMENTER)
       beside.setdefault(name, compared)
-  return scores, beside
+  return scores, beside, {name: len(pairs.source) for name, pairs in data_sets.items()}
 
 
 def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -341,6 +339,7 @@ def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def write_scores(
   scores: Scores,
   beside: dict[str, Scores],
+  counts: dict[str, int],
   config: ml_collections.ConfigDict,
   directory: Path,
 ) -> None:
@@ -350,6 +349,7 @@ def write_scores(
   reference = config.evaluate.reference.to_dict()
   whole_files.write_json(directory / "metrics.json", scores)
   whole_files.write_json(directory / "baselines.json", beside)
+  whole_files.write_json(directory / "image_counts.json", counts)
   for style, suffix in (("markdown", "md"), ("text", "txt")):
     table = tables.metrics_table(scores, reference, style, beside)
     whole_files.write_bytes(directory / f"metrics.{suffix}", (table + "\n").encode())

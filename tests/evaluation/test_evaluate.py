@@ -103,7 +103,7 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
     "--config.evaluate.benchmarks=('ecssd','cub')",
     f"--workdir={workdir}",
   )
-  written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json"}
+  written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json", "image_counts.json"}
   assert {path.name for path in workdir.iterdir()} == written
   results = json.loads((workdir / "metrics.json").read_text())
   assert list(results) == ["ecssd", "cub"] and results["ecssd"].keys() == SCORES

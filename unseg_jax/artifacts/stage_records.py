@@ -32,6 +32,12 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
+def left_out(config: Mapping[str, Any]) -> list[str]:
+  """The stages that an experiment's config leaves out."""
+  names = [] if config.get("adapt", {}).get("images") else ["adapt"]
+  return names + (["search", "generate"] if config.get("train", {}).get("data_sets") else [])
+
+
 def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
   """Whether a folder holds the complete result of these settings.
 

@@ -3,8 +3,8 @@
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -19,6 +19,7 @@ from unseg_jax.inference.views import combine
 from unseg_jax.runtime import parallel, preemption
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places
+from unseg_jax.synthesis import shards
 
 Pair = tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]  # An image and its mask.
 # Returns a probability for an image of the given (height, width) without seeing the image.
@@ -43,7 +44,7 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
   data_root = places.local(config.data_root) if config.data_root else None
 
   def add(name: str, source: Source, crop: bool) -> None:
-    if name in opened or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
+    if name in opened or is_synthetic(name) or name.endswith(BEFORE):
       raise InvalidValue(f"config.evaluate: the name {name!r} is taken; choose another")
     opened[name] = Pairs(source, crop)
 
@@ -76,6 +77,28 @@ class Pairs:
     own = parallel.own_indices(len(self.source))
     for _, image, mask in self.source.read(own.start, own.step):
       yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """This process's share of synthetic pairs that training does not see.
+
+  Attributes:
+    source: the entire split, `validation` or `test`, as `shards.read` opens it.
+  """
+
+  source: Sequence[Any]
+
+  def __len__(self) -> int:
+    return len(parallel.own_indices(len(self.source)))
+
+  def __iter__(self) -> Iterator[Pair]:
+    return shards.pairs(self.source, parallel.own_indices(len(self.source)))
+
+
+def is_synthetic(name: str) -> bool:
+  """Whether a row of the table is about synthetic pairs: real data sets have no such names."""
+  return name.split(" ")[0] == SYNTHETIC
 
 
 def central_square(

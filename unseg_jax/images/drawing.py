@@ -146,11 +146,11 @@ def views(image: np.ndarray, probability: np.ndarray) -> Views:
     ValueError: a shape, a dtype or a value is not as described.
   """
   if not np.isfinite(probability).all():
-    return {"Picture": shrink(image)}
+    return {"Image": shrink(image)}
   # Checked before shrinking, which would hide a wrong shape.
   image, probability = map(shrink, _check_pair(image, probability))
   return {
-    "Picture": image,
+    "Image": image,
     "Probability": np.rint(probability * 255).astype(np.uint8),
     "Cut-out": cutout(image, probability),
     "Overlay": overlay(image, probability),
