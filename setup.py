@@ -114,6 +114,7 @@ setup(
       *GCS,
       *S3,
       "beartype",  # Checks every signature, by jaxtyping's import hook.
+      "codespell",
       "dill",  # The builder tests of TFDS import it.
       # The buckets that the tests use.
       "flask",

@@ -1,4 +1,4 @@
-"""Tells in one call whether an accelerator works, and how fast.
+"""Checks in one call that an accelerator computes correctly, and measures how fast.
 
 python benchmarks/accelerator.py [--smoke] [--seconds=480] [--output=accelerator.jsonl]
   [--parts=machine,golden,unet,generators,segmenter,pytorch,main_job,profile]
@@ -131,15 +131,21 @@ def time_for(later: Sequence[str], left: float, scale: float) -> float:
 def make_parser() -> argparse.ArgumentParser:
   """The flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--smoke", action="store_true", help="every part in its smallest form")
+  parser.add_argument("--smoke", action="store_true", help="Run every part in its smallest form.")
   parser.add_argument(
-    "--seconds", type=command_line.seconds, default=SECONDS, help="after which parts are skipped"
+    "--seconds",
+    type=command_line.seconds,
+    default=SECONDS,
+    help="Time limit; the remaining parts are skipped.",
   )
   parser.add_argument(
-    "--output", type=Path, default=Path("accelerator.jsonl"), help="receives the rows"
+    "--output", type=Path, default=Path("accelerator.jsonl"), help="File for the rows."
   )
   parser.add_argument(
-    "--parts", type=command_line.names(PARTS), default=list(PARTS), help="comma-separated"
+    "--parts",
+    type=command_line.names(PARTS),
+    default=list(PARTS),
+    help="Parts to run, comma-separated.",
   )
   return parser
 

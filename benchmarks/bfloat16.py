@@ -1,4 +1,4 @@
-"""How safe bfloat16 is: on how many pixels its masks are those of float32.
+"""Measures on how many pixels masks computed in bfloat16 and in float32 agree.
 
 python benchmarks/bfloat16.py [--generators=pretrained:dcgan_faces,FILE] [--steps=100] [--batch=16]
   [--count=256]
@@ -126,10 +126,18 @@ def _chunks(array: np.ndarray) -> list[np.ndarray]:
 def main() -> None:
   """Compares the generators that are asked for."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--generators", default=experiments.load("dcgan_faces.py").generator)
-  parser.add_argument("--steps", type=command_line.positive, default=100, help="of the search")
-  parser.add_argument("--batch", type=command_line.positive, default=16, help="of the search")
-  parser.add_argument("--count", type=command_line.positive, default=256, help="of candidates")
+  parser.add_argument(
+    "--generators", default="pretrained:dcgan_faces", help="Generators, comma-separated."
+  )
+  parser.add_argument(
+    "--steps", type=command_line.positive, default=100, help="Steps of the search."
+  )
+  parser.add_argument(
+    "--batch", type=command_line.positive, default=16, help="Batch size of the search."
+  )
+  parser.add_argument(
+    "--count", type=command_line.positive, default=256, help="Number of candidates."
+  )
   arguments = command_line.parse(parser)
   for name in arguments.generators.split(","):
     compare_search(name, arguments.steps, arguments.batch, arguments.count)

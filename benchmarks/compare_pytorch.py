@@ -1,4 +1,4 @@
-"""Times this package beside PyTorch on the same CPU, in one run.
+"""Times this package and PyTorch on the same CPU, in one run.
 
 python benchmarks/compare_pytorch.py [--rounds=5] [--steps=4] [--chunk=64] [--batch=16]
   [--divisor=1]
@@ -166,12 +166,14 @@ def measure_training(rounds: int, batch_size: int, divisor: int) -> list[Row]:
 def main() -> None:
   """Runs all measurements and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--rounds", type=command_line.positive, default=5, help="timings of each")
+  parser.add_argument("--rounds", type=command_line.positive, default=5, help="Number of timings.")
   parser.add_argument(
-    "--steps", type=command_line.positive, default=4, help="of the search in one timing"
+    "--steps", type=command_line.positive, default=4, help="Search steps per timing."
   )
-  parser.add_argument("--chunk", type=command_line.positive, default=64, help="candidates at once")
-  parser.add_argument("--batch", type=command_line.positive, default=16, help="of the training")
+  parser.add_argument("--chunk", type=command_line.positive, default=64, help="Candidates at once.")
+  parser.add_argument(
+    "--batch", type=command_line.positive, default=16, help="Batch size of training."
+  )
   command_line.add_divisor(parser)
   arguments = command_line.parse(parser)
   rounds = arguments.rounds

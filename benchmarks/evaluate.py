@@ -1,11 +1,11 @@
-"""Times a whole evaluation on synthetic photographs, and its share outside the network.
+"""Times an evaluation on synthetic photographs, and its share outside the network.
 
 python benchmarks/evaluate.py [--pictures 5000] [--format jpg]
 
 The pictures, 400 x 300 pixels with a mask each, are made in a temporary folder, in the layout of
 ECSSD. They go through the evaluation as `configs/evaluate.py` runs it: reading, resizing, the
 network, resizing to the mask, scoring. Then the network runs alone, on as many batches of the same
-shape. What the whole takes longer counts as outside the network. All of it is given in seconds on
+shape. The rest of the time counts as outside the network. All of it is given in seconds on
 the clock and in seconds of the processor, over all threads; the latter tell more where the machine
 does other work besides. The two runs alternate in parts, so that this work hits both. The metrics
 of the field, and the refinement, run on fewer pictures.
@@ -129,8 +129,12 @@ def measure(segmenter: Segmenter, source: Source) -> None:
 def main() -> None:
   """Makes the pictures, runs the evaluations and prints what they take."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--pictures", type=command_line.positive, default=5000, help="how many")
-  parser.add_argument("--format", choices=("jpg", "png"), default="jpg", help="of the pictures")
+  parser.add_argument(
+    "--pictures", type=command_line.positive, default=5000, help="Number of images."
+  )
+  parser.add_argument(
+    "--format", choices=("jpg", "png"), default="jpg", help="Format of the images."
+  )
   arguments = command_line.parse(parser)
   print(
     f"JAX {jax.__version__} on {jax.default_backend()}, {len(os.sched_getaffinity(0))} cores; "

@@ -1,4 +1,4 @@
-"""Times one picture through a segmenter in JAX and through its exported ONNX file, on the CPU.
+"""Times one image through a segmenter in JAX and through its ONNX export, on the CPU.
 
 python benchmarks/export.py [--segmenter pretrained:faces] [--sizes 64,128,320] [--rounds 20]
 
@@ -56,9 +56,9 @@ def sizes(text: str) -> list[int]:
 def main() -> None:
   """Exports the segmenter to a temporary file and prints what a picture takes."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--segmenter", default="pretrained:faces", help="what is exported")
-  parser.add_argument("--sizes", type=sizes, default=[64, 128, 320], help="sides, in pixels")
-  parser.add_argument("--rounds", type=command_line.positive, default=20, help="calls of each")
+  parser.add_argument("--segmenter", default="pretrained:faces", help="Segmenter to export.")
+  parser.add_argument("--sizes", type=sizes, default=[64, 128, 320], help="Image sides in pixels.")
+  parser.add_argument("--rounds", type=command_line.positive, default=20, help="Number of calls.")
   arguments = command_line.parse(parser)
   ours = Segmenter.restore(arguments.segmenter)
   with tempfile.TemporaryDirectory() as folder:

@@ -188,14 +188,18 @@ def main() -> None:
   """Runs what the flags choose."""
   positive, parts = command_line.positive, command_line.names(PARTS)
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--parts", type=parts, default=list(PARTS), help="comma-separated")
-  parser.add_argument("--rounds", type=positive, default=3, help="timings of each")
-  parser.add_argument("--pairs", type=positive, default=3072, help="to make, and to train on")
-  parser.add_argument("--chunk", type=positive, default=64, help="candidates at once")
-  parser.add_argument("--restarts", type=positive, default=8, help="of the search")
-  parser.add_argument("--steps", type=positive, default=4, help="of the search in one timing")
-  parser.add_argument("--candidates", type=positive, help="only measure the memory, over so many")
-  parser.add_argument("--shard", type=positive, default=16_384, help="candidates of a shard, there")
+  parser.add_argument(
+    "--parts", type=parts, default=list(PARTS), help="Parts to run, comma-separated."
+  )
+  parser.add_argument("--rounds", type=positive, default=3, help="Number of timings.")
+  parser.add_argument(
+    "--pairs", type=positive, default=3072, help="Pairs to generate and train on."
+  )
+  parser.add_argument("--chunk", type=positive, default=64, help="Candidates at once.")
+  parser.add_argument("--restarts", type=positive, default=8, help="Restarts of the search.")
+  parser.add_argument("--steps", type=positive, default=4, help="Search steps per timing.")
+  parser.add_argument("--candidates", type=positive, help="Measure only memory, over this many.")
+  parser.add_argument("--shard", type=positive, default=16_384, help="Shard size for --candidates.")
   arguments = command_line.parse(parser)
   generator = generators.load(cases.faces_config().generator)
   config = make_config(arguments.pairs, arguments.chunk)

@@ -1,4 +1,4 @@
-"""Images per second of every published generator at its full size, with random weights.
+"""Times every published generator at its full size, with random weights.
 
 python benchmarks/generate.py [--generators=biggan-deep-128,bigbigan-128] [--batch=4] [--rounds=3]
 python benchmarks/generate.py --memory [--generators=biggan-deep-128,bigbigan-128]
@@ -109,11 +109,11 @@ def main() -> None:
     "--generators",
     type=command_line.names(published.GENERATORS),
     default=list(published.GENERATORS),
-    help="names, comma-separated",
+    help="Generators, comma-separated.",
   )
-  parser.add_argument("--batch", type=command_line.positive, default=4, help="images at once")
-  parser.add_argument("--rounds", type=command_line.positive, default=3, help="timings of each")
-  parser.add_argument("--memory", action="store_true", help="of the search, instead of rates")
+  parser.add_argument("--batch", type=command_line.positive, default=4, help="Images at once.")
+  parser.add_argument("--rounds", type=command_line.positive, default=3, help="Number of timings.")
+  parser.add_argument("--memory", action="store_true", help="Measure the memory of the search.")
   arguments = command_line.parse(parser)
   if arguments.memory:
     for name in arguments.generators:

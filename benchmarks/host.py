@@ -101,12 +101,12 @@ def main() -> None:
   """Prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   positive, names = command_line.positive, command_line.names
-  parser.add_argument("--parts", type=names(PARTS), default=list(PARTS))
-  parser.add_argument("--sizes", type=_numbers, default=[128, 512], help="in pixels")
-  parser.add_argument("--workers", type=_numbers, default=[0, 1, 2], help="worker processes")
-  parser.add_argument("--pairs", type=positive, default=2048, help="of 128 x 128")
-  parser.add_argument("--rounds", type=positive, default=3)
-  parser.add_argument("--json", type=Path, help="file that receives the costs at 128 x 128")
+  parser.add_argument("--parts", type=names(PARTS), default=list(PARTS), help="Parts to run.")
+  parser.add_argument("--sizes", type=_numbers, default=[128, 512], help="Image sides in pixels.")
+  parser.add_argument("--workers", type=_numbers, default=[0, 1, 2], help="Worker processes.")
+  parser.add_argument("--pairs", type=positive, default=2048, help="Number of pairs of 128 x 128.")
+  parser.add_argument("--rounds", type=positive, default=3, help="Number of timings.")
+  parser.add_argument("--json", type=Path, help="File for the costs at 128 x 128.")
   arguments = parser.parse_args()
   print(f"{os.cpu_count()} processors")
   found = measure(

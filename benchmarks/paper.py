@@ -1,4 +1,4 @@
-"""Times each stage of the method at the paper's size, and projects the time of the whole run.
+"""Times each stage of the method at the paper's size, and projects the time of a full run.
 
 python benchmarks/paper.py [--stages=search,generate,train,on_the_fly] [--dtype=float32,bfloat16]
   [--batch=128] [--chunk=64] [--restarts=8] [--rounds=3] [--seconds=1] [--acceptance=0.3]
@@ -125,33 +125,40 @@ def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collectio
 def make_parser() -> argparse.ArgumentParser:
   """The flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--stages", type=command_line.names(STAGES), default=list(STAGES))
+  parser.add_argument(
+    "--stages",
+    type=command_line.names(STAGES),
+    default=list(STAGES),
+    help="Stages to measure, comma-separated.",
+  )
   parser.add_argument(
     "--dtype",
     type=command_line.names(DTYPES),
     default=list(DTYPES),
-    help="what to compute in: float32, bfloat16 or both, comma-separated",
+    help="Types to compute in, comma-separated.",
   )
   positive = command_line.positive
-  parser.add_argument("--batch", type=positive, default=128, help="of the training")
-  parser.add_argument("--chunk", type=positive, default=64, help="candidates of a device at once")
-  parser.add_argument("--restarts", type=positive, default=8, help="of the search, beside one")
-  parser.add_argument("--rounds", type=positive, default=3, help="timings of each")
+  parser.add_argument("--batch", type=positive, default=128, help="Batch size of training.")
+  parser.add_argument("--chunk", type=positive, default=64, help="Candidates per device at once.")
+  parser.add_argument("--restarts", type=positive, default=8, help="Restarts of the search.")
+  parser.add_argument("--rounds", type=positive, default=3, help="Number of timings.")
   parser.add_argument(
     "--seconds",
     type=command_line.seconds,
     default=1.0,
-    help="what a timing is to fill; 4 times as much from the disk, 10 times for the data set",
+    help="Minimum duration of a timing; 4 times as long from disk, 10 times for the data set.",
   )
   command_line.add_divisor(parser)
   parser.add_argument(
-    "--acceptance", type=command_line.share, default=0.3, help="share of candidates kept"
+    "--acceptance", type=command_line.share, default=0.3, help="Fraction of candidates kept."
   )
-  parser.add_argument("--torch", action=argparse.BooleanOptionalAction, default=True)
   parser.add_argument(
-    "--compared", type=positive, default=256, help="candidates made in bfloat16 and in float32"
+    "--torch", action=argparse.BooleanOptionalAction, default=True, help="Also time PyTorch."
   )
-  parser.add_argument("--segmenter", help="whose masks in bfloat16 and float32 to compare")
+  parser.add_argument(
+    "--compared", type=positive, default=256, help="Candidates to compare in both types."
+  )
+  parser.add_argument("--segmenter", help="Segmenter to compare in both types.")
   return parser
 
 

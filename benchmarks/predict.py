@@ -1,4 +1,4 @@
-"""Times `python -m unseg_jax.predict` over many pictures, on several devices and in processes.
+"""Times `python -m unseg_jax.predict` over many images, on several devices and processes.
 
 python benchmarks/predict.py [--pictures=2000] [--devices=1,4] [--processes=1,2]
   [--outputs=mask] [--segmenter=pretrained:faces] [--workers=0,1,2] [--size=400x300]
@@ -119,14 +119,20 @@ def numbers(text: str) -> list[int]:
 def main() -> None:
   """Measures what the flags ask for."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--pictures", type=command_line.positive, default=2000)
-  parser.add_argument("--devices", type=numbers, default=[1, 4])
-  parser.add_argument("--processes", type=numbers, default=[1, 2])
-  parser.add_argument("--workers", type=lambda text: text.split(","), default=[])
-  parser.add_argument("--size", type=size, default=(400, 300), help="of the pictures")
-  parser.add_argument("--outputs", default="mask", help="as of predict, or all")
-  parser.add_argument("--segmenter", default="pretrained:faces")
-  parser.add_argument("--checkout", type=Path, default=ROOT, help="whose package runs")
+  parser.add_argument(
+    "--pictures", type=command_line.positive, default=2000, help="Number of images."
+  )
+  parser.add_argument("--devices", type=numbers, default=[1, 4], help="Numbers of CPU devices.")
+  parser.add_argument("--processes", type=numbers, default=[1, 2], help="Numbers of processes.")
+  parser.add_argument(
+    "--workers", type=lambda text: text.split(","), default=[], help="Numbers of worker processes."
+  )
+  parser.add_argument("--size", type=size, default="400x300", help="Width x height of the images.")
+  parser.add_argument("--outputs", default="mask", help="As for predict; all: every output.")
+  parser.add_argument("--segmenter", default="pretrained:faces", help="Segmenter to run.")
+  parser.add_argument(
+    "--checkout", type=Path, default=ROOT, help="Checkout to run. Default: this one."
+  )
   arguments = parser.parse_args()
   width, height = arguments.size
   print(f"{arguments.pictures} pictures of {width} x {height}, {os.cpu_count()} processors")

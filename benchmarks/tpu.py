@@ -1,4 +1,4 @@
-"""What the TPU's own compiler says of every stage, without a TPU: programs compiled ahead of time.
+"""Estimates the time and memory of every stage on TPUs, from compiled programs, without a TPU.
 
 python benchmarks/tpu.py [--stages=search,candidates,train,on_the_fly] [--chips=1]
   [--generators=bigbigan-128,studiogan-sagan,selfcondgan,biggan-deep-256,stylegan2-1024,dcgan-faces]
@@ -83,7 +83,7 @@ def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
   """The results of `tpu_estimates.programs`, in a process of its own, one after the other.
 
   Raises:
-    subprocess.CalledProcessError: it failed; it has said why.
+    subprocess.CalledProcessError: it failed; its output shows why.
   """
   flags = f"--xla_force_host_platform_device_count={request['chips']}"
   environment = {
@@ -224,20 +224,26 @@ def make_parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   known = dict.fromkeys((*FAMILIES, *published.GENERATORS))
   names, positive = command_line.names, command_line.positive
-  parser.add_argument("--stages", type=names(STAGES), default=list(STAGES))
-  parser.add_argument("--generators", type=names(known), default=list(FAMILIES))
-  parser.add_argument("--chips", type=names(TOPOLOGIES), default=["1"], help="of a v5e")
-  parser.add_argument("--dtype", choices=DTYPES, default="bfloat16")
-  parser.add_argument("--batch", type=positive, help="of search and training")
-  parser.add_argument("--microbatch", type=positive, help="of the search, on a chip")
-  parser.add_argument("--chunk", type=positive, help="candidates of a chip at once")
   parser.add_argument(
-    "--acceptance", type=command_line.share, default=0.3, help="share of candidates kept"
+    "--stages", type=names(STAGES), default=list(STAGES), help="Stages to compile."
   )
-  parser.add_argument("--host", type=Path, help="file that `host.py --json` wrote")
-  parser.add_argument("--cores", type=positive, default=28, help="processors for each chip")
-  parser.add_argument("--json", type=Path, help="file that receives everything")
-  parser.add_argument("--text", help="folder that receives each program's HLO")
+  parser.add_argument(
+    "--generators", type=names(known), default=FAMILIES, help="Default: one of each family."
+  )
+  parser.add_argument(
+    "--chips", type=names(TOPOLOGIES), default=["1"], help="Numbers of v5e chips."
+  )
+  parser.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="Type to compute in.")
+  parser.add_argument("--batch", type=positive, help="Batch size of search and training.")
+  parser.add_argument("--microbatch", type=positive, help="Microbatch of the search, per chip.")
+  parser.add_argument("--chunk", type=positive, help="Candidates per chip at once.")
+  parser.add_argument(
+    "--acceptance", type=command_line.share, default=0.3, help="Fraction of candidates kept."
+  )
+  parser.add_argument("--host", type=Path, help="File written by `host.py --json`.")
+  parser.add_argument("--cores", type=positive, default=28, help="Processors per chip.")
+  parser.add_argument("--json", type=Path, help="File for all results.")
+  parser.add_argument("--text", help="Folder for the HLO of each program.")
   return parser
 
 

@@ -250,21 +250,24 @@ def _count_channels(generator_file: generator_files.GeneratorFile) -> int:
 def _define_flags() -> None:
   # Not at import, so that these flag names stay free for programs that use convert_file.
   flags.DEFINE_enum(
-    "format", None, sorted(FORMATS), "Which project saved the checkpoint, if its keys do not tell."
+    "format", None, sorted(FORMATS), "Format of the checkpoint. Default: detected from its keys."
   )
-  flags.DEFINE_string("source", None, "The checkpoint to convert: a file, or a URL to download.")
-  flags.DEFINE_string("output", None, "The generator file to write, *.safetensors.")
+  flags.DEFINE_string("source", None, "Checkpoint to convert: a file, or a URL to download.")
+  flags.DEFINE_string("output", None, "File to write, *.safetensors (required).")
   flags.DEFINE_string(
     "variant",
     None,
-    "A published checkpoint, in place of --format and its settings, and of --source unless it was "
-    f"downloaded before: {', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
+    "Published checkpoint to convert, instead of --format and its settings. It is downloaded "
+    "unless --source names a copy. One of: "
+    f"{', '.join(_describe(variant) for variant in sorted(VARIANT_FORMATS))}.",
   )
   flags.DEFINE_string(
-    "config", None, "A JSON or YAML file of settings that the checkpoint does not tell."
+    "config", None, "JSON or YAML file with settings that the checkpoint does not hold."
   )
-  flags.DEFINE_integer("samples", 16, "Pictures on the contact sheet; 0: no sheet.", lower_bound=0)
-  flags.DEFINE_bool("overwrite", False, "Replace an existing output.")
+  flags.DEFINE_integer(
+    "samples", 16, "Number of samples on the contact sheet. 0: no sheet.", lower_bound=0
+  )
+  flags.DEFINE_bool("overwrite", False, "Replace an existing output file.")
   flags.mark_flag_as_required("output")
 
 

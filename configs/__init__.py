@@ -1,5 +1,5 @@
-"""One experiment a file: generator, data set and schedule; `--config=configs/NAME.py` picks one.
+"""Config files, one per experiment. `--config=configs/NAME.py` selects one.
 
-A file changes what it must of `unseg_jax/default_config.py`. An installed package carries these as
-`unseg_jax.configs`.
+Each file changes some settings of `unseg_jax/default_config.py`. The installed package contains
+these files as `unseg_jax.configs`.
 """

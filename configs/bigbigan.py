@@ -9,5 +9,5 @@ from unseg_jax import default_config
 
 
 def get_config():
-  """The paper's method with all of its constants."""
+  """Returns the paper's settings, unchanged."""
   return default_config.for_published("bigbigan-128")

@@ -1,4 +1,4 @@
-r"""BigGAN-deep on ImageNet (arXiv 1809.11096), in Hugging Face's port.
+r"""BigGAN-deep on ImageNet (arXiv 1809.11096), from Hugging Face's PyTorch port.
 
 python -m checkpoints_convert.convert --variant=biggan-deep-256 \
   --output=checkpoints/biggan-deep-256.safetensors
@@ -13,7 +13,7 @@ RESOLUTIONS = ("128", "256", "512")
 
 
 def get_config(resolution="256"):
-  """The paper's method; latents and statistics are those of truncation 0.4."""
+  """Returns the paper's settings, with latents and batch statistics at truncation 0.4."""
   resolution = default_config.choose(resolution, RESOLUTIONS)
   config = default_config.for_published(f"biggan-deep-{resolution}")
   config.generator_options.truncation = 0.4

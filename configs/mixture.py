@@ -1,4 +1,4 @@
-r"""One segmenter from the sets of two runs, here of faces and of ImageNet's classes.
+r"""Trains one segmenter on the data sets of two runs: faces and ImageNet.
 
 python -m unseg_jax.main --config=configs/dcgan_faces.py
 python -m checkpoints_convert.convert --variant=biggan-deep-128 \
@@ -6,13 +6,13 @@ python -m checkpoints_convert.convert --variant=biggan-deep-128 \
 python -m unseg_jax.main --config=configs/biggan.py:128 --stages=search,generate
 python -m unseg_jax.main --config=configs/mixture.py
 
-Any finished runs will do: --config.train.data_sets="(('runs/a',1.0),('runs/b',3.0))", each with its
-weight. Their images may differ in size.
+For other finished runs, set --config.train.data_sets="(('runs/a',1.0),('runs/b',3.0))", with a
+weight for each run. Their images may differ in size.
 """
 
 from unseg_jax import default_config
 
-# Each makes one of the runs.
+# Each command produces one of the runs.
 COMMANDS = (
   "python -m unseg_jax.main --config=configs/dcgan_faces.py --workdir=runs/dcgan_faces",
   "python -m checkpoints_convert.convert --variant=biggan-deep-128 "
@@ -22,7 +22,7 @@ COMMANDS = (
 
 
 def get_config():
-  """The paper's training on equal parts of both; there is no search, and nothing is generated."""
+  """Returns the paper's settings for training on equal parts of both data sets."""
   config = default_config.get_config()
   config.name = "mixture"
   config.convert_command = "\n".join(COMMANDS)

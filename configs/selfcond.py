@@ -1,10 +1,10 @@
-r"""Self-conditioned and unconditional GAN on ImageNet (arXiv 2006.10728), 128 x 128.
+r"""Self-conditioned GAN and unconditional GAN on ImageNet (arXiv 2006.10728), 128 x 128.
 
 python -m checkpoints_convert.convert --variant=selfcondgan-imagenet \
   --output=checkpoints/selfcondgan-imagenet.safetensors
 python -m unseg_jax.main --config=configs/selfcond.py
 
-The unconditional one: configs/selfcond.py:uncondgan.
+Unconditional GAN: configs/selfcond.py:uncondgan.
 """
 
 from unseg_jax import default_config
@@ -13,6 +13,6 @@ NETWORKS = ("selfcondgan", "uncondgan")
 
 
 def get_config(network="selfcondgan"):
-  """The paper's method with all of its constants."""
+  """Returns the paper's settings, unchanged."""
   network = default_config.choose(network, NETWORKS)
   return default_config.for_published(f"{network}-imagenet")

@@ -1,12 +1,12 @@
-r"""StyleGAN3 (arXiv 2106.12423), NVIDIA's published networks of configurations T and R.
+r"""StyleGAN3 (arXiv 2106.12423): networks of configurations T and R, published by NVIDIA.
 
 python -m checkpoints_convert.convert --variant=stylegan3-t-ffhq \
   --output=checkpoints/stylegan3-t-ffhq.safetensors
 python -m unseg_jax.main --config=configs/stylegan3.py
 
-Others: configs/stylegan3.py:t-ffhqu, t-metfaces and t-metfacesu (1024 x 1024), t-afhqv2 (512 x 512)
-and t-ffhqu-256 (256 x 256); r in place of t for the configuration whose images turn with their
-latents, at about twice the time.
+Other networks: configs/stylegan3.py:t-ffhqu, t-metfaces and t-metfacesu (1024 x 1024), t-afhqv2
+(512 x 512) and t-ffhqu-256 (256 x 256). With r instead of t, they are of configuration R, which is
+equivariant to rotation and takes about twice the time.
 """
 
 from unseg_jax import default_config
@@ -16,7 +16,7 @@ NETWORKS = tuple(f"{kind}-{data_set}" for kind in "tr" for data_set in DATA_SETS
 
 
 def get_config(network="t-ffhq"):
-  """The paper's method in the space of w, truncated towards the mean."""
+  """Returns the paper's settings, with the search in W space, truncated towards the mean."""
   network = default_config.choose(network, NETWORKS)
   config = default_config.for_published(f"stylegan3-{network}")
   config.generator_options.truncation_psi = 0.5

@@ -104,7 +104,7 @@ def move_to(machine, monkeypatch):
 
 
 class Proxy:
-  """Stands before a store: `down` cuts every connection, `faulty` answers each so many-th 503."""
+  """A proxy of a store: `down` cuts every connection; every `faulty`-th request gets a 503."""
 
   def __init__(self, address):
     self.down, self.faulty, self.requests, self.refused = False, 0, 0, 0

@@ -1,9 +1,9 @@
 """What the tests of the documents share: their list, and their prose."""
 
+import pathlib
 import re
 
-from whole_runs import ROOT
-
+ROOT = pathlib.Path(__file__).parents[1]
 WRITTEN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 

@@ -211,7 +211,7 @@ def test_the_config_that_is_advised_can_be_loaded(path, pattern):
 @pytest.mark.parametrize("name", default_config._TUPLES)
 def test_the_form_of_a_tuple_that_is_advised_is_taken(name):
   message = refusal(default_config.check_tuples, changed(name, ((),)))
-  advised = ast.literal_eval(re.search(r"a tuple such as (.+); one", message)[1])
+  advised = ast.literal_eval(re.search(r"a tuple such as (.+); a tuple of one", message)[1])
   default_config.check_tuples(changed(name, advised))
 
 

@@ -78,6 +78,11 @@ def test_a_config_that_is_not_there_is_one_line(path, expected):
     ('config.search.steps = "many"', "steps is of another type, expected a whole number"),
     ("config.search.steps = 2.5", "steps is of another type, expected a whole number"),
     ("config.serach.steps = 5", 'Did you mean "search" instead of "serach"?'),
+    ("config.train.stepz = 5", 'stepz is not a setting. Did you mean "steps"?'),
+    ("config.generate.num_images.trian = 5", 'trian is not a setting. Did you mean "train"?'),
+    ('config["report"]["picturs"] = ()', 'picturs is not a setting. Did you mean "pictures"?'),
+    ('config.search.update({"stepz": 5})', 'stepz is not a setting. Did you mean "steps"?'),
+    ("config.wheel = 5", "wheel is not a setting. unseg_jax/default_config.py lists all settings."),
   ],
 )
 def test_a_config_that_sets_what_cannot_be_names_its_line(tmp_path, line, expected):
@@ -90,6 +95,21 @@ def test_a_config_that_sets_what_cannot_be_names_its_line(tmp_path, line, expect
     config_files.load(str(path))
   message = one_line(caught)
   assert message.startswith(f"{path}, line 5: {line}: ") and expected in message
+
+
+def test_a_config_adds_options_of_its_generator_and_published_numbers(tmp_path):
+  path = tmp_path / "mine.py"
+  path.write_text(
+    "from unseg_jax import default_config\n\ndef get_config():\n"
+    "  config = default_config.get_config()\n"
+    "  config.generator_options.truncation = 0.4\n"
+    '  config.evaluate.reference = {"cub": {"iou": 0.71}}\n'
+    "  config.evaluate.reference.duts = {'iou': 0.5}\n"
+    "  return config\n"
+  )
+  config = config_files.load(str(path))
+  assert config.generator_options.truncation == 0.4
+  assert config.evaluate.reference.to_dict() == {"cub": {"iou": 0.71}, "duts": {"iou": 0.5}}
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def from_accelerator(copied):
 
 
 def announced(caplog):
-  return [message for message in caplog.messages if "taken over" in message]
+  return [message for message in caplog.messages if "taken from the results" in message]
 
 
 @pytest.mark.parametrize("stages", [("report",), ("evaluate",), tuple(STAGES)])
@@ -43,8 +43,8 @@ def test_results_of_an_accelerator_are_complete_on_a_cpu(from_accelerator, auto,
   before = contents(from_accelerator)
   pipeline.run(auto, from_accelerator, stages)
   assert announced(caplog) == [
-    "config.generate.dtype=bfloat16, config.train.dtype=bfloat16: taken over from the workdir; "
-    "without its results, auto would mean float32 on this machine"
+    "config.generate.dtype=bfloat16, config.train.dtype=bfloat16: taken from the results in the "
+    "workdir; otherwise, auto would mean float32 on this machine"
   ]
   after = contents(from_accelerator)
   assert all(after[path] == before[path] for path in made)
@@ -56,7 +56,8 @@ def test_results_of_a_cpu_are_complete_on_an_accelerator(copied, auto, caplog, m
   monkeypatch.setattr(parallel, "on_accelerator", lambda: True)
   pipeline.run(auto, copied, ("report",))
   assert [message.partition(";")[0] for message in announced(caplog)] == [
-    "config.generate.dtype=float32, config.train.dtype=float32: taken over from the workdir"
+    "config.generate.dtype=float32, config.train.dtype=float32: taken from the results in the "
+    "workdir"
   ]
 
 

@@ -1,6 +1,9 @@
 """The documentation as a site: it builds without a warning and asks no other host."""
 
+import ast
+import html
 import html.parser
+import json
 import pkgutil
 import re
 import subprocess
@@ -11,6 +14,9 @@ from documents import prose
 from whole_runs import ROOT
 
 import unseg_jax
+from unseg_jax import default_config
+from unseg_jax.artifacts.stage_records import flatten
+from unseg_jax.stages import STAGES
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +100,64 @@ def test_formulas_are_drawn_by_the_browser_alone(site):
   assert text.count("<math") == len(re.findall(r"\$\$?[^$]+\$\$?", source)) > 30
   for left in ("\\(", "\\[", "$$", "\\frac", "\\operatorname"):
     assert left not in text
+
+
+def tables(path):
+  """The rows of the table below each heading of a page, as texts."""
+  found = {}
+  for part in re.split(r"<h[23] ", path.read_text(encoding="utf-8"))[1:]:
+    heading = text_of(re.match(r"[^>]*>(.*?)<a", part, re.DOTALL)[1])
+    rows = re.findall(r"<tr>(.*?)</tr>", part, re.DOTALL)
+    cells = [
+      [text_of(cell) for cell in re.findall(r"<td>(.*?)</td>", row, re.DOTALL)] for row in rows
+    ]
+    found[heading] = [row for row in cells if row]
+  return found
+
+
+def text_of(element):
+  return html.unescape(re.sub(r"<[^>]+>", "", element)).strip()
+
+
+def test_every_setting_is_on_its_page_with_its_stage_default_and_meaning(site):
+  found = tables(site / "reference" / "settings.html")
+  assert set(found) == {"All stages", *(f"Stage {stage}" for stage in STAGES)}
+  config = default_config.get_config().to_dict()
+  expected = flatten(config) | {"generator_options": {}, "evaluate.reference": {}}
+  shown = {}
+  for heading, rows in found.items():
+    for name, default, meaning in rows:
+      stage = name.partition(".")[0] if "." in name else None
+      assert heading == (f"Stage {stage}" if stage else "All stages")
+      assert re.search(r"\w.*\.$", meaning), f"{name} needs a comment in default_config.py"
+      shown[name] = json.loads(json.dumps(ast.literal_eval(default)))
+  assert shown == expected
+
+
+def test_every_flag_of_every_command_is_on_its_page_with_its_meaning(site):
+  found = tables(site / "reference" / "commands.html")
+  commands = [name for name in found if name.startswith("python -m ")]
+  assert len(commands) == 6
+  runtime = ROOT / "unseg_jax" / "runtime"
+  for command in commands:
+    module = ROOT / command.removeprefix("python -m ").replace(".", "/")
+    path = module / "__main__.py" if module.is_dir() else module.with_suffix(".py")
+    sources = [path.read_text(), (runtime / "commands.py").read_text()]
+    if "process_flags" in sources[0]:
+      sources.append((runtime / "process_flags.py").read_text())
+    defined = re.findall(r'(?:DEFINE_\w+|EnumFlag)\(\s*"(\w+)"', "".join(sources))
+    assert {re.sub(r"^--(\[no\])?", "", row[0]) for row in found[command]} == set(defined), command
+  for name, rows in found.items():
+    assert name == "Benchmarks" or rows
+    for flag, _, meaning in rows:
+      assert re.search(r"\w.*\.$", meaning), f"{flag} of {name} needs a help text"
+
+
+def test_every_flag_of_every_benchmark_is_on_the_page(site):
+  found = tables(site / "reference" / "commands.html")
+  for path in (ROOT / "benchmarks").glob("*.py"):
+    source = path.read_text()
+    defined = re.findall(r'add_argument\(\s*"(--\w+)"', source)
+    defined += ["--divisor"] if "add_divisor" in source else []
+    shown = [flag for flag, *_ in found[f"python benchmarks/{path.name}"]]
+    assert sorted(shown) == sorted(defined) and defined, path.name

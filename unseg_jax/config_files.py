@@ -2,7 +2,7 @@
 
 A file ending in `.json` is the `config.json` that a run left in its workdir.
 
-What is wrong with one is said in one line, which for a file names the line in it.
+An error in a config is one line of text. For a config file, it names the line in the file.
 """
 
 import difflib
@@ -26,9 +26,12 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import commands
 from unseg_jax.storage import places
 
+_ALL_SETTINGS = "unseg_jax/default_config.py lists all settings."
 _LIBRARY = str(Path(ml_collections.__file__).parent)
 # How ml_collections refuses a value of another type.
 _OTHER_TYPE = re.compile(r"field '(\w+)' .* cannot be casted to type <class '(\w+)'>", re.DOTALL)
+# How it refuses a name that a section does not have: with all others, and perhaps a close one.
+_NO_SUCH_SETTING = re.compile(r'Key "(\w+)" does not exist(?:.*(Did you mean "\w+"))?')
 # Type of a setting -> what reads its value from the command line, and what it expects.
 _EXPECTED: dict[type, tuple[flags.ArgumentParser, str]] = {
   bool: (flags.BooleanParser(), "true or false"),
@@ -158,6 +161,8 @@ def _describe(error: Exception) -> str:
   reason = " ".join(str(error.args[0]).split())
   if found := _OTHER_TYPE.search(reason):
     reason = f"{found[1]} is of another type, expected {_form(found[2])}"
+  elif found := _NO_SUCH_SETTING.search(reason):
+    reason = f"{found[1]} is not a setting. " + (f"{found[2]}?" if found[2] else _ALL_SETTINGS)
   return f"{frame.filename}, line {frame.lineno}: {frame.line}: {reason}"
 
 

@@ -17,29 +17,30 @@ from unseg_jax import config_files
 from unseg_jax.runtime import commands, process_flags
 from unseg_jax.storage import places
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The experiment.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "Config file of the experiment, such as configs/dcgan_faces.py (required).",
+  lock_config=True,
+)
 flags.FLAGS["config"].parser = config_files.Parser("config")
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where results go, a folder or a URL; runs/<config name> if unset."
+  "workdir", None, "Folder or URL for the results. Default: runs/NAME, with the name in the config."
 )
 _STAGES = flags.DEFINE_list(
-  "stages", None, "Which of search,generate,train,adapt,evaluate,report to run; all if unset."
+  "stages", None, "Stages to run, of search,generate,train,adapt,evaluate,report. Default: all."
 )
-_REPAIR = flags.DEFINE_bool(
-  "repair", False, "Look for damaged shards of the data set, and make exactly these anew."
-)
-
-
+_REPAIR = flags.DEFINE_bool("repair", False, "Regenerate damaged shards of the data set.")
 _PLAN = flags.DEFINE_flag(
   flags.EnumFlag(
     "plan",
     "false",
-    "Print what would run and what is missing, and write nothing; --plan=compiled also compiles "
-    "the programs, for all the memory of a device that they take.",
+    "Print what would run and what is missing, without writing anything. --plan=compiled also "
+    "compiles the programs, to show how much device memory they need.",
     ["true", "false", "compiled"],
   )
 )
-flags.FLAGS["plan"].boolean = True  # It may be given without a value.
+flags.FLAGS["plan"].boolean = True  # --plan alone means --plan=true.
 
 
 def command(argv: list[str]) -> None:

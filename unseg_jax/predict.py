@@ -65,36 +65,36 @@ if TYPE_CHECKING:
 
 # What uses JAX is imported in functions: every worker process imports this module.
 
-PICTURES_A_WORKER = 16  # For fewer, it is not worth while to start one.
+PICTURES_A_WORKER = 16  # For fewer, starting a worker does not pay off.
 
 SEGMENTER = flags.DEFINE_string(
-  "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
+  "segmenter", "pretrained:faces", "Workdir of a run, segmenter file, ONNX file or pretrained:NAME."
 )
 INPUT = flags.DEFINE_string(
-  "input", None, "A picture, a folder (and all folders inside), or a quoted glob."
+  "input", None, "Image, folder (searched recursively) or quoted glob to segment (required)."
 )
-OUTPUT = flags.DEFINE_string("output", "segmented", "Folder to write to, made if it is missing.")
+OUTPUT = flags.DEFINE_string("output", "segmented", "Folder to write to, created if missing.")
 BACKGROUND = flags.DEFINE_string(
-  "background", None, "Also put the foreground on this: a colour (white, #2060a0) or a picture."
+  "background", None, "Also write composites on this colour (white, #2060a0) or image."
 )
-ANIMATE = flags.DEFINE_bool("animate", False, "Also write an animation of the background's light.")
+ANIMATE = flags.DEFINE_bool("animate", False, "Also write an animation that dims the background.")
 REFINE = flags.DEFINE_string(
-  "refine", "none", "Or 'guided' or 'grabcut': fit the masks to the pictures' edges, by OpenCV."
+  "refine", "none", "Fit masks to image edges: guided or grabcut, both by OpenCV, or none."
 )
 AVERAGE = flags.DEFINE_bool(
-  "average", False, "Average over the mirrored picture and three scales: better, six times as slow."
+  "average", False, "Average over three scales and mirror images; takes six times as long."
 )
 OUTPUTS = flags.DEFINE_list(
-  "outputs", list(outputs.KINDS), "Which of mask,cutout,overlay to write."
+  "outputs", list(outputs.KINDS), "What to write for each image, of mask,cutout,overlay."
 )
-OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace what --output holds already.")
+OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace existing files in --output.")
 MAX_PIXELS = flags.DEFINE_integer(
   "max_pixels",
   reading.MAX_PIXELS,
-  "Skip pictures of more pixels than this: decoded, they may exhaust the memory.",
+  "Skip images with more pixels, which may exhaust memory when decoded.",
   lower_bound=1,
 )
-RESUME = flags.DEFINE_bool("resume", False, "Skip what an earlier run with these settings made.")
+RESUME = flags.DEFINE_bool("resume", False, "Skip images that an identical earlier run finished.")
 
 
 def command(argv: Sequence[str]) -> int:

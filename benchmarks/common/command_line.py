@@ -58,9 +58,13 @@ def _number(text: str, most: float, expected: str) -> float:
 
 
 def add_divisor(parser: argparse.ArgumentParser) -> None:
-  """Adds the flag `--divisor`, which divides the channels of every layer."""
+  """Adds the flag `--divisor`, which divides the channels of every layer for a quick trial."""
   parser.add_argument(
-    "--divisor", type=int, choices=(1, 2, 4, 8, 16), default=1, help="of channels, for a first try"
+    "--divisor",
+    type=int,
+    choices=(1, 2, 4, 8, 16),
+    default=1,
+    help="Divisor of all channel counts.",
   )
 
 

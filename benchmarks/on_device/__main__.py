@@ -1,7 +1,7 @@
 """Runs one part: `python -m on_device PART FILE UNTIL [--smoke]`; `accelerator.py` does so.
 
 The rows are appended to the file; no measurement begins when `time.time()` is beyond UNTIL. The
-exit status is 1, and the last line on stderr the reason, if the part as a whole failed.
+exit status is 1, and the last line on stderr the reason, if the part failed.
 """
 
 import argparse
@@ -20,10 +20,10 @@ WITHOUT_DEVICES = ("main_job",)
 def main() -> int:
   """Runs the part that the arguments name; returns the exit status."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("part")
-  parser.add_argument("file", type=Path)
-  parser.add_argument("until", type=float)
-  parser.add_argument("--smoke", action="store_true")
+  parser.add_argument("part", help="Part to run: a module of this folder.")
+  parser.add_argument("file", type=Path, help="File to append the rows to.")
+  parser.add_argument("until", type=float, help="Unix time after which nothing new is measured.")
+  parser.add_argument("--smoke", action="store_true", help="Run the part in its smallest form.")
   arguments = parser.parse_args()
   report = rows.Report(arguments.part, arguments.file, arguments.until)
   try:

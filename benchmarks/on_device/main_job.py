@@ -84,7 +84,7 @@ def follow(command: list[str], start: float) -> dict[str, float]:
     if found := re.search(r"stage (\w+): ", line):
       begun[found[1]] = time.perf_counter() - start
   if process.wait():
-    last = next((line for line in reversed(lines) if line), "it said nothing")
+    last = next((line for line in reversed(lines) if line), "no output")
     if needed := re.search(r"No module named '(\w+)", last):
       raise NotMeasured(f"needs {', '.join(dict.fromkeys([needed[1], *missing()]))}")
     raise RuntimeError(f"exit status {process.returncode}: {last[:MOST_WORDS]}")

@@ -1,6 +1,6 @@
 """Every script of benchmarks/ in its smallest form: it prints what it promises.
 
-Nothing here looks at how fast anything is: only that it is told, and that where two are compared
+Nothing here looks at how fast anything is: only that it is printed, and that where two are compared
 both did the same work.
 """
 

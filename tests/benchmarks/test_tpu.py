@@ -1,4 +1,4 @@
-"""What is told of programs compiled for TPUs that are not there."""
+"""What is reported of programs compiled for TPUs that are not there."""
 
 import importlib
 import importlib.util

@@ -1,4 +1,4 @@
-"""Segmenters are kept in one file, and the one that ships is as good as it is said to be."""
+"""Segmenters are kept in one file, and the one that ships is as good as documented."""
 
 import dataclasses
 import operator

@@ -1,4 +1,4 @@
-"""A URL is a place: kept as a local copy, sent whole, and said in one line when it cannot be."""
+"""A URL names a place: a local copy, sent atomically, with an error of one line if that fails."""
 
 import asyncio
 import os

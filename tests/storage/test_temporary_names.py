@@ -1,4 +1,4 @@
-"""What may be written may be written whole: its temporary name is allowed, too."""
+"""A file with an allowed name can be written atomically: its temporary name is allowed, too."""
 
 import os
 from pathlib import Path

@@ -43,7 +43,7 @@ class GeneratorFile:
 
 
 def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> None:
-  """Writes a generator file, whole or not at all; the same content always gives the same bytes.
+  """Writes a generator file atomically. The same content always gives the same bytes.
 
   Args:
     path: the file to write, by convention `*.safetensors`. Its folder is made where it is missing;

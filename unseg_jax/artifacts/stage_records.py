@@ -46,7 +46,7 @@ def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
     settings: everything that determines the result, nested.
 
   Raises:
-    StageMismatch: the folder holds a result, whole or partial, of other settings.
+    StageMismatch: the folder holds a complete or partial result of other settings.
   """
   if not (folder / RECORD).exists():
     return False
@@ -57,7 +57,7 @@ def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def recorded_settings(folder: Path) -> dict[str, Any]:
-  """The flat settings of a stage's result, whole or partial; empty where there is none."""
+  """The flat settings of a stage's complete or partial result; empty where there is none."""
   return _read(folder)["settings"] if (folder / RECORD).exists() else {}
 
 

@@ -17,7 +17,7 @@ the normalisation inside, for any H and W from the network's least on (16 with f
                 ONNX file in it. ONNX Runtime Web is fetched once; --runtime=FILE.tgz brings it
                 where there is no network.
 
-A file that exists already is replaced, whole or not at all. The exit status is 1 if anything went
+An existing file is replaced atomically. The exit status is 1 if anything went
 wrong, and stderr says what.
 """
 
@@ -52,13 +52,18 @@ if __name__ == "__main__":
   absl_logging.set_verbosity(absl_logging.ERROR)
   # Defined here, as other commands have flags of the same names.
   flags.DEFINE_string(
-    "segmenter", "pretrained:faces", "Workdir of a run, a segmenter's file, or pretrained:NAME."
+    "segmenter", "pretrained:faces", "Workdir of a run, segmenter file or pretrained:NAME."
   )
   flags.DEFINE_string(
-    "output", None, "The file to write, such as segmenter.onnx; for web a folder.", required=True
+    "output",
+    None,
+    "File to write, such as segmenter.onnx, or folder for --format=web (required).",
+    required=True,
   )
-  flags.DEFINE_enum("format", "onnx", FORMATS, "What to write.")
+  flags.DEFINE_enum("format", "onnx", FORMATS, "Format of the output.")
   flags.DEFINE_string(
-    "runtime", None, "For web: onnxruntime-web as a *.tgz of npm; by default it is fetched."
+    "runtime",
+    None,
+    "npm archive (*.tgz) of onnxruntime-web, for --format=web. Default: a download.",
   )
   commands.run(main)

@@ -18,7 +18,7 @@ from absl import app, flags
 from unseg_jax.errors import UserError
 from unseg_jax.storage import places
 
-DEBUG = flags.DEFINE_bool("debug", False, "Show the whole traceback of any error.")
+DEBUG = flags.DEFINE_bool("debug", False, "Show the full traceback of any error.")
 
 # What a shell reports of a command that Ctrl-C ended.
 INTERRUPTED = 128 + signal.SIGINT
@@ -46,6 +46,7 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
       print(explain(error), file=sys.stderr)
       return 1
 
+  _show_all_flags()
   try:
     app.run(guarded, flags_parser=_parse)
   except KeyboardInterrupt:
@@ -53,6 +54,14 @@ def run(main: Callable[[list[str]], int | None]) -> NoReturn:
       raise
     print("interrupted", file=sys.stderr)
     sys.exit(INTERRUPTED)
+
+
+def _show_all_flags() -> None:
+  """Makes --help show the flags that this package defines outside the command's own file."""
+  for module, defined in flags.FLAGS.flags_by_module_dict().items():
+    if module.startswith("unseg_jax."):
+      for flag in defined:
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def explain(error: BaseException) -> str:

@@ -1,17 +1,20 @@
-"""The flags of commands that may run as several processes, and start others to help them."""
+"""Flags of commands that run as several processes or start worker processes."""
 
 from absl import flags
 
-# TPU pods, SLURM and Open MPI need none of these.
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
-_PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
-_PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  None,
+  "HOST:PORT of process 0. Together with --processes and --process, it starts several processes; "
+  "TPU pods, SLURM and Open MPI need none of the three.",
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "Total number of processes.", lower_bound=1)
+_PROCESS = flags.DEFINE_integer("process", None, "Index of this process, from 0.", lower_bound=0)
 WORKERS = flags.DEFINE_integer(
   "workers",
   None,
-  "Processes that read, encode and decode pictures or pairs; 0 for threads of this process. If "
-  "unset, as many as the machine has processors to spare; for a run, none where JAX computes on "
-  "the processors.",
+  "Number of worker processes that read, decode and encode images. 0: threads of this process. "
+  "Default: the number of spare processors; 0 for a run without an accelerator.",
   lower_bound=0,
 )
 

@@ -1,4 +1,4 @@
-"""Fetches published files, such as checkpoints: each once, and whole or not at all."""
+"""Downloads published files, such as checkpoints, once and atomically."""
 
 import functools
 import hashlib
@@ -73,7 +73,7 @@ def fetch(
 
 
 def _check(response: requests.Response, needs_length: bool, **_: Any) -> None:
-  """Refuses an answer that is no file, or whose end could not be told from a broken connection."""
+  """Refuses a response that is not a file, or that does not show whether it is complete."""
   if response.is_redirect:
     return
   if response.status_code != requests.codes.ok:

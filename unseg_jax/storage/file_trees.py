@@ -60,7 +60,7 @@ class LocalTree:
     return (self.folder / name).read_bytes()
 
   def write(self, name: str, contents: bytes) -> None:
-    """Writes a file, whole or not at all."""
+    """Writes a file atomically."""
     whole_files.write_bytes(self.folder / name, contents)
 
   def remove(self, name: str) -> None:
@@ -106,7 +106,7 @@ class StoreTree:
     return self.store.read(name)
 
   def write(self, name: str, contents: bytes) -> None:
-    """Writes an object, whole or not at all."""
+    """Writes an object atomically."""
     self.store.check_name(name)
     with tempfile.NamedTemporaryFile() as file:
       file.write(contents)

@@ -180,7 +180,7 @@ class _Lease:
     while not self.ended.wait(RENEW_SECONDS):
       try:
         if (other := self.read()) and not self._is_own(other):
-          # Whatever both write is the same and appears whole, so that nothing is damaged.
+          # Both write the same files, atomically, so that nothing is damaged.
           log.error("%s", _refusal(self.tree.where(""), "folder", other))
           return
         self._write()

@@ -5,7 +5,7 @@ here read and write local files, so a place is kept as a local copy in the cache
 brings it up to date and returns it, `publish` puts a file of the copy into the place, and `pull`
 gets what others have put into the place since. Files outside of such copies are left alone.
 
-An object appears whole or not at all. A folder that counts only as a whole, such as a checkpoint's,
+Objects are written atomically. A folder that counts only when complete, such as a checkpoint's,
 gets the object `MARKER` last, and is not looked at without it.
 """
 
@@ -128,7 +128,7 @@ class _Copy:
     """Sends what an earlier run could not; what others changed since stays as they left it."""
     for step in self.folder.glob("**/checkpoints/*"):
       if step.name.isdecimal() and not (step / MARKER).exists():
-        shutil.rmtree(step)  # Its process was killed before it could say that this is whole.
+        shutil.rmtree(step)  # Its process was killed before it was complete.
     paths = [path for path in self.folder.rglob("*") if path.is_file()]
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name == MARKER)):
       name, state = self.name(path), path.stat()
@@ -264,7 +264,7 @@ def publish_folder(folder: Path, whole: bool = False) -> None:
 
   Args:
     folder: belongs to a place's copy, or nothing happens.
-    whole: whether the folder counts only as a whole; `MARKER` then goes last.
+    whole: whether the folder counts only when complete; `MARKER` then goes last.
   """
   if copy := _copy_of(folder):
     if whole:

@@ -1,6 +1,6 @@
 """Object stores, such as buckets, whose short faults are waited out.
 
-Objects appear whole or not at all. What fsspec opens is a store: Amazon's by obstore, Google's by
+Objects are written atomically. What fsspec opens is a store: Amazon's by obstore, Google's by
 gcsfs. obstore is asked once, and every new attempt is made, and logged, here. gcsfs waits out the
 first half minute by attempts of its own, which are silent; what outlasts them is waited out here.
 """
@@ -81,7 +81,7 @@ class Store:
     return Entry(info["size"], _tag(info)) if info["type"] == "file" else None
 
   def upload(self, path: Path, name: str) -> Entry:
-    """Writes a file to the store, whole or not at all."""
+    """Uploads a file to the store atomically."""
     target = f"{self.root}/{name}"
     size = path.stat().st_size
 
@@ -95,7 +95,7 @@ class Store:
     return self.patiently("write", name, put)
 
   def download(self, name: str, path: Path, size: int) -> None:
-    """Gets an object as a file, whole or not at all."""
+    """Downloads an object to a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_names.beside(path)
     source = f"{self.root}/{name}".rstrip("/")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, in a folder or in the copy of a place."""
+"""Atomic writes of files, in a folder or in the local copy of a bucket's folder."""
 
 import contextlib
 import hashlib
@@ -31,26 +31,26 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-  """Writes a file, whole or not at all."""
+  """Writes a file atomically."""
   with whole_file(path) as temporary:
     temporary.write_bytes(contents)
 
 
 def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
-  """Writes a `.npy` file, whole or not at all."""
+  """Writes a `.npy` file atomically."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
     np.save(file, array)
 
 
 def write_arrays(path: Path, **arrays: Shaped[np.ndarray, "..."]) -> None:
-  """Writes a `.npz` file, of arrays by name, whole or not at all."""
+  """Writes named arrays to a `.npz` file atomically."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
     named: dict[str, Any] = {**arrays}  # One of them could be called like an argument of savez.
     np.savez(file, **named)
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes JSON, whole or not at all."""
+  """Writes a JSON file atomically."""
   write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
