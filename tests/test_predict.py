@@ -185,7 +185,7 @@ def test_same_names_in_other_folders_are_kept_apart(photos, output, command):
 
   shutil.rmtree(output)
   status, stderr = command(input=photos / "**" / "*.png")
-  assert status == 0 and stderr.count("kept apart: 3 pictures") == 1
+  assert status == 0 and stderr.count("renamed: the outputs of 3 pictures") == 1
   assert outputs(output) == named("home/a", "trip/a", "trip/deep/a")
 
 
@@ -273,11 +273,11 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("background", "reason"),
   [
-    ("whit", "there is no such file"),
-    ("", "there is no such file"),
-    ("#12345678", "there is no such file"),
-    ("rgb(300, 0, 0)", "there is no such file"),
-    ("{folder}", "there is no such file"),
+    ("whit", "no such file"),
+    ("", "no such file"),
+    ("#12345678", "no such file"),
+    ("rgb(300, 0, 0)", "no such file"),
+    ("{folder}", "no such file"),
     ("{folder}/notes.txt", "its format is not known"),
   ],
 )

@@ -73,4 +73,4 @@ def test_names_that_are_no_text_and_long_ones_are_segmented_under_an_ascii_local
   for row in rows:
     assert "skipped" in row or os.path.exists(output + b"/" + os.fsencode(row["outputs"][0]))
   again = predict(folder, *arguments, "--resume")  # In another locale.
-  assert again.returncode == 1 and "made anew" not in again.stderr
+  assert again.returncode == 1 and "redoing" not in again.stderr

@@ -192,9 +192,9 @@ def lose_a_weight(model):
   [
     (keep_outside, "keeps weights in another file"),
     (keep_outside_in_an_attribute, "keeps weights in another file"),
-    (use_another_operation, "holds the operation Loop"),
-    (use_another_domain, "holds the operation com.microsoft:Transpose"),
-    (define_a_function, "holds the operation F"),
+    (use_another_operation, "contains the operation Loop"),
+    (use_another_domain, "contains the operation com.microsoft:Transpose"),
+    (define_a_function, "contains the operation F"),
     (forget_the_metadata, "is an ONNX file with unseg_jax_segmenter=None"),
     (ask_for_huge_pictures, "has image_size='1000000'"),
     (rename_an_output, r"maps \['images'\] to \['logits', 'other'\]"),

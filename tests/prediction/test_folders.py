@@ -138,7 +138,7 @@ def test_a_picture_of_one_name_and_several_suffixes_keeps_them(tmp_path, run):
   for name in ("a.jpg", "a.png", "a.jpg.png", "b.png", "inner/a.png"):
     save(photos / name)
   status, said, rows = call(photos, output, run, kinds=["mask"])
-  assert status == 0 and said.count("kept apart: 3 pictures") == 1
+  assert status == 0 and said.count("renamed: the outputs of 3 pictures") == 1
   assert {
     Path(source).name: row["outputs"] for source, row in rows.items() if "inner" not in source
   } == {

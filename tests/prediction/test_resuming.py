@@ -53,7 +53,7 @@ def mtimes(folder):
 
 def test_nothing_changed_and_nothing_is_made(made):
   anew, said, _ = made[1]()
-  assert anew == set() and "made anew" not in said
+  assert anew == set() and "redoing" not in said
 
 
 def test_a_picture_that_changed_is_made_anew(made):
@@ -63,9 +63,7 @@ def test_a_picture_that_changed_is_made_anew(made):
   path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # Still a picture, of the same length.
   os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
   anew, said, rows = resume()
-  assert (
-    anew == {"1"} and said.count("made anew: 1 pictures, as the picture itself changed (1)") == 1
-  )
+  assert anew == {"1"} and said.count("redoing 1 pictures: the picture changed (1)") == 1
   identity = rows[str(path)]["made of"]["input"]
   assert identity["bytes"] == len(before) and len(identity["sha256"]) == 64
   assert resume()[0] == set()
@@ -77,7 +75,7 @@ def test_another_segmenter_of_the_same_name_makes_all_anew(made, segmenter):
   dataclasses.replace(segmenter, variables=weights).save(folder / "s.safetensors")
   anew, said, _ = resume()
   assert anew == {"0", "1", "2"}
-  assert said.count("made anew: 3 pictures, as another segmenter made them (3)") == 1
+  assert said.count("redoing 3 pictures: the segmenter changed (3)") == 1
 
 
 def test_the_same_segmenter_of_another_name_makes_nothing_anew(made):
@@ -95,7 +93,7 @@ def test_another_background_makes_all_anew(made):
 
 def test_other_settings_make_all_anew(made):
   anew, said, _ = made[1](average=True)
-  assert anew == {"0", "1", "2"} and "as other settings made them (3)" in said
+  assert anew == {"0", "1", "2"} and ": the settings changed (3)" in said
 
 
 def test_outputs_of_two_segmenters_are_not_mixed(made, segmenter):
@@ -116,7 +114,7 @@ def test_a_manifest_of_the_version_before_is_kept_and_that_is_said(made):
     del row["made of"]
   path.write_text("".join(json.dumps(row) + "\n" for row in rows))
   anew, said, _ = resume()
-  assert anew == set() and said.count("kept: 3 pictures of a version that did not note") == 1
+  assert anew == set() and said.count("kept: 3 pictures of an earlier version") == 1
   assert resume(average=True)[0] == {"0", "1", "2"}
   assert "kept: " not in resume(average=True)[1]
 
