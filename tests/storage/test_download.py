@@ -122,7 +122,7 @@ def test_a_broken_download_says_so_and_leaves_nothing(server, tmp_path):
   message = drop(server, tmp_path)
   assert message.startswith(f"cannot download {server.url}: ")
   assert "1000000 bytes read, 2000000 more expected" in message
-  assert "run again; or fetch the file in another way and give its path" in message
+  assert "run again; or download the file by other means and give its path" in message
   assert not list(tmp_path.iterdir())
   assert download.fetch(server.url, tmp_path).read_bytes() == DATA
   assert names(tmp_path) == ["model.pt"]
@@ -163,7 +163,7 @@ def test_a_server_in_trouble_is_asked_again(server, tmp_path):
 
 def test_an_unknown_length_is_refused_unless_the_hash_is_known(server, tmp_path):
   server.length_header = None
-  with pytest.raises(OSError, match="does not tell the file's length"):
+  with pytest.raises(OSError, match="does not send the file's length"):
     download.fetch(server.url, tmp_path)
   assert not list(tmp_path.iterdir())
   sha256 = hashlib.sha256(DATA).hexdigest()
@@ -187,7 +187,7 @@ def test_a_file_with_another_hash_is_not_kept(server, tmp_path):
   with pytest.raises(ValueError) as error:
     download.fetch(server.url, tmp_path, "0" * 64)
   message = str(error.value)
-  assert message.startswith(f"{server.url} gave a file with SHA-256 ")
+  assert message.startswith(f"{server.url} does not have the published SHA-256 ")
   assert f"expected {'0' * 64}" in message and sha256 in message
   assert not list(tmp_path.iterdir())
   # Nor one that was altered after it was downloaded.

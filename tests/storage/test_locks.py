@@ -103,7 +103,7 @@ class TestInAStore:
 
   def test_names_the_holder(self, place):
     write(place, renewed=locks.time.time() - 5)
-    message = r"held by process 7 on elsewhere since .* \(a sign of life [56] s ago; .* --output"
+    message = r"held by process 7 on elsewhere since .* \(renewed [56] s ago; .* --output"
     with pytest.raises(locks.Held, match=message), locks.held(place, "--output"):
       pass
 

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, in a folder or in the copy of a place."""
+"""Atomic writing of files, in a local folder or in the copy of a remote one."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from unseg_jax.storage import places, temporary_names
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-  """Yields a temporary path beside `path`; on success it becomes `path`, on failure it goes."""
+  """Yields a temporary path; renames it to `path` on success and removes it on failure."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = temporary_names.beside(path)
   try:
@@ -31,31 +31,31 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, contents: bytes) -> None:
-  """Writes a file, whole or not at all."""
+  """Writes a file atomically."""
   with whole_file(path) as temporary:
     temporary.write_bytes(contents)
 
 
 def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
-  """Writes a `.npy` file, whole or not at all."""
+  """Writes a `.npy` file atomically."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
     np.save(file, array)
 
 
 def write_arrays(path: Path, **arrays: Shaped[np.ndarray, "..."]) -> None:
-  """Writes a `.npz` file, of arrays by name, whole or not at all."""
+  """Writes a `.npz` file of named arrays atomically."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
-    named: dict[str, Any] = {**arrays}  # One of them could be called like an argument of savez.
+    named: dict[str, Any] = {**arrays}  # For mypy: a name could be that of an argument of savez.
     np.savez(file, **named)
 
 
 def write_json(path: Path, value: Any) -> None:
-  """Writes JSON, whole or not at all."""
+  """Writes a JSON file atomically."""
   write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-  """Reads JSON; raises a ValueError that names the file if it is damaged."""
+  """Reads a JSON file; raises a ValueError that names the file if it is damaged."""
   try:
     return json.loads(path.read_text())
   except json.JSONDecodeError as error:
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def identity(paths: Iterable[Path]) -> str:
-  """Returns what changes when one of the files does: their places, sizes and times of change."""
+  """Returns a text that changes with any of the files: paths, sizes and modification times."""
   described = []
   for path in paths:
     if path.exists():
