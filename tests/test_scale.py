@@ -208,7 +208,7 @@ class TestAskedToLeave:
       assert process.returncode == preemption.EXIT_STATUS, process.stderr
       message = process.stderr.strip().splitlines()[-1]
       assert "Traceback" not in process.stderr
-      assert message.startswith(f"asked to leave ({name})") and "same command again" in message
+      assert message.startswith(f"stopped ({name})") and "same command again" in message
       assert not whole_files.read_json(tmp_path / stage / "stage.json")["complete"]
       if stage == "generate":
         kept = list((tmp_path / "generate" / shards.UNDER_WAY).glob("*.array_record-*"))

@@ -64,7 +64,7 @@ REASONS = {
   "not finite": r"the loss is not finite at step 4",
   "too few": r"the filters reject almost everything",
   "mistake": r"KeyError: 'nowhere'",
-  "killed": r"it was killed, or its machine is gone",
+  "killed": r"it was killed, or its machine is unreachable",
 }
 OF_PREDICT = ("full disk", "mistake", "killed")
 PLACES = {"label": "adapt"}  # The progress bars that are not called like their stage.
@@ -114,7 +114,7 @@ def assert_all_end(run, place, kind, count=2, victim=1):
     assert done.returncode not in (0, None)
     message = done.stderr.strip().splitlines()[-1]
     if kind == "killed":  # Where no collective operation broke, JAX ends the process.
-      assert re.search(f"of {count} was stopped: when one|{REASONS[kind]}", message), done.stderr
+      assert re.search(f"of {count} was stopped, because|{REASONS[kind]}", message), done.stderr
     else:
       assert re.fullmatch(f"error in process {victim} of {count}: .*{REASONS[kind]}.*", message)
       assert "Traceback" not in done.stderr and "coordination" not in done.stderr, done.stderr

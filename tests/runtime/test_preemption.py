@@ -25,7 +25,7 @@ def test_is_noted_once_and_named(number):
       preemption.leave("all of it is saved")
   assert signal.getsignal(number) == before
   message = str(caught.value)
-  assert message.startswith(f"asked to leave ({number.name}): all of it is saved. Run the same")
+  assert message.startswith(f"stopped ({number.name}): all of it is saved. Run the same")
   assert "\n" not in message
   with preemption.watch():
     assert not preemption.requested()
@@ -43,7 +43,7 @@ def test_what_is_ignored_from_the_start_stays_ignored():
     signal.signal(signal.SIGHUP, before)
 
 
-# Works until it is asked to leave, and then goes on writing as progress bars do.
+# Works until a signal stops it, and then goes on writing as progress bars do.
 WATCHING = """
 import sys, time
 from unseg_jax.runtime import preemption
@@ -101,10 +101,10 @@ def test_a_terminal_that_is_lost_or_sends_ctrl_c_lets_the_run_save(how):
     assert process.wait(timeout=30) == preemption.EXIT_STATUS
     return
   os.write(master, b"\x03")
-  while b"asked to leave" not in shown:
+  while b"stopped (" not in shown:
     shown += os.read(master, 1000)
   assert process.wait(timeout=30) == preemption.EXIT_STATUS
   os.close(master)
   text = shown.decode().replace("\r\n", "\n")
-  assert "Ctrl-C again ends at once\n" in text and "asked to leave (SIGINT): saved. " in text
+  assert "Ctrl-C again ends at once\n" in text and "stopped (SIGINT): saved. " in text
   assert "Traceback" not in text

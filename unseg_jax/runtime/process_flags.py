@@ -1,8 +1,8 @@
-"""The flags of commands that may run as several processes, and start others to help them."""
+"""Flags of commands that may run as several processes and start worker processes."""
 
 from absl import flags
 
-# TPU pods, SLURM and Open MPI need none of these.
+# TPU pods, SLURM and Open MPI do not need these three.
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0.")
 _PROCESSES = flags.DEFINE_integer("processes", None, "Number of processes.", lower_bound=1)
 _PROCESS = flags.DEFINE_integer("process", None, "Number of this process, from 0.", lower_bound=0)
@@ -17,8 +17,8 @@ WORKERS = flags.DEFINE_integer(
 
 
 def start() -> None:
-  """Joins the other processes, if there are any; see `parallel.start`."""
-  # Imported here so that --help and a misspelt flag answer at once.
+  """Joins the other processes, if any; see `parallel.start`."""
+  # Imported here so that --help and flag errors respond quickly.
   from unseg_jax.runtime import parallel
 
   parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
