@@ -85,7 +85,7 @@ class TestMixture:
     with pytest.raises(stage_records.StageMismatch, match=r"train\.data_sets\.uncond\.sha256: "):
       pipeline.run(config, run, STAGES)
     with pytest.raises(
-      stage_records.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 there, 2\.0"
+      stage_records.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 recorded, 2\.0"
     ):
       pipeline.run(mixture((finished, 2.0), (other, 1.0)), run, STAGES)
     assert contents(run) == before

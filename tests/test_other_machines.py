@@ -78,7 +78,7 @@ def test_nothing_is_announced_on_the_same_machine(copied, auto, caplog):
 def test_an_explicit_type_that_differs_is_refused(from_accelerator, auto):
   auto.train.dtype = "float32"
   with pytest.raises(
-    stage_records.StageMismatch, match=r"train\.dtype: 'bfloat16' there, 'float32' now"
+    stage_records.StageMismatch, match=r"train\.dtype: 'bfloat16' recorded, 'float32' now"
   ):
     pipeline.run(auto, from_accelerator, ("report",))
 
@@ -87,7 +87,7 @@ def test_a_stage_that_would_compute_anew_is_refused(from_accelerator, auto):
   shutil.rmtree(from_accelerator / "generate")
   assert "generate" not in recorded_types(from_accelerator)
   with pytest.raises(
-    stage_records.StageMismatch, match=r"generate\.dtype: 'bfloat16' there, 'float32' now"
+    stage_records.StageMismatch, match=r"generate\.dtype: 'bfloat16' recorded, 'float32' now"
   ):
     pipeline.run(auto, from_accelerator, tuple(STAGES))
 

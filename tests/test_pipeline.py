@@ -165,7 +165,7 @@ class TestTwoDirectionsAndRestarts:
     config.search.update({"directions": 2, "restarts": 2})
     config.generate.agreement = 0.02
     with pytest.raises(
-      stage_records.StageMismatch, match=r"generate\.agreement: 0\.01 there, 0\.02 now"
+      stage_records.StageMismatch, match=r"generate\.agreement: 0\.01 recorded, 0\.02 now"
     ):
       pipeline.run(config, searched, ("search",))
 
@@ -183,7 +183,7 @@ class TestRefusal:
     config[section][name] = now
     with pytest.raises(stage_records.StageMismatch) as error:
       pipeline.run(config, copied, stages)
-    assert f"{section}.{name}: {stored} there, {now} now" in str(error.value)
+    assert f"{section}.{name}: {stored} recorded, {now} now" in str(error.value)
     assert contents(copied) == before
 
   def test_unknown_stage(self, config, tmp_path):

@@ -251,7 +251,7 @@ def test_another_package_is_refused(tmp_path):
   (tmp_path / "other.tgz").write_bytes(b"other")
   with pytest.raises(ValueError, match=r"other\.tgz is not onnxruntime-web .* SHA-256 is d9298a10"):
     export.export("pretrained:faces", str(tmp_path / "page"), "web", str(tmp_path / "other.tgz"))
-  with pytest.raises(ValueError, match=r"--runtime=other\.tgz is for --format=web alone"):
+  with pytest.raises(ValueError, match=r"--runtime=other\.tgz is for --format=web only"):
     export.export("pretrained:faces", str(tmp_path / "faces.onnx"), "onnx", "other.tgz")
   assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
@@ -259,7 +259,9 @@ def test_another_package_is_refused(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
   (tmp_path / "index.html").write_text("my own")
   (tmp_path / "thesis.tex").write_text("my own")
-  with pytest.raises(ValueError, match=r"holds other things, such as thesis\.tex; expected a new"):
+  with pytest.raises(
+    ValueError, match=r"contains other files, such as thesis\.tex; expected a new"
+  ):
     export.export("pretrained:faces", str(tmp_path), "web")
   with pytest.raises(ValueError, match=r"thesis\.tex is a file; expected a folder"):
     export.export("pretrained:faces", str(tmp_path / "thesis.tex"), "web")

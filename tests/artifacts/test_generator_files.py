@@ -70,7 +70,7 @@ def test_a_write_that_fails_midway_leaves_what_was_there(tmp_path, monkeypatch, 
   ("variables", "message"),
   [
     ({"params": {"bias": np.array([1, np.nan])}}, "array params/bias holds NaN or infinity"),
-    ({}, "there are no arrays"),
+    ({}, "no arrays, expected at least one"),
   ],
 )
 def test_a_useless_generator_is_not_saved(tmp_path, variables, message):
@@ -92,7 +92,9 @@ def test_a_truncated_or_other_file_is_refused(tmp_path, damage):
   path = tmp_path / "a.safetensors"
   generator_files.save_generator(path, small_generator())
   path.write_bytes(damage(path.read_bytes()))
-  with pytest.raises(ValueError, match=r"a\.safetensors is not a whole safetensors file.*convert"):
+  with pytest.raises(
+    ValueError, match=r"a\.safetensors is not a complete safetensors file.*convert"
+  ):
     generator_files.read_generator(path)
 
 
