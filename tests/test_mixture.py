@@ -160,7 +160,7 @@ class TestRefusal:
     refuse(mixture(*listed), ValueError, "twice")
 
   def test_a_stage_that_is_left_out(self, finished, refuse):
-    message = "no stage search to run, as config.train.data_sets lists"
+    message = "cannot run the stage search, because config.train.data_sets lists"
     refuse(mixture((finished, 1.0)), ValueError, message, ("search", "train"))
 
   def test_neither_a_generator_nor_data_sets(self, refuse):

@@ -259,9 +259,7 @@ def test_another_package_is_refused(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
   (tmp_path / "index.html").write_text("my own")
   (tmp_path / "thesis.tex").write_text("my own")
-  with pytest.raises(
-    ValueError, match=r"contains other files, such as thesis\.tex; expected a new"
-  ):
+  with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex; expected a"):
     export.export("pretrained:faces", str(tmp_path), "web")
   with pytest.raises(ValueError, match=r"thesis\.tex is a file; expected a folder"):
     export.export("pretrained:faces", str(tmp_path / "thesis.tex"), "web")

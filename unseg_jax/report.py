@@ -1,14 +1,14 @@
-r"""Stage 5: one HTML page to look at, of a run or of several side by side.
+r"""Stage 5: writes an HTML report of a run, or a comparison of several runs.
 
-    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
+    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html
     python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
-The runs are named by their workdirs. Of a run that is under way the page shows what is there, and
-says how far each stage is and when it last wrote. The page stands alone: it asks no host for
-anything, needs no script, follows the reader's light or dark theme, and fits a phone. A page that
-exists already is replaced, whole or not at all.
+Runs are named by their workdirs. For an unfinished run, the page shows the results so far, the
+progress of each stage and the time of its last output. The page is self-contained: it makes no
+requests, needs no scripts, follows the reader's light or dark theme, and fits a phone. An existing
+page is replaced atomically.
 
-The exit status is 1 if anything went wrong, and stderr says what.
+If anything goes wrong, the exit status is 1 and stderr names the reason.
 """
 
 import sys
@@ -42,16 +42,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make(runs: Sequence[str], output: str | None) -> Path:
-  """Writes the page of one run, or that which compares several; returns where it went.
+  """Writes the report of one run, or the comparison of several; returns the page's path.
 
   Args:
-    runs: their workdirs, folders or URLs.
-    output: where the page goes; if None, report.html in the workdir of one run, and
-      comparison.html in the current folder for several.
+    runs: workdirs, as folders or URLs.
+    output: the page's path; None: report.html in the workdir of a single run, or comparison.html in
+      the current folder.
 
   Raises:
-    FileNotFoundError, ValueError: no run is given, one is no workdir, is damaged or given twice,
-      its pictures are missing, or `output` is no name of a page. The page is not touched.
+    FileNotFoundError, ValueError: no run is given, one is not a workdir, is damaged, is given twice
+      or lacks its pictures, or `output` is not the name of a page. The page is not changed.
     OSError: the page cannot be written.
   """
   if not runs:
@@ -74,9 +74,9 @@ def make(runs: Sequence[str], output: str | None) -> Path:
 
 
 if __name__ == "__main__":
-  # The libraries' own chatter stays out of the way.
+  # Hide log messages of libraries.
   absl_logging.set_verbosity(absl_logging.ERROR)
-  # Defined here, as other commands that import this file have an --output of their own.
+  # Defined here, since other commands that import this module define an --output, too.
   flags.DEFINE_string(
     "output", None, "Page to write; if unset RUN/report.html, or comparison.html for several runs."
   )
