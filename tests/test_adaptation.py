@@ -241,9 +241,7 @@ class TestRefusal:
     assert not (tmp_path / "run").exists()
 
   def test_the_stage_without_pictures(self, config, tmp_path):
-    with pytest.raises(
-      ValueError, match=r"cannot run the stage adapt, because config\.adapt\.images names"
-    ):
+    with pytest.raises(ValueError, match=r"cannot run the stage adapt, because config\.adapt"):
       pipeline.run(config, tmp_path / "run", ("train", "adapt"))
 
   def test_pictures_of_which_the_segmenter_is_not_sure(self, copied, generator, photographs):
