@@ -1,4 +1,4 @@
-"""What is wrong with a config, its variant or a setting is one line, which says the way out."""
+"""An error in a config, its variant or a setting is reported in one line with a remedy."""
 
 import subprocess
 import sys
@@ -140,7 +140,7 @@ def test_a_tuple_without_its_comma_is_named_with_the_form_expected(section, name
   assert message.startswith(f"config.{section}.{name}={value!r}: expected a tuple such as (")
 
 
-# What is typed -> the one line of stderr.
+# Typed arguments -> the line on stderr.
 TYPED = {
   "--config=configs/dcgan_faces.py --config.search.stepz=5": "error: --config.search.stepz=5: ",
   "--config=configs/biggan.py:77": "error: config variant '77': expected one of 128, 256, 512",

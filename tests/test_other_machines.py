@@ -1,4 +1,4 @@
-"""Runs that began on another machine: what `auto` meant there is taken over."""
+"""Runs that began on another machine keep the dtype that `auto` meant there."""
 
 import shutil
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture
 def auto(config):
-  """The tiny config, which lets the machine decide what to compute in."""
+  """The tiny config with `auto` dtypes."""
   default_config.choose_types(config)
   return config
 
 
 @pytest.fixture
 def from_accelerator(copied):
-  """A finished workdir with the records that it has where `auto` means bfloat16."""
+  """A finished workdir whose records say that `auto` meant bfloat16."""
   for path in copied.glob(f"*/{stage_records.RECORD}"):
     record = whole_files.read_json(path)
     for name in {"generate.dtype", "train.dtype"} & record["settings"].keys():

@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, and what they refuse."""
+"""Complete runs: their results and their errors."""
 
 import shutil
 from pathlib import Path
@@ -92,7 +92,7 @@ class TestWholeRun:
     monkeypatch.setattr(progress, "bar", lambda *_, **__: pytest.fail("work was done"))
     pipeline.run(config, copied, STAGES)
     after = contents(copied)
-    # config.json is written by every run.
+    # Every run writes config.json.
     before.pop(Path("config.json")), after.pop(Path("config.json"))
     assert after == before
 
@@ -131,7 +131,7 @@ class TestTwoDirectionsAndRestarts:
   @pytest.fixture(scope="class")
   @classmethod
   def searched(cls, generator, tmp_path_factory):
-    """A workdir after a search of two directions from two starts, and its data set."""
+    """The workdir of a search of two directions with two restarts, and its data set."""
     folder = tmp_path_factory.mktemp("restarts")
     config = make_config(generator)
     config.search.update({"directions": 2, "restarts": 2})

@@ -1,4 +1,4 @@
-"""`python -m unseg_jax.predict` writes what is asked for, and says what it did not do."""
+"""`python -m unseg_jax.predict` writes the requested outputs, and reports what it did not do."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from unseg_jax.inference import refinement
 from unseg_jax.prediction import manifest
 
 FLAGS = flags.FLAGS
-ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
+ORIENTATION = 0x0112  # The EXIF tag; 6: turn clockwise by 90 degrees for an upright image.
 KINDS = ("mask", "cutout", "overlay")
 
 

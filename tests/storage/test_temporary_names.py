@@ -1,4 +1,4 @@
-"""What may be written may be written whole: its temporary name is allowed, too."""
+"""A temporary name is valid wherever the final name is."""
 
 import os
 from pathlib import Path
