@@ -25,7 +25,7 @@ def one_line(caught):
     ("--config.serach.steps=5", 'config has no setting serach. Did you mean "search"?'),
     ("--noconfig.train.agument", 'config.train has no setting agument. Did you mean "augment"?'),
     ("--config.report.x=1", "config.report has no setting x. It has pictures, samples."),
-    ("--config.generator_options.x=1", "Set it in the config's file"),
+    ("--config.generator_options.x=1", "Define it in the config file first"),
     ("--config.search.steps.x=1", "config.search.steps is a value, 300, and has no settings"),
     ("--config.search.steps=many", "many: expected a whole number, such as 300"),
     ("--config.search.steps=2.5", "2.5: expected a whole number, such as 300"),

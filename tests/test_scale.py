@@ -138,7 +138,7 @@ class TestDevicesAndProcesses:
     assert survivor.returncode not in (0, None)
     said = "process 0 of 2 was stopped", "process 1 of 2: it was killed"
     assert any(message in survivor.stderr for message in said)
-    assert "Start all of them again with the same command" in survivor.stderr
+    assert "Restart all processes with the same command" in survivor.stderr
     assert not whole_files.read_json(folder / "disk" / "train" / "stage.json")["complete"]
 
   def test_find_the_same_direction(self, others, alone):

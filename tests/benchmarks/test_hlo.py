@@ -55,7 +55,7 @@ def test_a_loop_of_unknown_length_needs_a_number(hlo):
   entry, others = loop()
   parsed = program(hlo, *entry, others=others)
   assert hlo.cycles(hlo.runs(parsed, [2.5])) == 2.5 * 11
-  with pytest.raises(ValueError, match=r"how often the loop loop turns \(jit\(f\)/while\)"):
+  with pytest.raises(ValueError, match=r"iterations of the loop loop \(jit\(f\)/while\)"):
     hlo.runs(parsed)
 
 

@@ -229,7 +229,7 @@ def test_a_picture_that_an_onnx_file_fails_on_is_one_clear_error(folder, tmp_pat
   (tmp_path / "no_padding.onnx").write_bytes(model.SerializeToString())
   restored = Segmenter.restore(tmp_path / "no_padding.onnx")
   assert restored(pictures(48, 48)[0]).shape == (48, 48)
-  with pytest.raises(ValueError, match=r"no_padding\.onnx fails on a picture \[48, 49, 3\]"):
+  with pytest.raises(ValueError, match=r"no_padding\.onnx fails on an image \[48, 49, 3\]"):
     restored(pictures(48, 49)[0])
 
 

@@ -18,7 +18,7 @@ METHODS = ("none", "guided", "grabcut")
 
 _MISSING = {
   "bilateral_solver": "OpenCV's packages on PyPI are built without it (it needs Eigen)",
-  "crf": "no maintained package of a dense CRF supports current Python",
+  "crf": "no maintained dense CRF package supports current Python",
 }
 
 # As a fraction of the shorter side: 8 of the segmenter's 128 pixels, the size of its edge errors.
