@@ -227,4 +227,4 @@ def test_a_picture_that_vanishes_from_a_bucket_is_skipped(tmp_path, monkeypatch,
     assert rows[0]["made of"]["input"] == {"bytes": size, "tag": tag}
     bucket.upload(ROOT / "unseg_jax/pretrained/example/astronaut_head_mask.png", "photos/a.png")
     assert predict.predict(*arguments, kinds=["mask"], resume=True) == 0
-    assert "redoing 1 pictures: the picture changed (1)" in capsys.readouterr().err
+    assert "redoing pictures: the picture changed (1)" in capsys.readouterr().err

@@ -63,7 +63,7 @@ def test_a_picture_that_changed_is_made_anew(made):
   path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))  # Still an image of the same length.
   os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
   anew, said, rows = resume()
-  assert anew == {"1"} and said.count("redoing 1 pictures: the picture changed (1)") == 1
+  assert anew == {"1"} and said.count("redoing pictures: the picture changed (1)") == 1
   identity = rows[str(path)]["made of"]["input"]
   assert identity["bytes"] == len(before) and len(identity["sha256"]) == 64
   assert resume()[0] == set()
@@ -75,7 +75,7 @@ def test_another_segmenter_of_the_same_name_makes_all_anew(made, segmenter):
   dataclasses.replace(segmenter, variables=weights).save(folder / "s.safetensors")
   anew, said, _ = resume()
   assert anew == {"0", "1", "2"}
-  assert said.count("redoing 3 pictures: the segmenter changed (3)") == 1
+  assert said.count("redoing pictures: the segmenter changed (3)") == 1
 
 
 def test_the_same_segmenter_of_another_name_makes_nothing_anew(made):
@@ -88,12 +88,12 @@ def test_another_background_makes_all_anew(made):
   folder, resume = made
   save(folder / "b.png", seed=8)
   anew, said, _ = resume()
-  assert anew == {"0", "1", "2"} and said.count("as the background changed (3)") == 1
+  assert anew == {"0", "1", "2"} and said.count("redoing pictures: the background changed (3)") == 1
 
 
 def test_other_settings_make_all_anew(made):
   anew, said, _ = made[1](average=True)
-  assert anew == {"0", "1", "2"} and ": the settings changed (3)" in said
+  assert anew == {"0", "1", "2"} and "redoing pictures: the settings changed (3)" in said
 
 
 def test_outputs_of_two_segmenters_are_not_mixed(made, segmenter):

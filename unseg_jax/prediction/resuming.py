@@ -84,7 +84,7 @@ class Earlier:
     messages = []
     if self.changed:
       reasons = "; ".join(f"{_CHANGED[what]} ({n})" for what, n in sorted(self.changed.items()))
-      messages.append(f"redoing {self.changed.total()} pictures: {reasons}")
+      messages.append(f"redoing pictures: {reasons}")
     if self.unidentified:
       messages.append(
         f"kept: {self.unidentified} pictures of an earlier version, which did not record what they "
