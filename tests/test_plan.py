@@ -105,7 +105,7 @@ def test_an_unfinished_run(copied, config):
     "search: complete",
     "generate: complete",
     "train: open",
-    "adapt: left out, as config.adapt.images names no pictures",
+    "adapt: left out, because config.adapt.images names no pictures",
     "evaluate: complete",
     "report: complete",
   ]

@@ -129,11 +129,11 @@ def _devices() -> str:
 
 def _stage_lines(this: Run, stage: str, stages: Collection[str]) -> Iterator[str]:
   if stage not in stages_of(this.config):
-    yield f"  {stage}: left out, as {WHY_LEFT_OUT[stage]}"
+    yield f"  {stage}: left out, because {WHY_LEFT_OUT[stage]}"
     return
   state = _state(this, stage)
   if state != "complete" and stage not in stages:
-    state += ", not asked for"
+    state += ", not requested"
   yield f"  {stage}: {state}; {_work(this, stage)}"
 
 

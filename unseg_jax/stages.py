@@ -67,7 +67,7 @@ def select(stages: Collection[str], config: ml_collections.ConfigDict) -> list[s
     raise InvalidValue(f"no stages to run; expected some of {','.join(known)}")
   if set(stages) == set(STAGES):
     if config.train.data_sets:
-      log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
+      log.info("stages search and generate: left out, because %s", WHY_LEFT_OUT["search"])
     return known
   for stage in stages:
     if stage not in known:

@@ -26,7 +26,7 @@ with locks.held(sys.argv[1], "--workdir"):
 
 def held_by(process):
   """Returns the message that a second run shows about the first."""
-  return f"is held by process {process.pid} on {re.escape(socket.gethostname())} since 20.*"
+  return f"is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*"
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ class TestInAStore:
 
   def test_names_the_holder(self, place):
     write(place, renewed=locks.time.time() - 5)
-    message = r"held by process 7 on elsewhere since .* \(renewed [56] s ago; .* --output"
+    message = r"in use by process 7 on elsewhere since .* \(renewed [56] s ago; .* --output"
     with pytest.raises(locks.Held, match=message), locks.held(place, "--output"):
       pass
 

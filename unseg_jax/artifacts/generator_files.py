@@ -27,7 +27,7 @@ _CONVERT_AGAIN = (
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorFile:
-  """The content of a generator file.
+  """The contents of a generator file.
 
   Attributes:
     architecture: name of the generator's architecture, such as `dcgan`.

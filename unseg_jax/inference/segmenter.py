@@ -88,7 +88,7 @@ class Segmenter:
     return tuple(params[level]["conv_1"]["kernel"].shape[-1] for level in levels)
 
   def save(self, path: str | Path) -> None:
-    """Writes the segmenter to one file, `*.safetensors`, whole or not at all.
+    """Writes the segmenter to one file, `*.safetensors`, atomically.
 
     Raises:
       OSError: the file cannot be written.

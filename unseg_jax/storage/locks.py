@@ -80,7 +80,7 @@ def _refusal(place: str | os.PathLike, flag: str, holder: Holder, more: str = ""
   if holder:
     since = datetime.datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M:%S")
     who = f"process {holder['pid']} on {holder['host']} since {since}"
-  return Held(f"{place} is held by {who}{more}; wait until that run ends, or use another {flag}")
+  return Held(f"{place} is in use by {who}{more}; wait until that run ends, or use another {flag}")
 
 
 def _parsed(contents: bytes) -> Holder:
