@@ -237,8 +237,10 @@ def predict(
     earlier = resuming.Earlier([])
     for picture, names in wanted.items():
       if kept := [tree.where(name) for name in names if name in existing]:
-        reason = f"{picture.source}: existing outputs {', '.join(kept)}; --overwrite replaces "
-        reason += "them, and --resume continues an interrupted run."
+        reason = (
+          f"{picture.source}: existing outputs {', '.join(kept)}; --overwrite replaces them, and "
+          "--resume continues an interrupted run."
+        )
         refused.append(pictures.skipped(picture, reason))
       else:
         earlier.todo.append(picture)

@@ -74,7 +74,7 @@ def test_ordinary_pictures_are_one_piece():
 
 def test_a_picture_whose_view_would_be_too_large_is_refused():
   with pytest.raises(
-    ValueError, match=r"20000 x 1 pixels, and 2560000 x 128 .* cut it into pieces"
+    ValueError, match=r"20000 x 1 pixels, or 2560000 x 128 .* cut it into pieces"
   ):
     views.views(noise(1, 20000), 128, average=False)
   assert views.views(noise(2, 2000), 64, average=False)[0].shape == (64, 64000, 3)
