@@ -1,4 +1,4 @@
-"""Helpers for the tests of the pages: images, a workdir, and a browser."""
+"""Helpers of the tests of report and comparison: images, a workdir, and a browser."""
 
 import html
 import io
@@ -58,7 +58,7 @@ def write_config(folder, **changes):
 
 
 def browse(page, width, folder, *more_flags):
-  """Opens a page in a frame of this width; returns facts from the browser, and a screenshot.
+  """Opens a page in a frame of the given width; returns the browser's messages and a screenshot.
 
   A frame, because a browser's own window cannot be made as narrow as a phone.
   """

@@ -1,4 +1,4 @@
-"""What the environment sets for JAX and Python changes no result, and shows no traceback."""
+"""Environment settings of JAX and Python change no result and cause no traceback."""
 
 import json
 
@@ -14,7 +14,7 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import augmentation, copy_paste
 from unseg_jax.storage import whole_files
 
-# Commands as they are typed, but for `python`.
+# Commands as typed, without `python`.
 COMMANDS = {
   "-m unseg_jax.main": ["--config=tests/tiny_config.py", "--workdir=FOLDER/run"],
   "-m unseg_jax.predict": ["--input=unseg_jax/pretrained/example", "--output=FOLDER/made"],
@@ -31,7 +31,7 @@ COMMANDS = {
   "-m on_device": ["rates", "FOLDER/rows", "9e9"],
 }
 
-# Runs each command in a child of its own, so that the libraries are loaded once.
+# Runs each command in a child process, so that the libraries are loaded once.
 RUN_EACH = """
 import json, os, runpy, sys, traceback
 import absl.app, jax, optax, orbax.checkpoint, tensorflow_datasets
@@ -69,7 +69,7 @@ for number, (command, arguments, platform) in enumerate(cases):
     {
       "JAX_DEBUG_NANS": "1",
       "JAX_NUMPY_RANK_PROMOTION": "raise",
-      # ml_collections loads the config's file in that way.
+      # ml_collections loads the config file in this way.
       "PYTHONWARNINGS": "error,ignore:the load_module() method:DeprecationWarning",
     },
   ],
@@ -84,7 +84,7 @@ def test_a_run_leaves_the_same(settings, generator, finished, tmp_path, compile_
 
 
 def test_a_run_leaks_no_tracer(config, tmp_path, compile_quickly):
-  # Nothing that was traced is used again while leaks are looked for: as few calls as there can be.
+  # While JAX checks for leaks, nothing that was traced is reused, so calls are few.
   config.search.update({"steps": 1, "save_every": 1})
   config.generate.num_images.update({"train": 8, "validation": 4, "test": 4})
   config.train.update({"steps": 1, "checkpoint_every": 1})
@@ -129,10 +129,10 @@ def test_devices_that_are_not_there_are_named_with_those_that_are(tmp_path):
   assert done.returncode == 0, done.stderr
   for number, (command, _, platform) in enumerate(cases):
     lines = (tmp_path / f"{number}.txt").read_text().splitlines()
-    # The log of a benchmark's part holds a traceback, and its last line is the reason.
+    # The log of a benchmark part contains a traceback; its last line is the reason.
     shown = lines[-1:] if command == "-m on_device" else lines
     assert len(shown) == 1, (command, lines)
-    assert f"JAX_PLATFORMS={platform}: " in shown[0] and "JAX finds here, cpu," in shown[0]
+    assert f"JAX_PLATFORMS={platform}: " in shown[0] and "JAX finds cpu here:" in shown[0]
   assert not (tmp_path / "run").exists() and not (tmp_path / "made").exists()
 
 

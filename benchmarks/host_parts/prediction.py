@@ -1,4 +1,4 @@
-"""Pictures, as `predict` reads them and writes their outputs."""
+"""Reading of pictures and writing of outputs, as in `predict`."""
 
 import itertools
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from unseg_jax.prediction import outputs, run
 from unseg_jax.prediction.inputs import Picture
 from unseg_jax.prediction.pictures import Work
 
-# Different files; many pictures read them again and again.
+# The number of different files; they are read repeatedly.
 FILES = 64
 IMAGE_SIZE = 128
 
@@ -25,7 +25,7 @@ def without_network() -> Segmenter:
 
 
 def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
-  """The cost of a picture of `predict` with the three outputs that it writes by default."""
+  """Returns the cost of a picture in `predict`, with its three default outputs."""
   pictures, output = folder / "pictures", folder / "output"
   if not pictures.exists():
     folder.mkdir(parents=True)
@@ -42,7 +42,7 @@ def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
     made_by="",
     made_of={},
   )
-  first = run.BATCH_SIZE * (2 + 4 * worker_count)  # Until every worker has imported what it needs.
+  first = run.BATCH_SIZE * (2 + 4 * worker_count)  # Until every worker has imported its modules.
   files = itertools.cycle(sorted(pictures.iterdir()))
   wanted = [
     Picture(str(path), f"{number:06}")

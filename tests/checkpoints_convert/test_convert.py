@@ -210,7 +210,7 @@ def test_a_published_checkpoint_is_downloaded_and_converted(tmp_path, served, mo
 def test_a_published_checkpoint_that_was_exchanged_is_refused(tmp_path, served, monkeypatch):
   (served.folder / "a.pth").write_bytes((GOLDEN / "dcgan.pth").read_bytes())
   publish(monkeypatch, url=f"{served.url}/a.pth", sha256="0" * 64)
-  with pytest.raises(ValueError, match=rf"{served.url}/a\.pth gave a file with SHA-256"):
+  with pytest.raises(ValueError, match=rf"{served.url}/a\.pth does not have the published SHA-256"):
     convert.convert_file(None, tmp_path / "a.safetensors", variant="small")
   assert not list(tmp_path.iterdir())
 
