@@ -19,7 +19,7 @@ from ports import free_port
 from whole_runs import ROOT
 
 from checkpoints_convert.convert import VARIANT_FORMATS, convert_file
-from unseg_jax import export, pipeline, predict
+from unseg_jax import export, pipeline, plan, predict
 from unseg_jax import report as report_command
 from unseg_jax.demo import server
 from unseg_jax.evaluation import benchmarks
@@ -82,9 +82,12 @@ def checkout(finished, generator, tmp_path_factory):
     (folder / name).symlink_to(ROOT / name)
   shutil.copytree(finished, folder / "runs" / "dcgan_faces")
   (folder / "runs" / "bigbigan-128").symlink_to(folder / "runs" / "dcgan_faces")
-  (folder / "photos").mkdir()
-  for name in ("photo.jpg", "photos/one.jpg"):
+  pictures = ("photo.jpg", "photos/one.jpg", "holiday/beach/one.jpg", "data/mine/images/anna.jpg")
+  for name in pictures:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(EXAMPLE / "astronaut_head.png", folder / name)
+  (folder / "data" / "mine" / "masks").mkdir()
+  shutil.copy(EXAMPLE / "astronaut_head_mask.png", folder / "data" / "mine" / "masks" / "anna.png")
   shutil.copy(ROOT / "tests" / "golden" / "dcgan.pth", folder / "weights.tar")
   for benchmark in benchmarks.BENCHMARKS.values():
     for name, source in (
@@ -153,13 +156,16 @@ def run_demo(words):
 
 
 def run_main(words, generator, monkeypatch):
-  """Runs the stages of a command with the tiny sizes."""
+  """Runs the stages of a command with the tiny sizes, or plans them; returns its exit status."""
   given = parse_main(words, monkeypatch)
   asked = given["config"]
   directory = pathlib.Path(given["workdir"] or pathlib.Path("runs") / asked.name)
   changed = {word[len("--config.") :].partition("=")[0] for word in words if "--config." in word}
   config = tiny(asked, changed, generator)
+  if given["plan"] != "false":
+    return 1 if plan.make(config, directory, list(pipeline.STAGES), False).problems else 0
   pipeline.run(config, directory, given["stages"] or pipeline.STAGES, given["repair"])
+  return 0
 
 
 def parse_main(words, monkeypatch):
@@ -205,7 +211,8 @@ def test_commands_that_are_not_run_have_flags_and_configs_that_exist(document, m
 
 def test_the_overrides_of_a_command_reach_its_config(monkeypatch):
   monkeypatch.chdir(ROOT)
-  (block,) = [b for b in blocks(ROOT / "README.md") if "config.search.steps=" in b.text]
+  page = ROOT / "docs" / "howto" / "change_settings.md"
+  (block,) = [b for b in blocks(page) if "config.search.steps=" in b.text]
   (words,) = commands(block.text)
   config = parse_main(words[2:], monkeypatch)["config"]
   assert config.search.steps == 500

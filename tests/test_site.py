@@ -137,7 +137,7 @@ def test_every_setting_is_on_its_page_with_its_stage_default_and_meaning(site):
 def test_every_flag_of_every_command_is_on_its_page_with_its_meaning(site):
   found = tables(site / "reference" / "commands.html")
   commands = [name for name in found if name.startswith("python -m ")]
-  assert len(commands) == 6
+  assert len(commands) == 7
   runtime = ROOT / "unseg_jax" / "runtime"
   for command in commands:
     module = ROOT / command.removeprefix("python -m ").replace(".", "/")
