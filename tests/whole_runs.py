@@ -185,7 +185,7 @@ def assert_same_result(folder, finished):
 # each attempt, so that the libraries are loaded once.
 KILLS = """
 import os, pathlib, random, signal, sys, time
-import tensorflow, clu.metric_writers
+import unseg_jax.runtime.tensorboard_writer
 from unseg_jax import pipeline
 from whole_runs import make_config
 

@@ -5,7 +5,6 @@ a workdir is that run's.
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -97,7 +96,4 @@ if __name__ == "__main__":
   # The libraries' own chatter stays out of the way; this package's few lines are shown.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.INFO)
-  # TensorFlow, which writes files here, would say how it computes.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   commands.run(command)

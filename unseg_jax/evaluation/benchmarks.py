@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import folders, tfds_source
 from unseg_jax.evaluation.source import Source
+from unseg_jax.runtime import host_tensorflow
 from unseg_jax.storage import places
 
 
@@ -148,10 +149,11 @@ def prepare(name: str, data_root: str | Path) -> None:
 
   Raises:
     ValueError: no benchmark has this name, or its files do not fit together.
+    ImportError: TensorFlow, by which TFDS encodes pictures, is not installed.
     OSError: a download failed.
   """
   benchmark = get(name)
-  tfds_source.hide_accelerators()
+  host_tensorflow.import_tensorflow("preparing a benchmark with TFDS")
   importlib.import_module(benchmark.module)
   # Of TFDS's formats, this one can be read without TensorFlow.
   builder = tfds.builder(
