@@ -141,7 +141,8 @@ def prepare(name: str, data_root: str | Path) -> None:
   """Downloads a benchmark, or takes its archives from where they were put, and prepares it.
 
   Archives in `data_root/downloads/manual`, under their original names, are not downloaded. That
-  of CUB is TFDS's own `caltech_birds2011`, which always downloads and needs `opencv-python`.
+  of CUB is TFDS's own `caltech_birds2011`, which always downloads and needs `opencv-python`. TFDS
+  encodes pictures by TensorFlow, which the extra `tensorflow` installs.
 
   Args:
     name: one of `BENCHMARKS`.
@@ -149,7 +150,7 @@ def prepare(name: str, data_root: str | Path) -> None:
 
   Raises:
     ValueError: no benchmark has this name, or its files do not fit together.
-    ImportError: TensorFlow, by which TFDS encodes pictures, is not installed.
+    ImportError: TensorFlow is not installed.
     OSError: a download failed.
   """
   benchmark = get(name)

@@ -127,7 +127,7 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
     raise FileNotFoundError(
       f"the TFDS data set {name} is not prepared in {data_dir or 'its own folder'}; prepare it "
       f"once with tfds.builder({name!r}, data_dir=..., file_format='array_record')"
-      ".download_and_prepare()."
+      ".download_and_prepare(), which needs TensorFlow: pip install 'unseg-jax[tensorflow]'."
     )
   return builder
 

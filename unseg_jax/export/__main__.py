@@ -12,7 +12,8 @@ the normalisation inside, for any H and W from the network's least on (16 with f
     stablehlo   for `jax.export.deserialize`, on CPUs, CUDA and TPUs. It has no place for metadata:
                 they go beside it, to FILE.stablehlo.json.
     tflite      for TensorFlow Lite and LiteRT, on phones: one image of the training's size, square,
-                at a time, as TensorFlow's converter takes no open sizes. Metadata as above.
+                at a time, as TensorFlow's converter takes no open sizes. Metadata as above. It
+                needs TensorFlow: pip install 'unseg-jax[tensorflow]'.
     web         a folder for any file server: a page on which the browser segments pictures, by the
                 ONNX file in it. ONNX Runtime Web is fetched once; --runtime=FILE.tgz brings it
                 where there is no network.

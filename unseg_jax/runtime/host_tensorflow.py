@@ -1,4 +1,4 @@
-"""TensorFlow, for the few tasks that need it: an optional package, and on the host's processor only."""
+"""TensorFlow, an optional package, for the few tasks that need it: on the processor only."""
 
 import importlib
 import importlib.util
