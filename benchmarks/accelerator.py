@@ -56,7 +56,7 @@ def environment(part: str, cache: str, smoke: bool) -> dict[str, str]:
   """Returns a part's environment: it finds this checkout, and parts share compiled programs."""
   given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
   paths = [*map(str, (ROOT, ROOT / "benchmarks", ROOT / "tests")), *map(os.path.abspath, given)]
-  shared = {"JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "2"}
+  shared = {"JAX_COMPILATION_CACHE_DIR": cache}
   if smoke:  # Compiling takes nearly all of the time.
     shared["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
   always = {"PYTHONPATH": os.pathsep.join(paths), **ENVIRONMENTS.get(part, {})}

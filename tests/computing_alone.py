@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 FILE_LIBRARIES = (
-  "array_record clu fsspec grain orbax pooch requests safetensors tenacity tensorflow "
-  "tensorflow_datasets tqdm"
+  "array_record clu fsspec grain orbax pooch requests safetensors tenacity tensorboard "
+  "tensorflow tensorflow_datasets tqdm"
 ).split()
 
 

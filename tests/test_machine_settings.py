@@ -1,11 +1,9 @@
 """Environment settings of JAX and Python change no result and cause no traceback."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
-from whole_runs import assert_same_result, finish, run_main, start_python
+from whole_runs import assert_same_result, run_each, run_main
 
 from unseg_jax import pipeline
 from unseg_jax.direction import directions
@@ -30,36 +28,6 @@ COMMANDS = {
   "benchmarks/generate.py": [],
   "-m on_device": ["rates", "FOLDER/rows", "9e9"],
 }
-
-# Runs each command in a child process, so that the libraries are loaded once.
-RUN_EACH = """
-import json, os, runpy, sys, traceback
-import absl.app, jax, optax, orbax.checkpoint, tensorflow_datasets
-from unseg_jax import pipeline
-cases, folder = json.loads(sys.argv[1]), sys.argv[2]
-sys.path.insert(0, "benchmarks")
-for number, (command, arguments, platform) in enumerate(cases):
-  child = os.fork()
-  if child:
-    os.waitpid(child, 0)
-    continue
-  with open(f"{folder}/{number}.txt", "w") as file:
-    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-  os.environ["JAX_PLATFORMS"] = platform
-  jax.config.update("jax_platforms", platform)
-  module, name = command.startswith("-m "), command.removeprefix("-m ")
-  sys.argv = [name, *(argument.replace("FOLDER", folder) for argument in arguments)]
-  try:
-    (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
-  except SystemExit as end:
-    if isinstance(end.code, str):
-      print(end.code, file=sys.stderr)
-  except BaseException:
-    traceback.print_exc()
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(0)
-"""
 
 
 @pytest.mark.parametrize(
@@ -125,11 +93,9 @@ def test_devices_that_are_not_there_are_named_with_those_that_are(tmp_path):
   platforms = ("cuda", "gpu", "tpu", "nonsense")
   cases = [("-m unseg_jax.main", COMMANDS["-m unseg_jax.main"], name) for name in platforms]
   cases += [(command, arguments, "cuda") for command, arguments in COMMANDS.items()]
-  done = finish(start_python(RUN_EACH, json.dumps(cases), tmp_path))
-  assert done.returncode == 0, done.stderr
-  for number, (command, _, platform) in enumerate(cases):
-    lines = (tmp_path / f"{number}.txt").read_text().splitlines()
-    # The log of a benchmark part contains a traceback; its last line is the reason.
+  for (command, _, platform), (_, shown) in zip(cases, run_each(cases, tmp_path), strict=True):
+    lines = shown.splitlines()
+    # The log of a benchmark's part holds a traceback, and its last line is the reason.
     shown = lines[-1:] if command == "-m on_device" else lines
     assert len(shown) == 1, (command, lines)
     assert f"JAX_PLATFORMS={platform}: " in shown[0] and "JAX finds cpu here:" in shown[0]

@@ -1,5 +1,6 @@
 """Helpers of the tests of complete runs: the tiny config, results of a run, and other processes."""
 
+import json
 import os
 import pathlib
 import signal
@@ -166,6 +167,61 @@ def run_main(*arguments, before="", **environment):
   return finish(start_main(*arguments, before=before, **environment))
 
 
+# Runs each command in a child of its own, so that the libraries are loaded once.
+RUN_EACH = """
+import json, os, runpy, sys, traceback
+import absl.app, jax, optax, orbax.checkpoint, tensorflow_datasets
+from unseg_jax import pipeline
+cases, folder = json.loads(sys.argv[1]), sys.argv[2]
+sys.path.insert(0, "benchmarks")
+statuses = []
+for number, (command, arguments, platform) in enumerate(cases):
+  child = os.fork()
+  if child:
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    continue
+  with open(f"{folder}/{number}.txt", "w") as file:
+    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+  os.environ["JAX_PLATFORMS"] = platform
+  jax.config.update("jax_platforms", platform)
+  module, name = command.startswith("-m "), command.removeprefix("-m ")
+  sys.argv = [name, *(argument.replace("FOLDER", folder) for argument in arguments)]
+  status = 0
+  try:
+    (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
+  except SystemExit as end:
+    status = end.code or 0
+    if isinstance(status, str):
+      print(status, file=sys.stderr)
+      status = 1
+  except BaseException:
+    traceback.print_exc()
+    status = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+print(json.dumps(statuses))
+"""
+
+
+def run_each(cases, folder, before=""):
+  """Runs commands, one after the other, in the repository's root and after some code.
+
+  Args:
+    cases: for each the command as it is typed, but for `python`; its arguments, in which FOLDER
+      stands for `folder`; and the value of JAX_PLATFORMS.
+    folder: receives their output.
+    before: runs first, once.
+
+  Returns:
+    For each its exit status and its output.
+  """
+  done = finish(start_python(f"{before}\n{RUN_EACH}", json.dumps(cases), folder))
+  assert done.returncode == 0, done.stderr
+  statuses = json.loads(done.stdout)
+  return [(status, (folder / f"{i}.txt").read_text()) for i, status in enumerate(statuses)]
+
+
 def assert_same_result(folder, finished):
   """Checks for the same direction, byte-identical records, equal weights and equal history."""
   directions = [np.load(run / "search" / "direction.npy") for run in (folder, finished)]
@@ -185,7 +241,7 @@ def assert_same_result(folder, finished):
 # child for each attempt, so that the libraries are loaded once.
 KILLS = """
 import os, pathlib, random, signal, sys, time
-import tensorflow, clu.metric_writers
+import unseg_jax.runtime.tensorboard_writer
 from unseg_jax import pipeline
 from whole_runs import make_config
 

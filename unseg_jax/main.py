@@ -5,7 +5,6 @@ a config of the package. The `config.json` of a workdir repeats that run.
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -98,7 +97,4 @@ if __name__ == "__main__":
   # Hide log messages of libraries, but show those of this package.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.INFO)
-  # Hide TensorFlow's messages about its kernels.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   commands.run(command)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unseg_jax import errors
 from unseg_jax.evaluation import benchmarks, tfds_source, unlabelled
 
 
@@ -233,6 +234,19 @@ def test_records_that_cannot_be_used_are_named(prepared):
   ):
     with pytest.raises(ValueError, match=message):
       list(tfds_source.open_pairs("anything", "test", image, mask, data_dir=prepared))
+
+
+def test_without_tensorflow_other_formats_and_preparing_ask_for_it(prepared, monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, "tensorflow", None)
+  arguments = ("anything", "test", "photo", "greys")
+  if prepared.name.startswith("tfrecord"):
+    message = r"reading .* anything, stored as tfrecord, needs TensorFlow.*unseg-jax\[tensorflow\]"
+    with pytest.raises(errors.MissingPackage, match=message):
+      tfds_source.open_pairs(*arguments, data_dir=prepared)
+  else:
+    assert len(list(tfds_source.open_pairs(*arguments, data_dir=prepared))) == 3
+  with pytest.raises(errors.MissingPackage, match=r"preparing .* needs TensorFlow.*\[tensorflow\]"):
+    benchmarks.prepare("ecssd", tmp_path)
 
 
 def test_random_access_needs_neither_tensorflow_nor_the_builder(prepared):

@@ -233,6 +233,23 @@ def test_a_picture_that_an_onnx_file_fails_on_is_one_clear_error(folder, tmp_pat
     restored(pictures(48, 49)[0])
 
 
+@pytest.mark.parametrize(
+  ("file_format", "name", "extra"),
+  [("stablehlo", "flatbuffers", "export"), ("tflite", "tensorflow", "tensorflow")],
+)
+def test_without_what_writes_a_format_the_error_names_the_extra(
+  folder, tmp_path, monkeypatch, file_format, name, extra
+):
+  monkeypatch.setitem(sys.modules, name, None)
+  monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+  message = rf"the format {file_format} needs .*pip install 'unseg-jax\[{extra}\]'"
+  with pytest.raises(ImportError, match=message):
+    export.export(
+      str(folder / "unet.safetensors"), str(tmp_path / f"unet.{file_format}"), file_format
+    )
+  assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])
 def test_without_the_extra_the_error_names_it(folder, monkeypatch, name):
   monkeypatch.setitem(sys.modules, name, None)

@@ -4,7 +4,11 @@ import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from unseg_jax.images import drawing, writing
 
@@ -183,3 +187,12 @@ def test_animation_of_a_photograph_is_small_and_close():
 def test_bad_input_is_named_with_the_way_out(call, words):
   with pytest.raises(ValueError, match=words):
     call()
+
+
+@given(mask=arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), steps=st.integers(0, 4))
+def test_eroded_masks_are_those_of_scipy(mask, steps):
+  before = mask.copy()
+  # To scipy, no iterations means to go on until nothing changes.
+  expected = ndimage.binary_erosion(mask, iterations=steps, border_value=1) if steps else mask
+  np.testing.assert_array_equal(drawing.eroded(mask, steps), expected)
+  np.testing.assert_array_equal(mask, before)

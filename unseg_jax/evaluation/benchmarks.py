@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import folders, tfds_source
 from unseg_jax.evaluation.source import Source
+from unseg_jax.runtime import host_tensorflow
 from unseg_jax.storage import places
 
 
@@ -140,7 +141,8 @@ def prepare(name: str, data_root: str | Path) -> None:
   """Downloads a benchmark and prepares it with TFDS.
 
   Archives in `data_root/downloads/manual` with their original names are not downloaded again. CUB
-  is TFDS's `caltech_birds2011`, which always downloads and needs `opencv-python`.
+  is TFDS's `caltech_birds2011`, which always downloads and needs `opencv-python`. TFDS encodes
+  images with TensorFlow, which the extra `tensorflow` installs.
 
   Args:
     name: one of `BENCHMARKS`.
@@ -148,10 +150,11 @@ def prepare(name: str, data_root: str | Path) -> None:
 
   Raises:
     ValueError: the benchmark does not exist, or its files are inconsistent.
+    ImportError: TensorFlow is not installed.
     OSError: a download failed.
   """
   benchmark = get(name)
-  tfds_source.hide_accelerators()
+  host_tensorflow.import_tensorflow("preparing a benchmark with TFDS")
   importlib.import_module(benchmark.module)
   # ArrayRecord is the TFDS format that can be read without TensorFlow.
   builder = tfds.builder(

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,6 +15,7 @@ from unseg_jax.array_types import UInt8
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import conversion, masks
+from unseg_jax.runtime import host_tensorflow
 
 # Keys under which data sets may store image file names.
 FILENAME_KEYS = ("filename", "file_name", "image/filename")
@@ -54,6 +54,7 @@ def open_pairs(
   Raises:
     ValueError: the data set, the split or a key does not exist.
     FileNotFoundError: the data set is not prepared.
+    ImportError: its format needs TensorFlow, which is not installed.
   """
   builder, length = _open(name, split, {image: "pictures", mask: "masks"}, data_dir)
   features = builder.info.features
@@ -101,6 +102,8 @@ def _open(
     if key not in features:
       known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
       raise InvalidValue(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
+  if not _has_random_access(builder):
+    host_tensorflow.check_installed(_reading(builder))
   try:
     return builder, builder.info.splits[split].num_examples
   except (KeyError, ValueError) as error:
@@ -109,15 +112,6 @@ def _open(
       f"{name} has no split {split!r}; expected one of {known}, or a part of one, such as "
       f"{next(iter(builder.info.splits))}[:100]."
     ) from error
-
-
-def hide_accelerators() -> None:
-  """Keeps TensorFlow, which only reads and writes files here, from allocating device memory."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  import tensorflow as tf
-
-  for kind in ("GPU", "TPU"):
-    tf.config.set_visible_devices([], kind)
 
 
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
@@ -132,9 +126,20 @@ def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder
     raise FileNotFoundError(
       f"the TFDS data set {name} is not prepared in {data_dir or 'its own folder'}; prepare it "
       f"once with tfds.builder({name!r}, data_dir=..., file_format='array_record')"
-      ".download_and_prepare()."
+      ".download_and_prepare(), which needs TensorFlow: pip install 'unseg-jax[tensorflow]'."
     )
   return builder
+
+
+def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+  formats = tfds.core.FileFormat.with_random_access()
+  return not formats.isdisjoint(builder.info.available_file_formats())
+
+
+def _reading(builder: tfds.core.DatasetBuilder) -> str:
+  """What needs TensorFlow, for its absence."""
+  stored = ", ".join(sorted(each.value for each in builder.info.available_file_formats()))
+  return f"reading the TFDS data set {builder.name}, stored as {stored},"
 
 
 def _records(
@@ -149,20 +154,19 @@ def _records(
     for key, feature in builder.info.features.items()
     if isinstance(feature, tfds.features.Image) and feature.np_dtype in (np.uint8, np.uint16)
   }
-  try:
+  if _has_random_access(builder):
     source = builder.as_data_source(split, decoders=decoders)
-  except NotImplementedError:  # The format does not support random access.
-    records = _records_by_tensorflow(builder, split, decoders)
-    yield from itertools.islice(records, start, stop, step)
-  else:
     for i in range(len(source))[start:stop:step]:
       yield source[i]
+  else:
+    records = _records_by_tensorflow(builder, split, decoders)
+    yield from itertools.islice(records, start, stop, step)
 
 
 def _records_by_tensorflow(
   builder: tfds.core.DatasetBuilder, split: str, decoders: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-  hide_accelerators()
+  host_tensorflow.import_tensorflow(_reading(builder))
   yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
 
 

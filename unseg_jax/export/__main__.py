@@ -14,7 +14,8 @@ for a U-Net with five levels.
                 they are written to FILE.stablehlo.json.
     tflite      for TensorFlow Lite and LiteRT, on phones. It takes one square image of the
                 training size at a time, since TensorFlow's converter needs fixed sizes. The
-                metadata are written to FILE.tflite.json.
+                metadata are written to FILE.tflite.json. It needs TensorFlow:
+                pip install 'unseg-jax[tensorflow]'.
     web         a static page for any file server, which segments pictures in the browser with the
                 ONNX file beside it. ONNX Runtime Web is downloaded once; without a network, pass
                 it as --runtime=FILE.tgz.

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jax import export
 
 from unseg_jax.array_types import Array, Float, UInt8
+from unseg_jax.errors import MissingPackage
+from unseg_jax.runtime import host_tensorflow
 from unseg_jax.segmentation.unet import Unet
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -31,7 +33,14 @@ def stablehlo_bytes(variables: Mapping[str, Any], features: tuple[int, ...]) -> 
   size = export.symbolic_shape("N, H, W", constraints=[f"H >= {least}", f"W >= {least}"])
   images = jax.ShapeDtypeStruct((*size, 3), jnp.uint8)
   function = jax.jit(_probability(variables, features))
-  return bytes(export.export(function, platforms=PLATFORMS)(images).serialize())
+  exported = export.export(function, platforms=PLATFORMS)(images)
+  try:
+    return bytes(exported.serialize())
+  except ImportError as error:
+    raise MissingPackage(
+      f"the format stablehlo needs flatbuffers, which cannot be imported ({error}); install it "
+      "with: pip install 'unseg-jax[export]'"
+    ) from error
 
 
 def tflite_bytes(variables: Mapping[str, Any], features: tuple[int, ...], image_size: int) -> bytes:
@@ -45,10 +54,12 @@ def tflite_bytes(variables: Mapping[str, Any], features: tuple[int, ...], image_
     variables: `params` and `batch_stats` of a `unet.Unet`.
     features: its channels, as `unet.Unet` takes them.
     image_size: S, the image size in training.
+
+  Raises:
+    ImportError: TensorFlow is not installed.
   """
-  # Imported here: TensorFlow takes seconds to import, and only this function needs it.
-  import tensorflow as tf
-  from jax.experimental import jax2tf
+  tf = host_tensorflow.import_tensorflow("the format tflite")
+  from jax.experimental import jax2tf  # It imports TensorFlow.
 
   module = tf.Module()  # The converter needs an object that owns the function.
   module.probability = tf.function(

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageOps
-from scipy import ndimage
 
-from unseg_jax.array_types import Float, UInt8
+from unseg_jax.array_types import Bool, Float, UInt8
 from unseg_jax.images.writing import describe
 
 OUTLINE = (255, 200, 40)
@@ -41,9 +40,23 @@ def overlay(image: np.ndarray, probability: np.ndarray) -> UInt8[np.ndarray, "h 
   mask = probability > 0.5
   # The outline looks equally thin at every size. The image border is not outlined.
   thickness = max(1, round(min(mask.shape) / 180))
-  inside = ndimage.binary_erosion(mask, iterations=thickness, border_value=1)
-  blend[mask & ~inside] = OUTLINE
+  blend[mask & ~eroded(mask, thickness)] = OUTLINE
   return blend
+
+
+def eroded(mask: Bool[np.ndarray, "h w"], steps: int) -> Bool[np.ndarray, "h w"]:
+  """Takes one pixel off each edge of the mask at every step; the picture's border is no edge.
+
+  `scipy.ndimage.binary_erosion` with a border of 1 does the same; importing it takes 0.2 seconds.
+  """
+  for _ in range(steps):
+    inside = mask.copy()
+    inside[1:] &= mask[:-1]
+    inside[:-1] &= mask[1:]
+    inside[:, 1:] &= mask[:, :-1]
+    inside[:, :-1] &= mask[:, 1:]
+    mask = inside
+  return mask
 
 
 def cutout(image: np.ndarray, probability: np.ndarray) -> UInt8[np.ndarray, "h w 4"]:

@@ -3,7 +3,7 @@
 from importlib import resources
 from pathlib import Path
 
-from unseg_jax.artifacts import checkpoints, generator_files, renamed_settings, stage_records
+from unseg_jax.artifacts import generator_files, renamed_settings, stage_records
 from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.inference import onnx_files
@@ -29,6 +29,8 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
       "`python -m unseg_jax.main` (by default runs/NAME), a segmenter file (*.safetensors or "
       f"*.onnx), or {PRETRAINED}NAME."
     )
+  from unseg_jax.artifacts import checkpoints  # By orbax, which a segmenter's file does without.
+
   config = whole_files.read_json(folder / "config.json")
   trained = folder / "train"
   if adapted and stage_records.has_complete_stage(folder / "adapt"):

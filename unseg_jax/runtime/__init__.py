@@ -5,5 +5,6 @@ processes, `failure.py` ends all of them when one fails, `process_flags.py` defi
 `preemption.py` handles termination signals. `prefetch.py` works ahead on other threads,
 `workers.py` starts worker processes, `progress.py` draws progress bars, `commands.py` starts
 commands and reports their errors, `settings.py` checks settings, and `tracking.py` writes events
-for TensorBoard.
+for TensorBoard through `tensorboard_writer.py`. `host_tensorflow.py` imports TensorFlow for the
+few tasks that need it.
 """
