@@ -15,6 +15,11 @@ DOCS = ["latex2mathml>=3.78", "mkdocs>=1.6,<2", "mkdocs-material>=9.6", "mkdocst
 DEMO = ["gradio>=6"]
 # JAX writes StableHLO with flatbuffers, and does not ask for it.
 EXPORT = ["flatbuffers", "onnx>=1.17", "onnxruntime>=1.20"]
+# TensorFlow never computes here: its build without accelerators is enough where there is one.
+TENSORFLOW = [
+  "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
+  "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'",
+]
 
 setup(
   name="unseg-jax",
@@ -87,11 +92,7 @@ setup(
     "scipy",
     "simplejpeg>=1.8",  # Decodes about 1.7 times as fast as Pillow, to the same pixels.
     "tenacity",
-    # clu writes TensorBoard events through TensorFlow, which never computes here: its build without
-    # accelerators is enough where there is one.
     "tensorboard",
-    "tensorflow-cpu; sys_platform == 'linux' and platform_machine == 'x86_64'",
-    "tensorflow; sys_platform != 'linux' or platform_machine != 'x86_64'",
     "tensorflow-datasets",
     "tqdm",
     "urllib3>=2",  # Through requests, version 1 took a download that was cut short for whole.
@@ -105,6 +106,7 @@ setup(
     "export": EXPORT,
     "gcs": GCS,
     "s3": S3,
+    "tensorflow": TENSORFLOW,
     "tpu": ["jax[tpu]"],
     "test": [
       *BENCHMARKS,
@@ -113,6 +115,7 @@ setup(
       *EXPORT,
       *GCS,
       *S3,
+      *TENSORFLOW,
       "beartype",  # Checks every signature, by jaxtyping's import hook.
       "codespell",
       "dill",  # The builder tests of TFDS import it.

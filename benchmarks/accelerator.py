@@ -1,23 +1,23 @@
-"""Checks in one call that an accelerator computes correctly, and measures how fast.
+"""Tests and benchmarks an accelerator in one call.
 
 python benchmarks/accelerator.py [--smoke] [--seconds=480] [--output=accelerator.jsonl]
   [--parts=machine,golden,unet,generators,segmenter,pytorch,main_job,profile]
 
-It needs no installation of this package, and of other packages what is there: a part that lacks one
-says so. `accelerator.md` tells how to run it on a machine without a network, and what each row
+This package need not be installed. A part that lacks another package reports that it was not
+measured. `accelerator.md` explains how to run it on a machine without a network, and what each row
 means.
 
-Each part runs in a process of its own, in the order of their worth; what kills one costs that part
-alone. Rows are printed, and appended to `--output` as JSON objects, as soon as they are found; at
-the end all of them become a table, printed and written beside it with the suffix `.md`. What the
-parts say on stderr goes to `.log`, profiles to a folder of the same name. After `--seconds` the
-parts left are skipped; every part leaves some of that time to those after it.
+Each part runs in its own process, the most important ones first, so that a crash affects one part
+only. Rows are printed and appended to `--output` as JSON objects as soon as they are measured. At
+the end, all of them are printed as a table and written beside it with the suffix `.md`. Messages of
+the parts go to `.log`, and profiles to a folder of the same name. After `--seconds`, remaining
+parts are skipped; every part reserves time for those after it.
 
-`--smoke` runs every part in its smallest form, on a CPU in two minutes: it shows that a row can be
-measured, and nothing about speed.
+`--smoke` runs every part in its smallest form, on a CPU in two minutes. It tests that every row can
+be measured; its numbers do not describe speed.
 
 Exit status: 1 if a row failed; 0 if each was measured, skipped for lack of time, or not measured
-because a package or a device is not there.
+because a package or a device is missing.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from common import command_line
 from on_device import rows
 
 ROOT = Path(__file__).resolve().parents[1]
-# Part -> seconds of `SECONDS` that the parts before it leave to it.
+# Part -> seconds of `SECONDS` that earlier parts reserve for it.
 PARTS = {
   "machine": 45,
   "golden": 65,
@@ -46,32 +46,32 @@ PARTS = {
   "profile": 30,
 }
 SECONDS = 480.0
-LEAST_SECONDS = 3.0  # A part that has less does not begin.
-# PyTorch needs memory beside JAX, which else would take most of it at once.
+LEAST_SECONDS = 3.0  # A part with less time left is skipped.
+# Leaves memory for PyTorch, since JAX would otherwise allocate most of it.
 ENVIRONMENTS = {"pytorch": {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}}
 WHOLE = "the whole part"
 
 
 def environment(part: str, cache: str, smoke: bool) -> dict[str, str]:
-  """The part's environment: nothing is installed, and parts share what they compile."""
+  """Returns a part's environment: it finds this checkout, and parts share compiled programs."""
   given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
   paths = [*map(str, (ROOT, ROOT / "benchmarks", ROOT / "tests")), *map(os.path.abspath, given)]
-  shared = {"JAX_COMPILATION_CACHE_DIR": cache, "TF_CPP_MIN_LOG_LEVEL": "2"}
-  if smoke:  # Nearly all of the time goes into compiling what runs for a moment.
+  shared = {"JAX_COMPILATION_CACHE_DIR": cache}
+  if smoke:  # Compiling takes nearly all of the time.
     shared["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
   always = {"PYTHONPATH": os.pathsep.join(paths), **ENVIRONMENTS.get(part, {})}
   return shared | os.environ | always
 
 
 def run_part(part: str, output: Path, seconds: float, cache: str, smoke: bool) -> None:
-  """Runs a part in a process of its own; writes how long it took, or what ended it.
+  """Runs a part in its own process; writes its duration, or the reason why it ended.
 
   Args:
     part: its name.
     output: the file of rows.
-    seconds: after which it is killed.
+    seconds: the time limit, after which it is killed.
     cache: folder of compiled programs.
-    smoke: whether in its smallest form.
+    smoke: whether to run its smallest form.
   """
   start, until = time.perf_counter(), time.time() + seconds
   report = rows.Report(part, output, until)
@@ -86,50 +86,50 @@ def run_part(part: str, output: Path, seconds: float, cache: str, smoke: bool) -
     )
     status = wait(process, seconds)
   if status is None:
-    where = f"stopped after {seconds:.0f} s, when its time was used up; its last line: "
+    where = f"stopped after {seconds:.0f} s, at the time limit; last line of the log: "
     report.add(WHOLE, None, note=rows.SKIPPED + where + last_line(log))
   elif status:
     report.add(WHOLE, None, note=f"{rows.FAILED}{ending(status)}: {last_line(log)}")
   else:
-    report.add(WHOLE, time.perf_counter() - start, "s", "compilation and start included")
+    report.add(WHOLE, time.perf_counter() - start, "s", "including start and compilation")
 
 
 def wait(process: subprocess.Popen, seconds: float) -> int | None:
-  """Waits for a process and returns its status; None if it had to be killed for the time."""
+  """Waits for a process and returns its status, or None if it exceeded the time limit."""
   try:
     return process.wait(seconds)
   except subprocess.TimeoutExpired:
     return None
   finally:
     if process.poll() is None:
-      os.killpg(process.pid, signal.SIGKILL)  # And what it started.
+      os.killpg(process.pid, signal.SIGKILL)  # With its children.
       process.wait()
 
 
 def ending(status: int) -> str:
-  """What an exit status says: a number, or the signal that ended the process."""
+  """Describes an exit status: a number, or the signal that ended the process."""
   return f"exit status {status}" if status > 0 else f"killed by {signal.Signals(-status).name}"
 
 
 def last_line(log: Path) -> str:
-  """The last line of a log that is not empty."""
+  """Returns the last non-empty line of a log."""
   lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
   return lines[-1].strip()[: rows.MOST_WORDS]
 
 
 def time_for(later: Sequence[str], left: float, scale: float) -> float:
-  """Seconds of those left that a part may take: all but what `PARTS` keeps for later ones.
+  """Returns the seconds that a part may take: those left, minus those reserved for later parts.
 
   Args:
     later: the parts after it.
-    left: seconds.
-    scale: of the times in `PARTS`.
+    left: the seconds left.
+    scale: a factor for the times in `PARTS`.
   """
   return left - scale * sum(PARTS[name] for name in later)
 
 
 def make_parser() -> argparse.ArgumentParser:
-  """The flags."""
+  """Defines the flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--smoke", action="store_true", help="Run every part in its smallest form.")
   parser.add_argument(
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-  """Runs the parts, prints the table; returns the exit status."""
+  """Runs the parts and prints the table; returns the exit status."""
   arguments = make_parser().parse_args()
   start, output = time.monotonic(), arguments.output.resolve()
   output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,11 @@
-"""Measures on how many pixels masks computed in bfloat16 and in float32 agree.
+"""Compares masks computed in bfloat16 with those in float32, pixel by pixel.
 
 python benchmarks/bfloat16.py [--generators=pretrained:dcgan_faces,FILE] [--steps=100] [--batch=16]
   [--count=256]
 
-For each converted generator: a search of `--steps` steps in each type, then the masks of `--count`
-candidates in float32 from the direction that float32 found, beside those in bfloat16 from the same
-direction, and from the one that bfloat16 found. The filters are the paper's.
+For each converted generator, it runs a search of `--steps` steps in each type. It then compares the
+masks of `--count` candidates: in float32 from the direction of the float32 search; and in bfloat16
+from the same direction, and from that of the bfloat16 search. The filters are the paper's.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import candidates
 
-CHUNK = 64  # Images at once.
+CHUNK = 64  # Images per batch.
 
 
 def compare_masks(count: int) -> np.ndarray:
-  """Prints how far so many masks of the face generator agree; returns their images, uint8."""
+  """Prints the agreement of `count` masks of the face generator; returns their images, uint8."""
   config = experiments.load("dcgan_faces.py")
   generator = generators.load(config.generator)
   direction = cases.faces_direction()
@@ -52,7 +52,7 @@ def make(
   directions: np.ndarray,
   count: int,
 ) -> dict[str, Any]:
-  """The first candidates of a stream, computed in this type."""
+  """Returns the first candidates of a stream, computed in this type."""
   cast = generators.with_dtype(generator, dtype)
   compute = parallel.jit(candidates.make_candidates(cast, config))
   chunks = [
@@ -63,7 +63,7 @@ def make(
 
 
 def agreement(exact: Mapping[str, Any], rough: Mapping[str, Any]) -> str:
-  """How far candidates agree: their masks, those that both keep, the worst one, the filters."""
+  """Describes how far candidates agree: all masks, those kept by both, the worst, the filters."""
   agree = (exact["mask"] == rough["mask"]).mean(axis=(1, 2))
   verdicts = [chunk["verdicts"]["all"] for chunk in (exact, rough)]
   both = np.logical_and(*verdicts)
@@ -76,7 +76,7 @@ def agreement(exact: Mapping[str, Any], rough: Mapping[str, Any]) -> str:
 
 
 def compare_search(name: str, steps: int, batch: int, count: int) -> None:
-  """Prints how far masks agree if candidates, or the search as well, compute in bfloat16."""
+  """Prints the agreement of masks if candidates, or candidates and search, use bfloat16."""
   generator, config = generators.load(name), default_config.get_config()
   config.search.update({"steps": steps, "batch_size": batch})
   found = {}
@@ -98,7 +98,12 @@ def compare_search(name: str, steps: int, batch: int, count: int) -> None:
 
 
 def compare_segmenter(path: str, images: np.ndarray) -> None:
-  """Prints on how many pixels of `[N, S, S, 3]` uint8 a U-Net in bfloat16 agrees with float32."""
+  """Prints the share of pixels on which a U-Net in bfloat16 agrees with float32.
+
+  Args:
+    path: the segmenter.
+    images: `[N, S, S, 3]` uint8.
+  """
   segmenter = Segmenter.restore(path)
   variables, features = segmenter.variables, segmenter.features
 
@@ -124,7 +129,7 @@ def _chunks(array: np.ndarray) -> list[np.ndarray]:
 
 
 def main() -> None:
-  """Compares the generators that are asked for."""
+  """Compares the generators of the flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(
     "--generators", default="pretrained:dcgan_faces", help="Generators, comma-separated."

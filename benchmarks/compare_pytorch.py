@@ -1,12 +1,12 @@
-"""Times this package and PyTorch on the same CPU, in one run.
+"""Compares the speed of this package with PyTorch on the same CPU, in one run.
 
 python benchmarks/compare_pytorch.py [--rounds=5] [--steps=4] [--chunk=64] [--batch=16]
   [--divisor=1]
 
-Each measurement has a twin in PyTorch: the same network with the same weights, the same batch, the
-same number of threads. The two are first checked to compute the same; then they take turns, so that
-whatever else the machine does hits both. The table holds medians over the rounds, and as the ratio
-PyTorch's time divided by JAX's: above 1, JAX is faster. Nothing is written to disk.
+Each measurement has a twin in PyTorch with the same network, weights, batch and number of threads.
+First their results are compared. Then their timings alternate, so that other load on the machine
+affects both. The table shows medians over the rounds, and the ratio of PyTorch's time to JAX's:
+above 1, JAX is faster. Nothing is written to disk.
 """
 
 import argparse
@@ -39,7 +39,7 @@ Row = tuple[str, str, float, float, float]
 
 
 def measure_search(rounds: int, steps: int, generator: Generator, twin: nn.Module) -> list[Row]:
-  """The search step with its drawing of latents and radii; prints how far the twins differ."""
+  """Times a search step with its random draws; prints the difference between the twins."""
   config = cases.faces_config().search
   state, variables, indices = cases.search_arguments(generator, config, restarts=1)
   step = parallel.pmap(cases.search_step(generator, config), donate_argnums=(0,))
@@ -51,7 +51,7 @@ def measure_search(rounds: int, steps: int, generator: Generator, twin: nn.Modul
     latents, _, radii = (torch.tensor(np.asarray(x)) for x in drawn)
     expected = torch_search.step(latents, radii)
     state, parts = step(state, variables, indices)
-    parts = parallel.unreplicate(parts)  # Each loss is [1, 1]: of one restart and one direction.
+    parts = parallel.unreplicate(parts)  # Each loss is [1, 1]: one restart, one direction.
     found = (parts["outside_circle"].item(), parts["sobel_shift"].item())
     worst = max(worst, *(abs(a - b) for a, b in zip(found, expected, strict=True)))
   found = parallel.unreplicate(state).directions[0]
@@ -78,7 +78,7 @@ def measure_search(rounds: int, steps: int, generator: Generator, twin: nn.Modul
 
 
 def measure_pairs(rounds: int, chunk: int, generator: Generator, twin: nn.Module) -> list[Row]:
-  """Kept pairs per second in chunks, to arrays on the host; prints how far the twins agree."""
+  """Measures kept pairs per second, up to arrays on the host; prints the twins' agreement."""
   config, direction, key = cases.faces_config().generate, cases.faces_direction(), jax.random.key(2)
   config.chunk = chunk
   compute = parallel.pmap_local(candidates.make_candidates(generator, config))
@@ -119,7 +119,7 @@ def measure_pairs(rounds: int, chunk: int, generator: Generator, twin: nn.Module
 
 
 def measure_training(rounds: int, batch_size: int, divisor: int) -> list[Row]:
-  """Training steps of the paper's U-Net at 64 x 64; prints how far the twins differ."""
+  """Times training steps of the paper's U-Net at 64 x 64; prints the twins' difference."""
   config = default_config.get_config().train
   config.update({"image_size": 64, "batch_size": batch_size})
   config.features = published.divided(config.features, divisor)
@@ -179,7 +179,7 @@ def main() -> None:
   rounds = arguments.rounds
   if jax.default_backend() != "cpu":
     parser.error(f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to compare CPUs")
-  threads = len(os.sched_getaffinity(0))  # As many as XLA takes.
+  threads = len(os.sched_getaffinity(0))  # As many as XLA uses.
   torch.set_num_threads(threads)
   print(f"JAX {jax.__version__}, PyTorch {torch.__version__}, {threads} threads, {rounds} rounds")
 

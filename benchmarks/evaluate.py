@@ -2,13 +2,12 @@
 
 python benchmarks/evaluate.py [--pictures 5000] [--format jpg]
 
-The pictures, 400 x 300 pixels with a mask each, are made in a temporary folder, in the layout of
-ECSSD. They go through the evaluation as `configs/evaluate.py` runs it: reading, resizing, the
-network, resizing to the mask, scoring. Then the network runs alone, on as many batches of the same
-shape. The rest of the time counts as outside the network. All of it is given in seconds on
-the clock and in seconds of the processor, over all threads; the latter tell more where the machine
-does other work besides. The two runs alternate in parts, so that this work hits both. The metrics
-of the field, and the refinement, run on fewer pictures.
+The script writes pictures of 400 x 300 pixels with masks to a temporary folder, in the layout of
+ECSSD. It evaluates them as `configs/evaluate.py` does: reading, resizing, the network, resizing to
+the mask, scoring. Then it runs the network alone on the same number of batches of the same shape.
+The difference is the time outside the network. The table shows wall time and CPU time over all
+threads; the CPU time is more reliable on a busy machine. The two runs alternate in parts, so that
+other load affects both. Saliency metrics and refinement run on fewer pictures.
 """
 
 import argparse
@@ -33,8 +32,8 @@ from unseg_jax.segmentation.unet import Unet
 
 WIDTH, HEIGHT = 400, 300
 WIDTHS, IMAGE_SIZE, BATCH = (16, 32, 64, 128, 128), 128, 8
-PART = 500  # Pictures between two turns of the network alone.
-FEWER = 200  # Pictures for what is slow by itself.
+PART = 500  # Pictures between two runs of the network alone.
+FEWER = 200  # Pictures for the slow options.
 OPTIONS = {
   "with saliency": {"with_saliency": True},
   "with guided filter": {"refine": "guided"},
@@ -42,14 +41,14 @@ OPTIONS = {
 
 
 def make_folders(root: Path, count: int, suffix: str) -> Source:
-  """Writes pictures and masks of ellipses on gradients with noise, and opens them."""
+  """Writes pictures of ellipses on noisy gradients, with their masks; opens them."""
   ecssd = benchmarks.get("ecssd")
   images, masks = root / ecssd.images, root / ecssd.masks
   images.mkdir(parents=True)
   masks.mkdir(parents=True)
   rng = np.random.default_rng(0)
   rows, columns = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
-  # Noise as coarse as a photograph's texture, or PNG would compress nothing.
+  # Moderate noise, like a photograph's texture; stronger noise would make PNG incompressible.
   noise = rng.normal(0, 6, (HEIGHT + 64, WIDTH + 64, 3)).astype(np.float32)
   for number in range(count):
     y, x = rng.uniform(0.3, 0.7, 2) * (HEIGHT, WIDTH)
@@ -71,14 +70,14 @@ def make_folders(root: Path, count: int, suffix: str) -> Source:
 
 
 def make_segmenter() -> Segmenter:
-  """A U-Net of random weights."""
+  """Returns a segmenter with random weights."""
   network = Unet(WIDTHS)
   variables = jax.jit(network.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
   return Segmenter.create(jax.device_get(variables), WIDTHS, IMAGE_SIZE)
 
 
 class Clock:
-  """Sums up the seconds of several runs, on the clock and of the processor."""
+  """Sums the wall time and the CPU time of several runs."""
 
   def __init__(self):
     self.wall = self.processor = 0.0
@@ -92,7 +91,7 @@ class Clock:
 
 
 def measure(segmenter: Segmenter, source: Source) -> None:
-  """Times the paper's metrics beside the network alone, then what is optional; prints a table."""
+  """Times the paper's metrics, the network alone, and the options; prints a table."""
   small = [
     resize_shorter_side(image, IMAGE_SIZE) for _, image, _ in itertools.islice(source, BATCH)
   ]
@@ -127,7 +126,7 @@ def measure(segmenter: Segmenter, source: Source) -> None:
 
 
 def main() -> None:
-  """Makes the pictures, runs the evaluations and prints what they take."""
+  """Makes the pictures, runs the evaluations and prints their times."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(
     "--pictures", type=command_line.positive, default=5000, help="Number of images."

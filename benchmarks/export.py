@@ -1,11 +1,11 @@
-"""Times one image through a segmenter in JAX and through its ONNX export, on the CPU.
+"""Compares the speed of a segmenter in JAX with that of its exported ONNX file, on the CPU.
 
 python benchmarks/export.py [--segmenter pretrained:faces] [--sizes 64,128,320] [--rounds 20]
 
-A square picture of each size goes through the network alone, and a photograph of 640 x 480 through
-all: to the size of the training, through the network, and back. Both take turns on the same noise.
-The first call of either stands apart, as JAX compiles for each size; in it they are checked to find
-the same probabilities.
+Square pictures of each size are run through the network alone. A picture of 640 x 480 is segmented
+as a user would: resized, run through the network, and resized back. Timings of the two alternate,
+on the same noise. The first call is listed separately, since JAX compiles for each size; its
+probabilities are compared.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from unseg_jax.inference.views import foreground
 
 
 def measure(name: str, runs: Mapping[str, Callable[[], np.ndarray]], rounds: int) -> None:
-  """Prints a row: milliseconds of either, of their first calls, and how far they differ."""
+  """Prints a row: milliseconds of both, of their first calls, and the largest difference."""
   found, first = [], []
   for run in runs.values():
     start = time.perf_counter()
@@ -39,22 +39,22 @@ def measure(name: str, runs: Mapping[str, Callable[[], np.ndarray]], rounds: int
 
 
 def noise(height: int, width: int) -> np.ndarray:
-  """A picture `[height, width, 3]` uint8."""
+  """Returns a picture of noise, `[height, width, 3]` uint8."""
   return np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def network(segmenter: Segmenter, picture: np.ndarray) -> np.ndarray:
-  """What the network finds of a picture as it is, `[H, W]` float32."""
+  """Returns the network's probability for an unresized picture, `[H, W]` float32."""
   return foreground(segmenter.small_logits([picture])[0], picture.shape[:2])
 
 
 def sizes(text: str) -> list[int]:
-  """Whole numbers, split at commas."""
+  """Parses integers separated by commas."""
   return [command_line.positive(number) for number in text.split(",")]
 
 
 def main() -> None:
-  """Exports the segmenter to a temporary file and prints what a picture takes."""
+  """Exports the segmenter to a temporary file and prints the times."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--segmenter", default="pretrained:faces", help="Segmenter to export.")
   parser.add_argument("--sizes", type=sizes, default=[64, 128, 320], help="Image sides in pixels.")

@@ -1,19 +1,18 @@
-"""Times the pipeline on the embedded face generator, as it runs on a CPU with two cores.
+"""Times the pipeline on the shipped face generator; sized for a CPU with two cores.
 
 python benchmarks/faces.py [--parts=disk,on_the_fly,restarts] [--rounds=3] [--pairs=3072]
   [--chunk=64] [--restarts=8] [--steps=4]
 python benchmarks/faces.py --candidates=200000 [--shard=16384]
 
-- disk: kept pairs per second of the stage `generate`, its files included, and the share of the time
-  in which the device had nothing to do; beside PyTorch, which makes, encodes and writes the same
-  kind of pairs one batch after the other, as the reference implementation does. JAX's two small
-  splits, and the chunk that is under way when a split is full, count: they weigh with few pairs.
-- on_the_fly: the time to make pairs and train on each once: through the disk, and on the fly.
-- restarts: a step of the search with `--restarts`, and with 1.
-- `--candidates` makes so many candidates, and prints after each shard how the process's memory
-  grows.
+- disk: kept pairs per second of the stage `generate`, including its files, and the device's share
+  of idle time. For comparison, PyTorch makes, encodes and writes such pairs one batch after the
+  other, as the reference implementation does. JAX's rate includes its two small splits and the last
+  chunk of each split, which lower it if there are few pairs.
+- on_the_fly: the time to make pairs and train on each once, through the disk and on the fly.
+- restarts: the time of a search step with `--restarts`, and with 1.
+- `--candidates` makes this many candidates and prints the process's peak memory after each shard.
 
-Everything in one row is measured in turns, in the same run; the numbers are medians.
+The alternatives of one row alternate in the same run; the numbers are medians.
 """
 
 import argparse
@@ -44,7 +43,7 @@ PARTS = ("disk", "on_the_fly", "restarts")
 
 
 def make_config(pairs: int, chunk: int) -> ml_collections.ConfigDict:
-  """The face config with so many training pairs, its candidates made in such chunks."""
+  """Returns the face config with this number of training pairs and this chunk size."""
   config = cases.faces_config()
   config.generate.chunk = chunk
   config.generate.num_images.update({"train": pairs, "validation": 1, "test": 1})
@@ -53,13 +52,13 @@ def make_config(pairs: int, chunk: int) -> ml_collections.ConfigDict:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-  """A folder that is gone afterwards, whatever is in it."""
+  """Yields a folder that is removed afterwards."""
   with tempfile.TemporaryDirectory() as folder:
     yield Path(folder)
 
 
 def disk(rounds: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
-  """Prints kept pairs per second with their writing, and the device's idle time."""
+  """Prints kept pairs per second, including writing, and the device's idle time."""
   from twins import candidates as torch_candidates
   from twins import dcgan
 
@@ -88,7 +87,7 @@ def disk(rounds: int, config: ml_collections.ConfigDict, generator: Generator) -
 
 
 def on_the_fly(rounds: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
-  """Prints the time from nothing to a U-Net trained on each pair once, by both ways."""
+  """Prints the time to make pairs and train a U-Net on each once, in both ways."""
   pairs, direction = config.generate.num_images.train, cases.faces_direction()
   steps = config.train.steps = pairs // config.train.batch_size
   key, keys = jax.random.key(0), map(jax.random.key, itertools.count())
@@ -123,7 +122,7 @@ def on_the_fly(rounds: int, config: ml_collections.ConfigDict, generator: Genera
 
 @contextlib.contextmanager
 def compiled_once() -> Iterator[None]:
-  """Lets all that is done inside share its programs: a long run compiles once, too."""
+  """Shares compiled programs between calls inside the context, as in one long run."""
   programs: dict[Any, Any] = {}
 
   def once(name: str) -> Callable[..., Any]:
@@ -157,12 +156,12 @@ def restarts(rounds: int, count: int, steps: int, generator: Generator) -> None:
 
 
 def memory(wanted: int, config: ml_collections.ConfigDict, generator: Generator) -> None:
-  """Makes candidates and prints the largest memory that the process had so far, as it goes."""
-  config.num_images.train = 10 * wanted  # The data set is never full.
+  """Makes candidates and prints the process's peak memory after each shard."""
+  config.num_images.train = 10 * wanted  # Large enough never to be reached.
   made, write = [], shards.write_shard
 
   class Enough(Exception):
-    """Ends the run with the shard that reaches the number of candidates."""
+    """Ends the run when a shard reaches the number of candidates."""
 
   def written(path, records, counts):
     write(path, records, counts)
@@ -185,7 +184,7 @@ def memory(wanted: int, config: ml_collections.ConfigDict, generator: Generator)
 
 
 def main() -> None:
-  """Runs what the flags choose."""
+  """Runs the parts that the flags select."""
   positive, parts = command_line.positive, command_line.names(PARTS)
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(

@@ -3,11 +3,11 @@
 python benchmarks/generate.py [--generators=biggan-deep-128,bigbigan-128] [--batch=4] [--rounds=3]
 python benchmarks/generate.py --memory [--generators=biggan-deep-128,bigbigan-128]
 
-The rates are of one device, the types and PyTorch taking turns. `share` is that of the chip's
-bfloat16 matrix rate in bfloat16, where it is known, by a count of convolutions and matrix products.
-Where PyTorch and pytorch-pretrained-biggan are installed, BigGAN-deep runs beside them with the
-same weights. `--memory` prints instead what a search step with the config's batch and microbatch
-needs on one device, by the compiled program's own analysis.
+Rates are for one device; timings of the types and of PyTorch alternate. `share` is the share of the
+chip's bfloat16 matrix rate, if that is known, that the convolutions and matrix products reach in
+bfloat16. If PyTorch and pytorch-pretrained-biggan are installed, BigGAN-deep is compared with them,
+with the same weights. `--memory` instead prints the memory that a search step with the config's
+batch and microbatch needs on one device, according to the compiler.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def measure(name: str, batch: int, rounds: int) -> None:
 def compiled(
   generator: Generator, latents: jax.Array, labels: jax.Array
 ) -> tuple[work.Program, Callable[[], jax.Array]]:
-  """The generator's program on one device, and a run of it that waits for its images."""
+  """Returns the generator's program on one device, and a function that runs and awaits it."""
   inputs = jax.device_put((generator.variables, latents, labels))
   program = work.compile_and_count(jax.jit(generator.generate), inputs)
   return program, lambda: jax.block_until_ready(program.call(*inputs))
 
 
 def twin_modules(name: str) -> tuple[str | None, ModuleType | None]:
-  """Where PyTorch runs and the module of a generator's twin; None where there is none."""
+  """Returns PyTorch's device and the module of a generator's twin, or None for both."""
   torch_device, _ = device.choose(wanted=name.startswith("biggan-deep"))
   if torch_device is None or importlib.util.find_spec("pytorch_pretrained_biggan") is None:
     return None, None
@@ -74,7 +74,7 @@ def twin_modules(name: str) -> tuple[str | None, ModuleType | None]:
 def torch_run(
   deep: ModuleType, twin: Any, latents: jax.Array, labels: jax.Array, torch_device: str
 ) -> Callable[[], np.ndarray]:
-  """A run of the twin on the same latents, to its images on the host."""
+  """Returns a function that runs the twin on the same latents, up to images on the host."""
   import torch
 
   inputs = [torch.tensor(np.asarray(x)).to(torch_device) for x in (latents, labels)]
@@ -82,7 +82,7 @@ def torch_run(
 
 
 def print_memory(name: str) -> None:
-  """Prints what a search step with the batch and microbatch of the generator's config needs."""
+  """Prints the memory of a search step with the batch and microbatch of the config."""
   architecture, config, config_file = published.GENERATORS[name]
   settings = experiments.load(config_file).search
   generator = published.random_generator(architecture, config)

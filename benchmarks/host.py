@@ -1,21 +1,20 @@
-"""Measures how many pairs and pictures per second the host handles if devices take no time.
+"""Measures the host's rates, in pairs and pictures per second, with device work removed.
 
 python benchmarks/host.py [--parts=write,read,predict,steps] [--sizes=128,512] [--workers=0,1,2]
   [--pairs=2048] [--rounds=3] [--json=FILE]
 
-- write: the stage `generate` from the candidates' arrays on: fetching, encoding, shards. Every
-  candidate is there already, and kept.
-- read: the batches of the stage `train`: the order of the pairs, reading, decoding, stacking. No
-  step follows.
-- predict: reading pictures, and encoding the three outputs of each. No network runs.
-- CPU: milliseconds of all processes for a pair or a picture. Of these the process that feeds the
-  devices needs `serial`, which more processors do not make shorter.
-- cores: processors that what is asked for needs; `-` where the serial part alone is too slow.
-- steps: what Python needs for a step of each loop whose device work is next to nothing.
+- write: the stage `generate` without making candidates: fetching, encoding, writing shards. Every
+  candidate is kept.
+- read: the batches of the stage `train` without training: shuffling, reading, decoding, stacking.
+- predict: reading pictures and encoding the three outputs of each, without the network.
+- CPU: milliseconds of all processes per pair or picture. The part `serial` is the time of the
+  process that feeds the devices, which more CPU cores do not reduce.
+- cores: the CPU cores needed for the rate that chips demand; `-` if the serial part is too slow.
+- steps: Python's time for a step of each loop with next to no device work.
 
-The rates take turns, and are medians. What chips ask for is what `tpu.py` estimates for the paper's
-generator and U-Net in bfloat16, with 30 % of the candidates kept. `--json` receives the
-milliseconds, from which `tpu.py --host=FILE` projects the paper's run.
+Timings alternate; the rates are medians. The chips' demand is estimated by `tpu.py` for the paper's
+generator and U-Net in bfloat16, with 30 % of the candidates kept. `--json` writes the milliseconds,
+from which `tpu.py --host=FILE` projects the paper's run.
 """
 
 import argparse
@@ -35,6 +34,7 @@ from host_parts import loops, pairs, prediction
 from host_parts.cost import Cost
 
 PARTS = ("write", "read", "predict", "steps")
+PAIRS_A_PICTURE = 8  # A picture costs `predict` about as much.
 # Pairs of 128 x 128 a second of one chip: a U-Net step of 128 takes 107 ms, 64 BigBiGAN candidates
 # 41.5 ms, of which 30 % are kept.
 ASKED = {"v5e": {"write": 0.3 * 64 / 41.5e-3, "read": 128 / 107e-3}}
@@ -44,7 +44,7 @@ HEADINGS = ("part", "pixels", "workers", "per second", "CPU ms", "serial ms")
 def measure(
   parts: Sequence[str], sizes: Sequence[int], workers: Sequence[int], count: int, rounds: int
 ) -> dict[tuple[str, int, int], Cost]:
-  """Medians by part, size and number of worker processes; these take turns."""
+  """Returns median costs by part, size and number of worker processes; timings alternate."""
   found: dict[tuple[str, int, int], list[Cost]] = {}
   functions = {"write": pairs.write, "read": pairs.read, "predict": prediction.predict}
   with tempfile.TemporaryDirectory() as name:
@@ -52,8 +52,9 @@ def measure(
       for part, size, worker_count in itertools.product(parts, sizes, workers):
         if part in functions:
           folder = Path(name) / f"{part}-{size}"
-          # Of large pictures fewer: as many bytes, but a few batches at least.
+          # Fewer large pictures: the same number of bytes, but at least one batch.
           scaled = max(pairs.BATCH, count * 128**2 // size**2)
+          scaled //= PAIRS_A_PICTURE if part == "predict" else 1
           cost = functions[part](size, worker_count, scaled, folder)
           found.setdefault((part, size, worker_count), []).append(cost)
           if part == "write":
@@ -67,19 +68,19 @@ def _median(costs: Sequence[Cost]) -> Cost:
 
 
 def cells(key: tuple[str, int, int], cost: Cost) -> list[str]:
-  """A row of the table, as `HEADINGS` names its columns."""
+  """Returns a row of the table with the columns of `HEADINGS`."""
   part, size, count = key
   figures = (1 / cost.seconds, 1e3 * cost.cpu, 1e3 * cost.serial)
   return [part, str(size), str(count), *map(significant, figures)]
 
 
 def cores(cost: Cost, asked: float) -> str:
-  """Processors that so many pairs a second need."""
+  """Returns the CPU cores needed for this many pairs per second."""
   return "-" if cost.serial * asked > 1 else significant(cost.cpu * asked)
 
 
 def print_demand(found: dict[tuple[str, int, int], Cost]) -> None:
-  """Prints what chips ask for at the smallest size, and how many processors that takes."""
+  """Prints the rates that chips demand at the smallest size, and the CPU cores needed."""
   smallest = min((size for _, size, _ in found), default=0)
   with_workers = {
     key[0]: cost

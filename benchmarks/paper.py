@@ -1,38 +1,38 @@
-"""Times each stage of the method at the paper's size, and projects the time of a full run.
+"""Times each stage of the method at the paper's size, and projects the time of the full run.
 
 python benchmarks/paper.py [--stages=search,generate,train,on_the_fly] [--dtype=float32,bfloat16]
   [--batch=128] [--chunk=64] [--restarts=8] [--rounds=3] [--seconds=1] [--acceptance=0.3]
   [--no-torch] [--compared=256] [--segmenter=runs/dcgan_faces] [--divisor=1]
 
-The generator is BigBiGAN's at 128 x 128 with random weights, the settings are those of
-configs/bigbigan.py, the U-Net has its full width. `--batch` is the training's, and the search's
-where it is below 32; `--batch=4 --chunk=4 --rounds=1` runs on two CPU cores. All devices of this
-process take part. `--divisor=16` divides all channels of generator and U-Net by 16, for a first
-try: the projection is then of such networks.
+The generator is BigBiGAN at 128 x 128 with random weights. Settings come from configs/bigbigan.py,
+and the U-Net has its full width. `--batch` sets the batch size of the training, and that of the
+search if it is below 32. `--batch=4 --chunk=4 --rounds=1` runs on two CPU cores. All devices of
+this process are used. For a quick try, `--divisor=16` divides all channels of generator and U-Net
+by 16; the projection is then for such networks.
 
 Each row of the table is printed as soon as it is measured:
 
-- rate: of all devices together, the median of the rounds; compilation is not counted.
-- TFLOP/s: what the convolutions and matrix products of one unit take, counted in the traced
-  program, times the rate. Nothing else is counted, and zeros of the padding are. For one device,
-  for all, and for one as a share of the chip's dense bfloat16 rate, where that is known.
-- XLA: the compiled program's own cost analysis divided by this count, a check of it. It also counts
-  elementwise work and leaves padding out; on some backends it does not see library calls.
-- PyTorch: the rate of the same network with the same weights on one device with one device's share
-  of the batch, in turns with JAX; ratio: JAX's rate per device divided by it. "-" where PyTorch is
-  not installed, or has no GPU while JAX has one.
+- rate: the rate of all devices together, without compilation; the median of the rounds.
+- TFLOP/s: the operations of the convolutions and matrix products of one unit, counted in the traced
+  program, times the rate. It includes zeros of the padding and no other operations. It is given for
+  one device, for all devices, and as a share of the chip's dense bfloat16 rate, if that is known.
+- XLA: the compiler's cost analysis divided by this count, as a check. The compiler also counts
+  elementwise work and leaves padding out; on some backends it does not count library calls.
+- PyTorch: the rate of the same network with the same weights on one device, with one device's share
+  of the batch; timings alternate with JAX's. ratio: JAX's rate per device divided by PyTorch's; "-"
+  if PyTorch is not installed, or has no GPU while JAX has one.
 
-The pairs pass the pipeline with filters that run as in the paper and accept everything: the area
-within (0, 1), at least 1 maximum of the histogram. The device's idle share is that of the wall time
-in which none of its work was in flight, at least.
+The filters run as in the paper, but accept everything: the area is within (0, 1), and the histogram
+has at least 1 maximum. The device's idle share is a lower bound: the share of wall time in which
+none of its work was in flight.
 
-The projection follows: 300 steps of search, 1,000,000 kept pairs, 18,000 training steps at batch
-128, each without compilation, validation and checkpoints; measured smaller batches are scaled up.
-The filters' acceptance is an assumption (`--acceptance`): making pairs takes the longer of the
-device's time for all candidates and the pipeline's time for as many kept pairs. With bfloat16 among
-the types, the share of pixels follows on which both types give the same masks: of `--compared`
-candidates of the embedded face generator, and of the U-Net of `--segmenter`, a run's workdir or a
-converted U-Net.
+The projection covers 300 search steps, 1,000,000 kept pairs and 18,000 training steps at batch 128,
+without compilation, validation and checkpoints. Times of smaller batches are scaled up. The share
+of candidates that the filters keep is an assumption (`--acceptance`). Making pairs takes the
+device's time for all candidates or the pipeline's time for the kept pairs, whichever is longer. If
+the types include bfloat16, the script also prints the share of pixels on which masks of both types
+agree: for `--compared` candidates of the shipped face generator, and for the U-Net of
+`--segmenter`, a run's workdir or a converted U-Net.
 """
 
 import argparse
@@ -53,7 +53,7 @@ from twins import device
 from unseg_jax.generators import DTYPES, Generator, sample_at
 from unseg_jax.runtime import parallel
 
-CONTRAST = 0.5  # Standard deviation of the pictures' values, which lie within [-1, 1].
+CONTRAST = 0.5  # Standard deviation of the images' values, which are within [-1, 1].
 
 STAGES = {
   "search": paper_stages.measure_search,
@@ -64,30 +64,30 @@ STAGES = {
 
 
 def run_stage(stage: str, settings: paper_stages.Settings, measured: projection.Measured) -> None:
-  """Runs a stage; one that needs more memory than there is says so, and the others go on."""
+  """Runs a stage. If it runs out of memory, prints that and returns, so that others can run."""
   try:
     STAGES[stage](settings, measured)
   except RuntimeError as error:
     if not any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "out of memory")):
       raise
     print(
-      f"{stage}, {settings.dtype}: the rest is skipped, for the device's memory is too small; "
-      f"choose a smaller --batch or --chunk, or --no-torch ({str(error).splitlines()[0][:200]})",
+      f"{stage}, {settings.dtype}: out of memory, the rest of the stage is skipped; use a smaller "
+      f"--batch or --chunk, or --no-torch ({str(error).splitlines()[0][:200]})",
       flush=True,
     )
 
 
 def make_generator(divisor: int) -> Generator:
-  """BigBiGAN's with random weights and pictures that are as hard to encode as natural ones."""
+  """Returns a BigBiGAN with random weights whose images are as hard to encode as natural ones."""
   architecture, config, _ = published.GENERATORS["bigbigan-128"]
   config = config | {"widths": published.divided(config["widths"], divisor)}
   return natural_contrast(published.random_generator(architecture, config))
 
 
 def natural_contrast(generator: Generator) -> Generator:
-  """Scales the last convolution so that before the tanh values deviate by `CONTRAST`.
+  """Scales the last convolution so that values before the tanh have deviation `CONTRAST`.
 
-  With weights as they are drawn most pixels are black or white, which are too easy to encode.
+  Otherwise random weights make most pixels black or white, which are too easy to encode.
   """
 
   def scaled(factor):
@@ -96,13 +96,13 @@ def natural_contrast(generator: Generator) -> Generator:
     return dataclasses.replace(generator, variables=generator.variables | {"params": params})
 
   latents, labels = sample_at(generator, jax.random.key(9), jnp.arange(4))
-  small = 1e-4  # The tanh does nothing to values so small.
+  small = 1e-4  # The tanh is linear for values this small.
   images = parallel.jit(generator.generate)(scaled(small).variables, latents, labels)
   return scaled(np.float32(CONTRAST * small / np.std(images)))
 
 
 def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collections.ConfigDict:
-  """The paper's settings at this size, with filters that run and accept everything.
+  """Returns the paper's settings at this size, with filters that accept everything.
 
   Raises:
     ValueError: the batch does not split over the devices.
@@ -112,7 +112,7 @@ def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collectio
   config.search.batch_size = max(least - least % devices, devices)
   config.train.batch_size = batch
   config.train.features = published.divided(config.train.features, divisor)
-  # As many chunks as in the paper's shards, whatever the chunk.
+  # Shards have the same number of chunks for every chunk size.
   chunks = config.generate.shard_candidates // config.generate.chunk
   config.generate.update({"chunk": chunk, "shard_candidates": chunks * chunk})
   config.generate.update({"area": (0.0, 1.0), "histogram_maxima": 1})
@@ -123,7 +123,7 @@ def experiment(batch: int, chunk: int, dtype: str, divisor: int) -> ml_collectio
 
 
 def make_parser() -> argparse.ArgumentParser:
-  """The flags."""
+  """Defines the flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(
     "--stages",

@@ -4,13 +4,13 @@ python benchmarks/predict.py [--pictures=2000] [--devices=1,4] [--processes=1,2]
   [--outputs=mask] [--segmenter=pretrained:faces] [--workers=0,1,2] [--size=400x300]
   [--checkout=FOLDER]
 
-Makes photograph-like JPEG files in a temporary folder and runs the command over them: with each
-number of forced CPU devices in one process, then in each number of processes with one device, then
-in one process with each number of `--workers`; where that is not given, the command chooses it. The
-first row is a tenth of the pictures, whose time is mostly that of starting; the rate is that of the
-others, beyond it. Memory is the largest resident size of the processes together, without workers,
-when half of the pictures were done and at the end. `--checkout` runs the package of another
-checkout, for a comparison; `--outputs=all` leaves the flag out, which old ones do not know.
+The script writes photograph-like JPEG files to a temporary folder and runs the command on them:
+with each number of simulated CPU devices in one process; in each number of processes with one
+device; and in one process with each number of `--workers`. In the other rows, the command chooses
+the number of workers. Each row also times a tenth of the pictures, which is mostly start-up time;
+the rate is that of the remaining pictures. Memory is the peak resident size of the processes,
+without workers, in the first half of the run and at its end. `--checkout` runs the package of
+another checkout for comparison; `--outputs=all` omits the flag, which old versions lack.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LOOK_SECONDS = 0.1
 def run(
   pictures: Path, output: Path, flags: Sequence[str], devices: int, processes: int, checkout: Path
 ) -> tuple[float, list[int]]:
-  """Runs the command; returns the seconds, and the resident bytes over the time."""
+  """Runs the command; returns its seconds, and its resident bytes over time."""
   command = [sys.executable, "-m", "unseg_jax.predict", f"--input={pictures}", f"--output={output}"]
   environment = os.environ | {
     "PYTHONPATH": str(checkout),
@@ -68,11 +68,11 @@ def _resident(pid: int) -> int:
   try:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
   except OSError:
-    return 0  # It has ended.
+    return 0  # The process has ended.
 
 
 def measure(arguments: argparse.Namespace, folder: Path) -> None:
-  """Prints a row for each way to run the command."""
+  """Prints a row for each variant of the command."""
   few = max(1, arguments.pictures // 10)
   make_pictures(folder / "few", few, arguments.size)
   make_pictures(folder / "many", arguments.pictures, arguments.size)
@@ -101,23 +101,23 @@ def measure(arguments: argparse.Namespace, folder: Path) -> None:
 
 
 def _of_workers(workers: str) -> list[str]:
-  """None by default: other checkouts may not know the flag."""
+  """Returns the flag --workers, or no flag by default, since other checkouts may lack it."""
   return [] if workers == "default" else [f"--workers={workers}"]
 
 
 def size(text: str) -> tuple[int, int]:
-  """Width and height, such as 400x300."""
+  """Parses a width and a height, such as 400x300."""
   width, height = text.split("x")
   return command_line.positive(width), command_line.positive(height)
 
 
 def numbers(text: str) -> list[int]:
-  """Whole numbers, separated by commas."""
+  """Parses integers separated by commas."""
   return [command_line.positive(part) for part in text.split(",")]
 
 
 def main() -> None:
-  """Measures what the flags ask for."""
+  """Runs the measurements and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument(
     "--pictures", type=command_line.positive, default=2000, help="Number of images."

@@ -1,12 +1,12 @@
-"""Times StyleGAN3-T and -R beside PyTorch on the same CPU, in one run.
+"""Compares the speed of StyleGAN3-T and -R with PyTorch on the same CPU, in one run.
 
 python benchmarks/stylegan3.py [--kinds=t,r] [--size=256] [--batch=2] [--chunk=2] [--rounds=3]
   [--divisor=1]
 
-Both have the same random weights, in the widths that NVIDIA's networks have at 256 x 256;
-`--divisor` divides these. PyTorch computes as upstream does without its CUDA kernels. The two are
-first checked to compute the same; then they take turns. A search step has `--batch` images, a chunk
-`--chunk` candidates, whose filters are the paper's. The ratio is PyTorch's time divided by JAX's.
+Both have the same random weights and the widths of NVIDIA's networks at 256 x 256, divided by
+`--divisor`. PyTorch computes as upstream does without its CUDA kernels. First the results are
+compared; then the timings alternate. A search step has `--batch` images and a chunk has `--chunk`
+candidates with the paper's filters. The ratio is PyTorch's time divided by JAX's.
 """
 
 import argparse
@@ -32,7 +32,7 @@ KINDS = {"t": twins.T, "r": twins.R}
 
 
 def settings(kind: str, divisor: int) -> dict[str, Any]:
-  """The settings of a published network of 256 x 256, which upstream's arrays do not hold."""
+  """Returns those settings of a published 256 x 256 network that its arrays do not determine."""
   base, most = KINDS[kind]["channel_base"] // 2, KINDS[kind]["channel_max"]
   return KINDS[kind] | {"channel_base": base // divisor, "channel_max": most // divisor}
 
@@ -40,7 +40,7 @@ def settings(kind: str, divisor: int) -> dict[str, Any]:
 def measure(
   kind: str, size: int, config: ml_collections.ConfigDict, divisor: int, rounds: int
 ) -> None:
-  """Prints how far the twins differ, and the rows of a kind."""
+  """Prints the difference between the twins, and the rows of a kind."""
   given = settings(kind, divisor)
   twin = twins.network(size, **given).requires_grad_(False)
   generator = twins.converted(twin, given)
@@ -63,7 +63,7 @@ def measure(
 def search_runs(
   generator: Generator, twin: twins.Network, config: ml_collections.ConfigDict
 ) -> dict[str, Any]:
-  """A step of the search, of both."""
+  """Returns functions that run a search step in JAX and in PyTorch."""
   state, variables, indices = cases.search_arguments(generator, config, restarts=1)
   step = parallel.pmap(cases.search_step(generator, config), donate_argnums=(0,))
   start = parallel.unreplicate(state).directions[0]
@@ -80,7 +80,7 @@ def search_runs(
 def chunk_runs(
   generator: Generator, twin: twins.Network, config: ml_collections.ConfigDict
 ) -> dict[str, Any]:
-  """A chunk of candidates with masks and verdicts on the host, of both."""
+  """Returns functions that make a chunk of candidates in JAX and in PyTorch, up to the host."""
   random = np.random.default_rng(0)
   direction = random.normal(0, 0.1, (1, *generator.latent_shape)).astype(np.float32)
   compute = parallel.pmap_local(candidates.make_candidates(generator, config))
@@ -98,15 +98,17 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   positive = command_line.positive
   parser.add_argument("--kinds", type=command_line.names(KINDS), default=list(KINDS))
-  parser.add_argument("--size", type=positive, default=published.STYLE3_SMALL, help="in pixels")
-  parser.add_argument("--batch", type=positive, default=2, help="images of a search step")
-  parser.add_argument("--chunk", type=positive, default=2, help="candidates at once")
-  parser.add_argument("--rounds", type=positive, default=3, help="timings of each")
+  parser.add_argument(
+    "--size", type=positive, default=published.STYLE3_SMALL, help="image size, in pixels"
+  )
+  parser.add_argument("--batch", type=positive, default=2, help="images per search step")
+  parser.add_argument("--chunk", type=positive, default=2, help="candidates per chunk")
+  parser.add_argument("--rounds", type=positive, default=3, help="timings per row")
   command_line.add_divisor(parser)
   arguments = command_line.parse(parser)
   if jax.default_backend() != "cpu":
     parser.error(f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to compare CPUs")
-  threads = len(os.sched_getaffinity(0))  # As many as XLA takes.
+  threads = len(os.sched_getaffinity(0))  # As many as XLA uses.
   torch.set_num_threads(threads)
   config = default_config.with_types(experiments.load("stylegan3.py:t-ffhqu-256"))
   config.search.update({"batch_size": arguments.batch, "microbatch": 0})

@@ -1,34 +1,35 @@
-"""Estimates the time and memory of every stage on TPUs, from compiled programs, without a TPU.
+"""Estimates the time and memory of every stage on a TPU with its compiler, without a TPU.
 
 python benchmarks/tpu.py [--stages=search,candidates,train,on_the_fly] [--chips=1]
   [--generators=bigbigan-128,studiogan-sagan,selfcondgan,biggan-deep-256,stylegan2-1024,dcgan-faces]
   [--dtype=bfloat16] [--batch=128] [--microbatch=8] [--chunk=64] [--acceptance=0.3]
   [--host=FILE] [--cores=28] [--json=FILE] [--text=FOLDER]
 
-It needs x86-64 Linux and libtpu (`pip install -e '.[tpu]'`), and takes about a minute a program.
-Nothing runs on a TPU: every time is an estimate, and nobody has seen it. The chip is a v5e.
+It needs x86-64 Linux and libtpu (`pip install -e '.[tpu]'`), and takes about a minute per program.
+Programs are compiled ahead of time for a v5e. Nothing runs on a TPU: every time is an estimate and
+has not been measured.
 
-Each program is the function that the package gives to `jax.pmap`, at the generator's published size
-with the settings of its config; training's are those of the first generator. A call is one step, or
-one chunk of candidates on each chip. `--batch`, `--microbatch` and `--chunk` replace the configs'.
+Each program is a function that the package passes to `jax.pmap`, at the generator's published size
+with the settings of its config; training uses those of the first generator. A call is one step, or
+one chunk of candidates on each chip. `--batch`, `--microbatch` and `--chunk` override the configs.
 
-- estimate: the compiler's cycles of everything that runs, one after the other, at 1.5 GHz. Loops
-  count as often as they turn; the labelling of components so often as it did on this machine for
-  masks of the embedded face generator, enlarged. Gathers, scatters, kernels that the compiler
-  generates, and what crosses chips have no estimate: the last columns say how many run, and of how
-  many elements.
-- full rate: the time of the convolutions and matrix products alone at 197 TFLOP/s, counted in the
-  traced program; and what share of the estimate that is.
-- memory: of arguments, results, all that is held on the way, and code, of the chip's 16 GiB.
-- accessed: by the compiler's cost analysis, bodies of loops once; it counts what a layout pads and
-  what stays beside the processor. HBM: bytes to and from the chip's memory by the program's text.
-- where it goes: the five costliest kinds of operation, named by what they were before compilation.
+- estimate: the compiler's cycle estimates of all operations, summed, at 1.5 GHz. Loops count as
+  often as they iterate. Component labelling counts as many iterations as it took on this machine
+  for enlarged masks of the shipped face generator. Gathers, scatters, generated kernels and
+  transfers between chips have no estimate; the last column lists their number and size.
+- full rate: the time of the convolutions and matrix products, counted in the traced program, at 197
+  TFLOP/s; and its share of the estimate.
+- memory: arguments, results, temporary buffers and code; a chip has 16 GiB.
+- accessed: bytes according to the compiler's cost analysis. Loop bodies count once. It includes
+  padding and data that stay in on-chip memory. HBM: bytes to and from HBM, computed from the
+  program's text.
+- where it goes: the five costliest kinds of operation, by their names before compilation.
 
-With several numbers of chips (`--chips=1,8,16`) the paper's whole run is projected for each: 300
-steps of search, 1,000,000 kept pairs, 18,000 training steps; what crosses chips and the disk take
-no time in it. `--host` takes what `host.py --json` wrote: where the host is slower than the chips,
-its time counts, with `--cores` processors for each chip and eight chips a host. Without it, the
-host takes no time. `--json` receives all of it, `--text` each program's HLO.
+With several numbers of chips (`--chips=1,8,16`), the paper's run is projected for each: 300 search
+steps, 1,000,000 kept pairs and 18,000 training steps, without transfers between chips and without
+the disk. `--host` reads the file of `host.py --json`: if the host is slower than the chips, its
+time counts, with `--cores` CPU cores per chip and eight chips per host. Without it, the host takes
+no time. `--json` writes all results, and `--text` each program's HLO.
 """
 
 import argparse
@@ -47,7 +48,7 @@ from paper_run import projection
 from unseg_jax.generators import DTYPES
 
 RATE = 197e12  # Dense bfloat16 FLOP/s of a v5e, from Google's data sheet.
-# The smallest topology with so many chips; a single one stands on no board of its own.
+# Number of chips -> the smallest topology that has them; a single chip is part of a 2x2 board.
 TOPOLOGIES = {"1": "v5e:2x2", "4": "v5e:2x2", "8": "v5e:2x4", "16": "v5e:4x4"}
 STAGES = ("search", "candidates", "train", "on_the_fly")
 OF_ANY_GENERATOR = ("train", "on_the_fly")
@@ -55,10 +56,10 @@ PAPER = "bigbigan-128"
 CHIPS_OF_A_HOST = 8
 FAMILIES = (PAPER, "studiogan-sagan", "selfcondgan", "biggan-deep-256", "stylegan2-1024")
 FAMILIES = (*FAMILIES, "dcgan-faces")
-LITTLE = 65_536  # Bytes: more are no numbers of candidates.
-SMALL = 0.01  # Batch norms may send so much of what the gradient does.
+LITTLE = 65_536  # Bytes; counts of candidates are smaller.
+SMALL = 0.01  # The most bytes of batch norms, as a share of the gradient's.
 SHOWN = 5
-# Makes libtpu compile for chips that are not there, and JAX compute on the host.
+# Makes libtpu compile without a TPU, and JAX compute on the host.
 ENVIRONMENT = {
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
   "JAX_PLATFORMS": "cpu",
@@ -71,7 +72,7 @@ HEADINGS = (*HEADINGS, "where it goes, ms", "without estimate")
 
 
 def programs(stages: Sequence[str], generators: Sequence[str]) -> list[tuple[str, str]]:
-  """Stage and generator of each program: training depends on no generator, and is there once."""
+  """Returns stage and generator of each program; training, which needs no generator, is once."""
   return [
     (stage, name)
     for stage in stages
@@ -80,10 +81,10 @@ def programs(stages: Sequence[str], generators: Sequence[str]) -> list[tuple[str
 
 
 def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-  """The results of `tpu_estimates.programs`, in a process of its own, one after the other.
+  """Runs `tpu_estimates.programs` in its own process; yields its results.
 
   Raises:
-    subprocess.CalledProcessError: it failed; its output shows why.
+    subprocess.CalledProcessError: the process failed; it has printed the reason.
   """
   flags = f"--xla_force_host_platform_device_count={request['chips']}"
   environment = {
@@ -101,7 +102,7 @@ def compile_all(request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def row(result: Mapping[str, Any]) -> list[str]:
-  """A program's cells, as `HEADINGS` names them."""
+  """Returns a program's cells, in the order of `HEADINGS`."""
   name = [result["stage"].replace("_", " "), result["dtype"], result["note"]]
   if result["stage"] != "train":
     name.insert(1, result["generator"])
@@ -136,10 +137,10 @@ def _unknown(operations: Sequence[Mapping[str, Any]]) -> str:
 
 
 def crossing(result: Mapping[str, Any]) -> str:
-  """What a call sends from chip to chip, and whether that is all that it should.
+  """Describes the transfers of a call between chips, and whether they are as expected.
 
-  A step averages its gradient over the chips once, batch norms their sums, which are small; and
-  pairs made on the fly are gathered. Candidates cross nothing.
+  Expected transfers: a step averages its gradient once, and batch norms their small sums; pairs
+  made on the fly are gathered. Candidates need no transfers.
   """
   groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
   for each in result["collectives"]:
@@ -170,7 +171,7 @@ def crossing(result: Mapping[str, Any]) -> str:
 def _purpose(collective: Mapping[str, Any], stage: str) -> str:
   if "/norm_" in collective["source"]:
     return "batch norms"
-  # What the compiler makes of a small gathering, of numbers and verdicts, it gives no source.
+  # The compiler gives small gathers, of counts and verdicts, no source.
   if stage == "on_the_fly" and not collective["source"] and collective["bytes"] < LITTLE:
     return "pairs"
   if collective["operation"] == "all-gather":
@@ -183,13 +184,13 @@ def _bytes(size: float) -> str:
 
 
 def host_seconds(cost: Mapping[str, float], chips: int, cores: int) -> float:
-  """What a pair takes on the hosts of so many chips, with `cores` processors for each chip.
+  """Returns the seconds per pair on the hosts of these chips.
 
   Args:
-    cost: processor time of a pair in all processes (`cpu`), and in the one that feeds the chips
-      (`serial`), as `host.py` measures it.
-    chips: their number.
-    cores: processors for each of them.
+    cost: CPU time per pair of all processes (`cpu`) and of the one that feeds the chips (`serial`),
+      as measured by `host.py`.
+    chips: number of chips.
+    cores: CPU cores per chip.
   """
   hosts = -(-chips // CHIPS_OF_A_HOST)
   return max(cost["serial"] / hosts, cost["cpu"] / (cores * chips))
@@ -198,7 +199,7 @@ def host_seconds(cost: Mapping[str, float], chips: int, cores: int) -> float:
 def measured(
   results: Sequence[Mapping[str, Any]], host: Mapping[str, Mapping[str, float]], cores: int
 ) -> dict[str, projection.Measured]:
-  """The paper's units, from the estimates of its generator, by number of chips."""
+  """Collects the estimates for the paper's generator, by number of chips."""
   found: dict[str, projection.Measured] = {}
   for result in results:
     if result["generator"] != PAPER or "error" in result:
@@ -210,7 +211,7 @@ def measured(
     if result["stage"] == "search":
       units.search = result["seconds"]
     elif result["stage"] == "candidates":
-      # Nobody can estimate a disk that is not there: it keeps up.
+      # The disk is unknown and assumed to keep up.
       units.candidate = units.pair = result["seconds"] / (result["chunk"] * result["chips"])
     elif result["stage"] == "train":
       units.disk_step = result["seconds"]
@@ -220,7 +221,7 @@ def measured(
 
 
 def make_parser() -> argparse.ArgumentParser:
-  """The flags."""
+  """Defines the flags."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   known = dict.fromkeys((*FAMILIES, *published.GENERATORS))
   names, positive = command_line.names, command_line.positive
@@ -252,7 +253,7 @@ def main() -> None:
   parser = make_parser()
   arguments = parser.parse_args()
   if importlib.util.find_spec("libtpu") is None:
-    parser.error("libtpu, the TPU's compiler, is not installed; pip install -e '.[tpu]'")
+    parser.error("libtpu, the TPU compiler, is not installed; run pip install -e '.[tpu]'")
   print(f"| {' | '.join(HEADINGS)} |\n|{' --- |' * len(HEADINGS)}", flush=True)
   results = []
   for chips in arguments.chips:

@@ -1,1 +1,1 @@
-"""Converts published PyTorch generators to the generator files of unseg-jax."""
+"""Converts published PyTorch checkpoints to the generator files of unseg-jax."""

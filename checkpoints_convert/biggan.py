@@ -1,6 +1,6 @@
-"""BigGAN as ajbrock/BigGAN-PyTorch stores it, also with the weights of BigBiGAN.
+"""BigGAN as saved by ajbrock/BigGAN-PyTorch, including the weights of BigBiGAN.
 
-And what every upstream of the architecture "biggan" has in common: `convert_network`.
+`convert_network` serves every upstream of the architecture "biggan".
 """
 
 import dataclasses
@@ -14,8 +14,8 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-_SIDE = 4  # of the first picture
-_OUTPUT_EPSILON = 1e-5  # of the last batch norm; upstream's BN_eps is only for those in the blocks
+_SIDE = 4  # Side of the initial activations.
+_OUTPUT_EPSILON = 1e-5  # Of the last batch norm; upstream's BN_eps only applies to the blocks.
 
 VARIANTS = {
   "bigbigan-128": Variant(
@@ -23,31 +23,30 @@ VARIANTS = {
     settings={"unconditional": True, "BN_eps": 1e-4, "SN_eps": 1e-4},
   ),
 }
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("linear.u0", "blocks.0.0.conv_sc.u0", "output_layer.2.u0")
 PREFERRED_ENTRY: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """Where a checkpoint of the architecture "biggan" keeps its arrays.
+  """The location of arrays in a checkpoint of the architecture "biggan".
 
   Attributes:
-    blocks: prefix of every residual block, from the smallest picture to the largest.
-    attention: number of a block, from 0 -> prefix of the self-attention that follows it.
-    is_shared: whether all batch norms share one embedding of the classes, `shared.weight`;
-      otherwise each has one of its own.
+    blocks: prefix of every residual block, from the lowest resolution to the highest.
+    attention: maps block numbers, from 0, to the prefix of the self-attention after the block.
+    is_shared: whether all batch norms share one class embedding, `shared.weight`; otherwise each
+      batch norm has its own.
     weight: last part of the key of a trained weight.
-    take_weight: `(state, prefix, *shape)` -> the weight that the network computes with.
-    epsilons: what the blocks' batch norms and the last one add to the variance.
+    take_weight: maps `(state, prefix, *shape)` to the weight that the network uses.
+    epsilons: the epsilons added to the variance in the blocks' batch norms and in the last one.
     project: prefix of the first layer.
-    convolutions: names of a block's layers, by ours: `conv_1`, `conv_2` and `shortcut`.
-    condition: names of the layers that give the scale and the offset of a conditional batch norm.
-    condition_axis: along which axis of their weights the condition lies: 1 for linear maps, 0 for
-      embeddings.
-    statistics: names of a conditional batch norm's mean and variance.
-    attention_layers: names by ours: `query`, `key`, `value` and `out`.
-    attention_weight: name of the learned weight of the attention's result, and its shape.
+    convolutions: upstream's names of a block's `conv_1`, `conv_2` and `shortcut`.
+    condition: names of the layers that compute the scale and offset of a conditional batch norm.
+    condition_axis: axis of the condition in their weights: 1 for linear maps, 0 for embeddings.
+    statistics: names of the mean and variance of a conditional batch norm.
+    attention_layers: upstream's names of `query`, `key`, `value` and `out`.
+    attention_weight: name and shape of the learned weight of the attention's result.
     norm: keys of the last batch norm's scale, offset, mean and variance.
     out: prefix of the last layer.
   """
@@ -70,20 +69,21 @@ class Layout:
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a BigGAN generator whose batch norms share an embedding of the classes.
+  """Converts a BigGAN generator whose batch norms share a class embedding.
 
   Args:
     checkpoint: the state dict of upstream's `G` or `G_ema`: `{'shared.weight': ...}`.
-    settings: `BN_eps` and `SN_eps`, upstream's options of these names; and `unconditional`, true
-      if the network is only ever called with label 0, as BigBiGAN is (default: false).
+    settings: upstream's options `BN_eps` and `SN_eps`, and `unconditional`. The latter is true if
+      the network is always called with label 0, like BigBiGAN (default: false).
 
   Returns:
-    The architecture's name; its config, the attributes of `unseg_jax.generators.biggan.BigGan` and
-    `latent_size`, all but `num_classes` read off the shapes; and its float32 variables.
+    The architecture's name, its config and its float32 variables. The config holds the attributes
+    of `unseg_jax.generators.biggan.BigGan` and `latent_size`. All but `num_classes` are inferred
+    from shapes.
 
   Raises:
-    ValueError: a setting is missing, unknown or out of range, a key is missing or unexpected, or an
-      array is not what upstream stores.
+    ValueError: a setting is missing, unknown or out of range; a key is missing or unexpected; or an
+      array differs from upstream's format.
   """
   state_dict.check_settings(settings, ("BN_eps", "SN_eps", "unconditional"))
   norm_epsilon, spectral_epsilon = (_epsilon(settings, name) for name in ("BN_eps", "SN_eps"))
@@ -91,13 +91,13 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   if not isinstance(unconditional, bool):
     raise InvalidValue(f"setting unconditional is {unconditional!r}, expected true or false")
 
-  # Weights that come from TensorFlow may hold [1] for a scalar, which PyTorch loads just as well.
+  # Weights from TensorFlow may store a scalar as [1], which PyTorch also loads.
   arrays = {
     key: array.reshape(()) if str(key).endswith(".gamma") and np.shape(array) == (1,) else array
     for key, array in checkpoint.items()
   }
   state = state_dict.StateDict(arrays)
-  state.ignore(".sv0")  # singular values, stored only to be looked at
+  state.ignore(".sv0")  # Singular values, stored only for inspection.
   blocks = find_blocks(state)
   layout = Layout(
     blocks=tuple(f"{block}.0" for block in blocks),
@@ -127,10 +127,10 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 def _epsilon(settings: Mapping[str, Any], name: str) -> float:
   if name not in settings:
     raise InvalidValue(
-      f"the setting {name} is missing, and the checkpoint does not tell it: give "
-      f"--variant={' or --variant='.join(VARIANTS)} if it is that file, or the values that it was "
-      'trained with, --config=FILE of such JSON as {"BN_eps": 1e-5, "SN_eps": 1e-6}, which are '
-      "those of upstream's launch scripts"
+      f"the setting {name} is missing, and the checkpoint does not hold it: give "
+      f"--variant={' or --variant='.join(VARIANTS)} for that file, or the values of its training "
+      'as --config=FILE with JSON such as {"BN_eps": 1e-5, "SN_eps": 1e-6}, which are '
+      "the values in upstream's launch scripts"
     )
   value = settings[name]
   if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
@@ -141,10 +141,10 @@ def _epsilon(settings: Mapping[str, Any], name: str) -> float:
 def spectral_norm(
   state: state_dict.StateDict, prefix: str, *shape: int, epsilon: float
 ) -> np.ndarray:
-  """Takes a weight under BigGAN-PyTorch's own spectral norm (its layers.py: `power_iteration`).
+  """Takes a weight under BigGAN-PyTorch's own spectral norm (`power_iteration` in its layers.py).
 
-  Even in evaluation mode it makes one power iteration from the stored u, so the weight is
-  `W / (v W^T u')` with `v = normalised(u W)` and `u' = normalised(v W^T)`, W as a matrix.
+  Even in evaluation mode, upstream makes one power iteration from the stored u. The weight is thus
+  `W / (v W^T u')` with `v = normalised(u W)` and `u' = normalised(v W^T)`, with W as a matrix.
   """
 
   def normalised(x):
@@ -155,11 +155,11 @@ def spectral_norm(
   matrix = weight.reshape(shape[0], -1)
   v = normalised(u @ matrix)
   sigma = (v @ matrix.T) @ normalised(v @ matrix.T)
-  return weight / sigma if sigma else weight  # Zero only if one of them is wrong or missing.
+  return weight / sigma if sigma else weight  # Zero only if an array is wrong or missing.
 
 
 def find_blocks(state: state_dict.StateDict) -> list[str]:
-  """Returns the prefixes `blocks.0`, `blocks.1`, ... that the keys of a network hold."""
+  """Returns the prefixes `blocks.0`, `blocks.1`, ... in the keys of a network."""
   prefixes = {".".join(key.split(".")[:2]) for key in state.keys()}
   numbered = (f"blocks.{i}" for i in itertools.count())
   return list(itertools.takewhile(prefixes.__contains__, numbered))
@@ -172,18 +172,19 @@ def convert_network(
 
   Args:
     state: the network's arrays.
-    layout: where they are.
-    unconditional: whether to make a network without classes, which is what this one is for label 0.
+    layout: the location of the arrays.
+    unconditional: whether to convert to a network without classes that equals this network for
+      label 0.
 
   Returns:
-    Config and float32 variables, as `unseg_jax.generators.biggan.build` takes them.
+    Config and float32 variables, as expected by `unseg_jax.generators.biggan.build`.
 
   Raises:
-    ValueError: a key is missing or unexpected, or an array is not what upstream stores; or no
-      input would be left for the batch norms.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, or the
+      batch norms of an unconditional network would have no input.
   """
   latent_size = state.size(f"{layout.project}.{layout.weight}", 1)
-  # At least 1, so that the shapes of a wrong file make sense until its error is raised.
+  # At least 1, so that shapes are valid until the error for a wrong file is raised.
   features = [max(1, state.size(f"{layout.project}.bias") // _SIDE**2)]
   convolution = layout.convolutions["conv_1"]
   features += [state.size(f"{block}.{convolution}.bias") for block in layout.blocks]
@@ -240,7 +241,7 @@ def convert_network(
   state.finish()
   if unconditional and not hierarchical:
     raise InvalidValue(
-      "the setting unconditional is true, but nothing but the class reaches this network's batch "
+      "the setting unconditional is true, but only the class conditions this network's batch "
       "norms: expected a network with hierarchical latents, or the setting false"
     )
 
@@ -259,7 +260,7 @@ def convert_network(
 def _take_project(
   state: state_dict.StateDict, layout: Layout, channels: int, latent_size: int
 ) -> dict[str, np.ndarray]:
-  """Takes the first layer, its outputs put from the order `[C, 4, 4]` into `[4, 4, C]`."""
+  """Takes the first layer and reorders its outputs from `[C, 4, 4]` to `[4, 4, C]`."""
   size = channels * _SIDE**2
   weight = layout.take_weight(state, layout.project, size, latent_size)
   bias = state.take(f"{layout.project}.bias", size)
@@ -271,7 +272,7 @@ def _take_attention(
   state: state_dict.StateDict, layout: Layout, prefix: str, channels: int
 ) -> dict[str, dict[str, np.ndarray]]:
   """Takes a self-attention as the parameters of `layers.SelfAttention`."""
-  inner, half = max(1, channels // 8), max(1, channels // 2)  # 0 only if the file is wrong
+  inner, half = max(1, channels // 8), max(1, channels // 2)  # 0 only if the file is wrong.
   shapes = {
     "query": (inner, channels),
     "key": (inner, channels),
@@ -289,6 +290,6 @@ def _take_attention(
 
 
 def _fix_first_inputs(layer: Mapping[str, np.ndarray], inputs: np.ndarray) -> dict[str, np.ndarray]:
-  """Turns the first inputs of a dense layer, which never change, into a part of its bias."""
+  """Folds the first inputs of a dense layer, which are constant, into its bias."""
   varied, fixed = layer["kernel"][len(inputs) :], layer["kernel"][: len(inputs)]
   return {"kernel": varied, "bias": layer["bias"] + inputs @ fixed}

@@ -1,8 +1,9 @@
-"""BigGAN-deep as Hugging Face's `pytorch-pretrained-BigGAN` publishes it, and as StudioGAN has it.
+"""BigGAN-deep as published by Hugging Face's `pytorch-pretrained-BigGAN`, and as in StudioGAN.
 
 Both store the same network (arXiv 1809.11096, appendix B) under different names. They differ in the
-order of latent and class within the condition, in the layout of the first picture, and in the batch
-norms: Hugging Face's hold their statistics at 51 truncations, StudioGAN's one set of them.
+order of latent and class in the condition, in the layout of the initial activations, and in the
+batch norms. Hugging Face's batch norms hold statistics for 51 truncations, StudioGAN's hold one
+set.
 """
 
 import functools
@@ -17,18 +18,18 @@ from checkpoints_convert.state_dict import StateDict
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-_TRUNCATION = 0.4  # unless another one is chosen when the generator is loaded
-_NUM_STATISTICS = 51  # at the truncations 0, 0.02, ... 1
-_STUDIOGAN_EPSILON = 1e-4  # of all batch norms of StudioGAN
-# Blocks at each resolution. Upstream's table of channels fits no other depth, except at 32 x 32
+_TRUNCATION = 0.4  # The default; it can be overridden at load time.
+_NUM_STATISTICS = 51  # At the truncations 0, 0.02, ... 1.
+_STUDIOGAN_EPSILON = 1e-4  # Of all batch norms of StudioGAN.
+# Blocks per resolution. Upstream's table of channels matches no other depth, except at 32 x 32
 # pixels.
 _STUDIOGAN_DEPTH = 2
-_NUM_PIXELS = 4 * 4  # of the first picture
-_CHANNELS = 3  # Hugging Face's pictures are RGB
-_REDUCTION = 4  # a block's inner layers have a quarter of the channels of its input
+_NUM_PIXELS = 4 * 4  # Of the initial activations.
+_CHANNELS = 3  # Hugging Face's networks generate RGB images.
+_REDUCTION = 4  # A block's inner layers have a quarter of the channels of its input.
 
-# Upstream's names. Blocks and attention are numbered together; so are a block's norms and
-# convolutions.
+# Upstream's names. Blocks and attention share one numbering, and so do norms and convolutions
+# within a block.
 _HUGGING_FACE = {
   "layer": "generator.layers.{}",
   "norms": ("bn_0", "bn_1", "bn_2", "bn_3"),
@@ -49,8 +50,8 @@ _STUDIOGAN = {
   "out": "conv1x1_attn",
   "out_weight": "sigma",
 }
-# What Hugging Face's config.json holds. No array tells the first two: which blocks double the
-# picture's side, and what is added to variances. The others may be given, and are checked.
+# Entries of Hugging Face's config.json. The first two cannot be inferred from arrays: the blocks
+# that double the resolution, and the epsilon of variances. The others are optional and are checked.
 _NEEDED_SETTINGS = ("layers", "eps")
 _SETTINGS = (
   *_NEEDED_SETTINGS,
@@ -63,13 +64,13 @@ _SETTINGS = (
   "z_dim",
 )
 
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("embeddings.weight", "generator.gen_z.weight_orig", "generator.bn.running_means")
 PREFERRED_ENTRY: str | None = None
 
 
 def _published(size: int, *multiples: int) -> Variant:
-  """A published network: two blocks at each resolution, of such multiples of `channel_width`."""
+  """Returns a published network with two blocks per resolution; widths in `channel_width`s."""
   layers = []
   for before, after in itertools.pairwise(multiples):
     layers += [[False, before, before], [True, before, after]]
@@ -98,23 +99,24 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
   Args:
     checkpoint: the state dict, `{'embeddings.weight': ...}`.
-    settings: `layers`, for each block `[whether it doubles the picture's side, channels in,
-      channels out]`, the channels as multiples of `channel_width`; and `eps`, which batch norms add
-      to variances. The rest of upstream's config.json may be given, and has to be true.
+    settings: `layers` and `eps`. `layers` holds `[whether the block doubles the resolution, input
+      channels, output channels]` per block, with channels as multiples of `channel_width`. `eps` is
+      the epsilon of the batch norms. The other entries of upstream's config.json are optional and
+      must match the arrays.
 
   Returns:
-    The architecture's name; its config, see `unseg_jax.generators.biggan_deep.build`; and its
-    float32 variables `{'params': {'embed', 'project', 'layer_0', ... 'norm', 'to_rgb'}}`, where
-    every norm also holds its statistics, `mean` and `variance` `[51, channels]`.
+    The architecture's name, its config (see `unseg_jax.generators.biggan_deep.build`), and its
+    float32 variables `{'params': {'embed', 'project', 'layer_0', ... 'norm', 'to_rgb'}}`. Every
+    norm also holds its statistics, `mean` and `variance` `[51, channels]`.
 
   Raises:
-    ValueError: a setting is missing, unknown, or does not fit the checkpoint; a key is missing or
-      unexpected, or an array is not what upstream stores.
+    ValueError: a setting is missing or unknown, or contradicts the checkpoint; a key is missing or
+      unexpected; or an array differs from upstream's format.
   """
   _check_settings(settings)
   state = StateDict(checkpoint)
   latent_size, num_classes = (state.size("embeddings.weight", axis) for axis in (0, 1))
-  condition_size = 2 * latent_size  # the latent, then the class, of the same size
+  condition_size = 2 * latent_size  # The latent, followed by the class embedding of equal size.
   bottom = state.size("generator.gen_z.bias") // _NUM_PIXELS
   kinds, features = _find_layers(state, _HUGGING_FACE, bottom)
   take_weight = functools.partial(state_dict.torch_spectral_norm, state)
@@ -129,7 +131,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     scale, offset = (
       take_weight(f"{prefix}.{name}", channels, condition_size) for name in ("scale", "offset")
     )
-    # Mean 0 and variance 1: the stored ones are folded once the truncation is known.
+    # Mean 0 and variance 1, because the statistics are folded once the truncation is known.
     norm = state_dict.conditional_affine(scale, offset, np.zeros(channels), np.ones(channels), 0)
     return norm | take_statistics(prefix, channels)
 
@@ -145,7 +147,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "bias": state.take("generator.bn.bias", channels),
     **take_statistics("generator.bn", channels),
   }
-  # As many channels come out as go in, but upstream drops all but the first three.
+  # The layer keeps the number of channels, but upstream uses only the first three.
   params["to_rgb"] = state_dict.convolution(
     take_weight("generator.conv_to_rgb", channels, channels, 3, 3)[:_CHANNELS],
     state.take("generator.conv_to_rgb.bias", channels)[:_CHANNELS],
@@ -156,7 +158,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   ends = [[before // channels, after // channels] for before, after in _block_ends(kinds, features)]
   if [[before, after] for _, before, after in settings["layers"]] != ends:
     raise InvalidValue(
-      f"setting layers is of a network with {len(ups)} blocks or other channels, expected "
+      f"setting layers describes a network with {len(ups)} blocks or other channels, expected "
       f"{len(ends)} blocks with the channels {ends}: {_GIVE_SETTINGS}"
     )
   expected = {
@@ -178,21 +180,20 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[dict, dict]:
-  """Converts StudioGAN's `big_resnet_deep`, its batch norms folded, and finishes its state dict.
+  """Converts StudioGAN's `big_resnet_deep` with folded batch norms, and finishes its state dict.
 
   Args:
     state: its arrays, `linear0.bias` and so on.
-    settings: the entries of upstream's JSON config, flat, or nothing. `G_depth` is the number of
-      blocks at each resolution, 2 unless given. What the others say about the network has to be
-      true; those that say nothing about it are ignored.
+    settings: the flat entries of upstream's JSON config, which may be empty. `G_depth` is the
+      number of blocks per resolution (default 2). Other entries about the network must match the
+      arrays; the rest is ignored.
 
   Returns:
-    Config, with `truncation` None, and variables, both as those of `convert`, but without
-    statistics.
+    Config and variables as from `convert`, but with `truncation` None and without statistics.
 
   Raises:
-    ValueError: a setting does not fit the network; a key is missing or unexpected, or an array is
-      not what upstream stores.
+    ValueError: a setting contradicts the network; a key is missing or unexpected; or an array
+      differs from upstream's format.
   """
   has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
   num_classes, class_size = (state.size("shared.weight", axis) for axis in (0, 1))
@@ -206,7 +207,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
     return state.take(f"{prefix}.weight", *shape)
 
   def take_of_condition(prefix, size):
-    # The class, then the latent, is what enters upstream's layers; ours get the latent first.
+    # Upstream's layers receive the class, then the latent. Ours receive the latent first.
     return np.roll(take_weight(prefix, size, condition_size), -class_size, axis=1)
 
   def take_norm(prefix, channels):
@@ -218,7 +219,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
 
   params = _take_layers(state, _STUDIOGAN, kinds, features, take_weight, take_norm)
   params["embed"] = {"embedding": state.take("shared.weight", num_classes, class_size)}
-  # The first picture is [C, 4, 4] upstream.
+  # Upstream's initial activations are [C, 4, 4].
   order = np.arange(_NUM_PIXELS * bottom).reshape(bottom, _NUM_PIXELS).T.ravel()
   params["project"] = state_dict.dense(
     take_of_condition("linear0", _NUM_PIXELS * bottom)[order],
@@ -257,11 +258,13 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-  """Raises a ValueError if Hugging Face's settings are incomplete or of the wrong types."""
+  """Raises a ValueError if Hugging Face's settings are incomplete or have wrong types."""
   state_dict.check_settings(settings, _SETTINGS)
   for name in _NEEDED_SETTINGS:
     if name not in settings:
-      raise InvalidValue(f"the setting {name} is missing, which no array tells: {_GIVE_SETTINGS}")
+      raise InvalidValue(
+        f"the setting {name} is missing and cannot be inferred from the arrays: {_GIVE_SETTINGS}"
+      )
   layers, epsilon = settings["layers"], settings["eps"]
   if not isinstance(layers, list | tuple) or not all(map(_is_block, layers)):
     raise InvalidValue(
@@ -285,7 +288,7 @@ def _check_agreement(settings: Mapping[str, Any], expected: Mapping[str, Any], h
 def _find_layers(
   state: StateDict, names: Mapping[str, Any], bottom: int
 ) -> tuple[list[str], list[int]]:
-  """The kind of each layer, "block" or "attention"; and the channels before, between and after."""
+  """Returns each layer's kind, "block" or "attention", and the channels before and after layers."""
 
   def holds(prefix):
     return any(key.startswith(f"{prefix}.") for key in state.keys())
@@ -303,7 +306,7 @@ def _find_layers(
 
 
 def _block_ends(kinds: Sequence[str], features: Sequence[int]) -> list[tuple[int, int]]:
-  """Channels into and out of each block."""
+  """Returns the input and output channels of each block."""
   ends = zip(kinds, itertools.pairwise(features), strict=True)
   return [pair for kind, pair in ends if kind == "block"]
 
@@ -316,7 +319,7 @@ def _take_layers(
   take_weight: Callable[..., np.ndarray],
   take_norm: Callable[[str, int], dict],
 ) -> dict[str, dict]:
-  """Takes all blocks and attention as the parameters of the layers that `BigGanDeep` has."""
+  """Takes all blocks and attention layers as the parameters of `BigGanDeep`'s layers."""
 
   def take_block(prefix, size_in, size_out):
     sizes = (size_in, *[size_in // _REDUCTION] * 3, size_out)
@@ -362,7 +365,7 @@ def _config(
   features: Sequence[int],
   ups: Sequence[bool],
 ) -> dict[str, Any]:
-  """The attributes of `BigGanDeep`, and `latent_size`."""
+  """Returns the attributes of `BigGanDeep`, and `latent_size`."""
   block_kinds = iter("up" if up else "same" for up in ups)
   return {
     "latent_size": latent_size,

@@ -1,6 +1,6 @@
-"""CIPS as saic-mdal/CIPS saves it, the class `CIPSskip`.
+"""CIPS as saved by saic-mdal/CIPS, the class `CIPSskip`.
 
-Its layers have the names of rosinality's StyleGAN2, from which upstream takes them.
+Its layers have the names of rosinality's StyleGAN2, from which upstream imports them.
 """
 
 from collections.abc import Mapping
@@ -10,30 +10,30 @@ from checkpoints_convert import rosinality, state_dict, stylegan2
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-# Its checkpoints are to be fetched by hand, from the links in its README.
+# Its README links the checkpoints, which need a manual download.
 VARIANTS: dict[str, Variant] = {}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("lff.ffm.conv.weight", "emb.input", "conv1.conv.weight")
 PREFERRED_ENTRY = "g_ema"
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts `CIPSskip`, whose coordinates run from -1 to 1.
+  """Converts `CIPSskip`, whose coordinates span -1 to 1.
 
   Args:
     checkpoint: the state dict of upstream's `g_ema`, or `{'g_ema': {'emb.input': ...}}`.
-    settings: `image_size`, the side of the pictures in pixels, by default that of `emb.input`,
-      which upstream's network for 1024 x 1024 does not have; and `lr_mlp`, upstream's option of
-      this name, 0.01 if it is not given.
+    settings: `image_size` and `lr_mlp`. `image_size` is the image side in pixels; its default is
+      the side of `emb.input`, which is wrong for upstream's 1024 x 1024 network. `lr_mlp` is
+      upstream's option (default 0.01).
 
   Returns:
-    The architecture's name, "cips"; its config (see `generators.cips.build`), read off the shapes;
+    The architecture's name "cips", its config (see `generators.cips.build`), inferred from shapes,
     and its float32 variables `{'params': {'mapping', 'synthesis'}}`. The average latent is that of
     `stylegan2.mean_latent`.
 
   Raises:
-    ValueError: a key is missing or unexpected, an array is not what upstream stores, the network
-      is of another class, or a setting is wrong.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, the network
+      is of another class, or a setting is invalid.
   """
   lr_mlp = rosinality.read_lr_mlp(settings, ("image_size",))
   arrays = rosinality.as_nvidia(checkpoint.get("g_ema", checkpoint))
@@ -91,7 +91,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def _names(arrays: Mapping[str, Any], num_blocks: int) -> dict[str, str]:
-  """NVIDIA's names of what layers hold -> upstream's; the layers are called as upstream's."""
+  """Maps NVIDIA's names of arrays to upstream's. Layers keep upstream's names."""
   names = rosinality.mapping_names(arrays) | rosinality.layer_names("conv1", "conv1")
   for i in range(2 * num_blocks):
     names |= rosinality.layer_names(f"linears.{i}", f"linears.{i}")

@@ -1,4 +1,4 @@
-"""A picture of what a converted generator makes, for people to check it by eye."""
+"""Draws samples of a converted generator for visual inspection."""
 
 import math
 import os
@@ -12,30 +12,30 @@ from unseg_jax import generators
 from unseg_jax.images import writing
 from unseg_jax.storage import places, whole_files
 
-_BATCH = 4  # keeps the largest generators within a small memory
+_BATCH = 4  # Small enough for the largest generators in little memory.
 
 
 def sheet_path(generator_file: str | os.PathLike) -> pathlib.Path:
-  """Where a generator file's contact sheet lies: beside it, `*_samples.png`."""
+  """Returns the path of a generator file's contact sheet: `*_samples.png` beside the file."""
   path = places.path(generator_file)
   return path.with_name(f"{path.stem}_samples.png")
 
 
 def draw(generator_file: str | os.PathLike, num_samples: int) -> pathlib.Path:
-  """Restores a generator from its file and lays out its first samples as a PNG file beside it.
+  """Loads a generator from its file and draws its first samples as a PNG file beside it.
 
-  The same generator always gives the same samples. The sheet is written atomically
-  and replaces an earlier one.
+  The same generator always gives the same samples. The sheet is written atomically and replaces any
+  earlier one.
 
   Args:
-    generator_file: what `convert_file` wrote.
-    num_samples: how many, at least 1; they fill a grid that is about square.
+    generator_file: the output of `convert_file`.
+    num_samples: number of samples, at least 1; they fill a roughly square grid.
 
   Returns:
-    Where the sheet is.
+    The path of the sheet.
 
   Raises:
-    FileNotFoundError, ValueError: as `generators.load`; or the samples hold NaN.
+    FileNotFoundError, ValueError: as in `generators.load`, or the samples hold NaN.
   """
   generator = generators.load(os.fspath(generator_file))
   generate, key = jax.jit(generator.generate), jax.random.key(0)

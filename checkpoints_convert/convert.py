@@ -5,9 +5,9 @@ r"""Converts a published PyTorch generator, or segmenter, to one file of unseg-j
     python -m checkpoints_convert.convert --format=dcgan --source=weights.tar \
       --output=faces.safetensors
 
-Nothing in the checkpoint is executed. The output is written atomically, and converting the
-same checkpoint again gives the same bytes. Samples of the generator, drawn from the output, are
-laid out in a picture beside it.
+The converter executes nothing in the checkpoint. It writes the output atomically, and the same
+checkpoint always gives the same bytes. It also writes a contact sheet of samples, drawn from the
+output, beside it.
 """
 
 import json
@@ -24,7 +24,7 @@ import yaml
 from absl import flags
 from absl import logging as absl_logging
 
-if not __package__:  # run as a script: Python looks in the script's folder, not in the checkout
+if not __package__:  # Run as a script, so sys.path[0] is the script's folder, not the checkout.
   sys.path[0] = str(pathlib.Path(__file__).resolve().parent.parent)
 
 from checkpoints_convert import (
@@ -51,10 +51,10 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.runtime import commands, parallel
 from unseg_jax.storage import download, places, whole_files
 
-# What each --format does: `convert(checkpoint, settings) -> (architecture, config, variables)`;
-# `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that tell it from the others;
-# `PREFERRED_ENTRY`, of upstream's dict, the one that holds the network to take, or None; and, if it
-# has such, `BESIDE`, entries of the dict around the network that belong to it.
+# The module of each --format. A module has `convert(checkpoint, settings) -> (architecture, config,
+# variables)`; `VARIANTS`, the published checkpoints by name; `SIGNATURE`, keys that identify the
+# format; `PREFERRED_ENTRY`, the entry of upstream's dict that holds the network to convert, or
+# None; and optionally `BESIDE`, entries of the enclosing dict that belong to the network.
 FORMATS: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
@@ -67,10 +67,10 @@ FORMATS: dict[str, ModuleType] = {
   "stylegan3": stylegan3,
   "unet": unet,  # A segmenter, not a generator.
 }
-# The number that a pickle by `torch.save` begins with; PyTorch's newer files are zip archives.
+# The first number in a pickle from `torch.save`. PyTorch's newer files are zip archives.
 _TORCH_MAGIC = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
-# --variant -> the name of its format.
+# Maps each --variant to the name of its format.
 VARIANT_FORMATS = {variant: name for name, module in FORMATS.items() for variant in module.VARIANTS}
 
 
@@ -85,24 +85,25 @@ def convert_file(
   """Converts one checkpoint to one generator file.
 
   Args:
-    source: the checkpoint, a file or a URL; None to download the one that `variant` names.
+    source: the checkpoint, as a file or a URL; None downloads the checkpoint of `variant`.
     output: the generator file to write.
-    format_name: which project saved the checkpoint, a key of `FORMATS`; None if `variant` or the
-      keys in the checkpoint tell it.
-    variant: which published checkpoint it is, a key of `VARIANT_FORMATS`, or None.
-    settings: what the checkpoint's arrays do not tell; they go before those of `variant`.
+    format_name: the project that saved the checkpoint, a key of `FORMATS`; None infers it from
+      `variant` or from the checkpoint's keys.
+    variant: the name of a published checkpoint, a key of `VARIANT_FORMATS`, or None.
+    settings: settings that the checkpoint's arrays do not determine; they override those of
+      `variant`.
     overwrite: whether to replace an existing output.
 
   Returns:
-    What was written.
+    The content of the generator file.
 
   Raises:
-    FileExistsError: the output exists already.
-    FileNotFoundError: there is no such checkpoint.
+    FileExistsError: the output already exists.
+    FileNotFoundError: the checkpoint does not exist.
     ImportError: PyTorch is missing, or too old to read untrusted files.
     OSError: the checkpoint cannot be downloaded, or the output cannot be written.
-    ValueError: the format or variant is unknown, or they contradict each other; the checkpoint
-      cannot be read, or does not hold what the format stores.
+    ValueError: the format or variant is unknown, or they contradict each other; or the checkpoint
+      is unreadable or differs from the format.
   """
   format_name, published = _choose(source, format_name, variant)
   _check_absent(output, overwrite)
@@ -111,7 +112,7 @@ def convert_file(
   elif published is not None:
     source = published.url
   else:
-    raise InvalidValue("which checkpoint? expected --source=FILE_OR_URL, or --variant=NAME")
+    raise InvalidValue("no checkpoint is given: expected --source=FILE_OR_URL, or --variant=NAME")
   is_url = "://" in source
   if is_url:
     sha256 = published.sha256 if published and source == published.url else None
@@ -132,7 +133,7 @@ def convert_file(
 def _choose(
   source: str | os.PathLike | None, format_name: str | None, variant: str | None
 ) -> tuple[str | None, Variant | None]:
-  """Returns what was named: the format, and what was published under the name of a variant."""
+  """Returns the selected format and the published checkpoint of a variant."""
   if variant is not None:
     if variant not in VARIANT_FORMATS:
       raise InvalidValue(
@@ -142,7 +143,7 @@ def _choose(
     if format_name not in (None, expected):
       raise InvalidValue(
         f"--variant={variant} is of the format {expected}, but --format={format_name} was given: "
-        "leave --format out"
+        "omit --format"
       )
     return expected, FORMATS[expected].VARIANTS[variant]
   if format_name is None and source is not None:
@@ -170,12 +171,12 @@ def _convert(
   formats = [name for name in FORMATS if unwrapping.holds(checkpoint, FORMATS[name].SIGNATURE)]
   if format_name is None:
     if len(formats) != 1:
-      found = f"holds networks of {' and '.join(formats)}" if formats else "tells no format"
+      found = f"holds networks of {' and '.join(formats)}" if formats else "has an unknown format"
       raise InvalidValue(f"{path} {found}: expected --format with one of {', '.join(FORMATS)}")
     (format_name,) = formats
   module = FORMATS[format_name]
   try:
-    if is_nvidia:  # Its reader has unwrapped the network, and found attributes beside it.
+    if is_nvidia:  # nvidia_reader has already unwrapped the network and added its attributes.
       return module.convert(checkpoint, settings)
     return unwrapping.convert(
       checkpoint,
@@ -194,7 +195,7 @@ def _convert(
 
 
 def _is_plain_pickle(path: pathlib.Path) -> bool:
-  """Whether a file is a pickle, as NVIDIA publishes, that PyTorch did not write."""
+  """Whether a file is a pickle as NVIDIA publishes, not one that PyTorch wrote."""
   if not path.is_file():
     return False
   with open(path, "rb") as file:
@@ -206,8 +207,8 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
   """Reads the file of `--config`: JSON, or YAML unless its name ends with `.json`.
 
   Raises:
-    OSError: it cannot be read.
-    ValueError: it holds no JSON object, and no YAML mapping.
+    OSError: the file cannot be read.
+    ValueError: the file holds neither a JSON object nor a YAML mapping.
   """
   content = places.path(path).read_bytes()
   try:
@@ -223,7 +224,7 @@ def read_settings(path: str | os.PathLike) -> dict[str, Any]:
 
 def _parse_yaml(content: bytes, path: str | os.PathLike) -> Any:
   class Loader(yaml.SafeLoader):
-    """Reads 1e-5 as a number, as JSON and YAML 1.2 have it; to YAML 1.1 it is a text."""
+    """Reads 1e-5 as a number, as in JSON and YAML 1.2; YAML 1.1 reads it as a string."""
 
   exponent = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
   Loader.add_implicit_resolver("tag:yaml.org,2002:float", exponent, list("-+0123456789"))
@@ -247,7 +248,7 @@ def _count_channels(generator_file: generator_files.GeneratorFile) -> int:
 
 
 def _define_flags() -> None:
-  # Not while importing, so that these names stay free for programs that use convert_file.
+  # Not at import, so that these flag names stay free for programs that use convert_file.
   flags.DEFINE_enum(
     "format", None, sorted(FORMATS), "Format of the checkpoint. Default: detected from its keys."
   )
@@ -271,7 +272,7 @@ def _define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs the command: converts, and says what was written or, in one line, why nothing was."""
+  """Runs the command: converts, then prints the written files or a one-line error."""
   commands.check_no_arguments(argv, ": expected only flags, as in --source=FILE")
   values = flags.FLAGS
   try:
@@ -297,5 +298,5 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
   _define_flags()
-  absl_logging.set_verbosity(absl_logging.ERROR)  # The libraries' own chatter stays out of the way.
+  absl_logging.set_verbosity(absl_logging.ERROR)  # Hides log messages of libraries.
   commands.run(main)

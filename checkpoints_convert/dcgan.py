@@ -1,7 +1,7 @@
-"""DCGAN generators of the PyTorch tutorial, as the PyPI package gan-face-generate publishes one.
+"""DCGAN generators of the PyTorch tutorial, such as the one in the PyPI package gan-face-generate.
 
-Upstream's `main` is a sequence of five transposed convolutions, numbered 0, 3, 6, 9 and 12 and
-without biases; a batch norm follows each but the last.
+Upstream's `main` is a sequence of five transposed convolutions, numbered 0, 3, 6, 9 and 12, without
+biases. A batch norm follows each of them except the last.
 """
 
 import itertools
@@ -12,29 +12,29 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 
 _NUM_NORMS = 4
-_EPSILON = 1e-5  # torch.nn.BatchNorm2d's default
+_EPSILON = 1e-5  # The default of torch.nn.BatchNorm2d.
 
 VARIANTS: dict[str, Variant] = {}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("main.0.weight", "main.12.weight")
 PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a DCGAN generator, its batch norms folded into the convolutions before them.
+  """Converts a DCGAN generator and folds its batch norms into the preceding convolutions.
 
   Args:
-    checkpoint: `{'netG_state_dict': {'main.0.weight': ...}}`, or that inner state dict alone.
-    settings: none; the shapes tell everything.
+    checkpoint: `{'netG_state_dict': {'main.0.weight': ...}}`, or the inner state dict.
+    settings: must be empty; the shapes determine everything.
 
   Returns:
-    The architecture's name; its config `{'latent_size', 'widths', 'channels'}`, read off the
-    shapes; and its float32 variables `{'params': {'project', 'upsample_0', ... 'upsample_3'}}`,
-    where a kernel is `[kh, kw, in, out]`, `project`'s is `[latent_size, 4, 4, out]`, and the last
-    layer has no bias.
+    The architecture's name, its config `{'latent_size', 'widths', 'channels'}`, inferred from
+    shapes, and its float32 variables `{'params': {'project', 'upsample_0', ... 'upsample_3'}}`. The
+    kernel of `project` is `[latent_size, 4, 4, out]`; other kernels are `[kh, kw, in, out]`. The
+    last layer has no bias.
 
   Raises:
-    ValueError: a key is missing or unexpected, or an array is not what upstream stores.
+    ValueError: a key is missing or unexpected, or an array differs from upstream's format.
   """
   state_dict.check_settings(settings, ())
   state = state_dict.StateDict(checkpoint.get("netG_state_dict", checkpoint))

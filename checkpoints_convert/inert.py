@@ -1,8 +1,8 @@
-"""What the names of classes and functions in a checkpoint stand for: nothing that can act.
+"""Inert stand-ins for the classes and functions that a checkpoint names.
 
-A pickle names classes and functions, and what to call them with. Checkpoints of whole trainings
-name a few that hold settings: hyper-parameters, command-line arguments, callbacks. PyTorch's
-restricted reader gets a stand-in for each name, which never is, nor imports, what it is named for.
+A pickle names classes and functions, and the arguments to call them with. Training checkpoints name
+some that hold settings: hyper-parameters, command-line arguments, callbacks. PyTorch's restricted
+reader receives a stand-in for each name. A stand-in never is, nor imports, the named object.
 """
 
 import collections
@@ -11,7 +11,7 @@ from typing import Any
 
 from unseg_jax.errors import InvalidValue
 
-# Classes of settings beside the weights: they may be made, and what they are made of is dropped.
+# Classes of settings beside the weights. They can be constructed, but drop their arguments.
 _SETTINGS = re.compile(
   r"argparse\.Namespace|types\.SimpleNamespace"
   # Lightning's callbacks, enumerations and loggers, and OmegaConf's configs.
@@ -23,7 +23,7 @@ _SETTINGS = re.compile(
   r"|pathlib(\._local)?\.(Pure)?(Posix|Windows)?Path"
   r"|numpy\.(dtype|ndarray|dtypes\.\w+|_?core\.multiarray\.(scalar|_reconstruct))"
 )
-# Classes derived from dict, and from list: they may be made, and keep their items.
+# Subclasses of dict and of list. They can be constructed and keep their items.
 _DICTS = re.compile(
   r"collections\.defaultdict"
   r"|(dnnlib\.util|easydict)\.EasyDict|addict\.addict\.Dict|munch\.Munch|box\.box\.Box"
@@ -34,33 +34,33 @@ _LISTS = re.compile(r"collections\.deque")
 
 
 class Refused(InvalidValue):
-  """Something beyond settings would have to be executed; its message is the name of that."""
+  """A checkpoint would execute more than settings; the message is the name of the object."""
 
 
 class Setting:
-  """An object of settings. It holds nothing."""
+  """An empty object in place of settings."""
 
   __slots__ = ()
 
   def __new__(cls, *arguments: Any) -> "Setting":
-    """Makes an object, whatever it would be made from."""
+    """Makes an empty object and ignores the arguments."""
     return object.__new__(cls)
 
   def __init__(self, *arguments: Any) -> None:
-    """Drops what the object would be made from."""
+    """Ignores the arguments."""
 
   def __setstate__(self, state: Any) -> None:
-    """Drops the attributes that a file would set."""
+    """Ignores the attributes from the file."""
 
 
 def stand_in(name: str) -> type:
-  """Makes the class that stands for a name, such as `argparse.Namespace`.
+  """Makes the class that stands in for a name, such as `argparse.Namespace`.
 
-  To make an object of it gives a `Setting`, or a plain dict or list where the name is that of a
-  derived one; and it raises `Refused` where the name is none of settings.
+  Its constructor returns a `Setting`, or a plain dict or list for the name of a subclass of these.
+  It raises `Refused` if the name is not among the known settings.
   """
   if _DICTS.fullmatch(name):
-    # Of all dicts, PyTorch's reader sets attributes of this one only.
+    # PyTorch's reader sets attributes of OrderedDict, but of no other dict.
     return type(name, (), {"__new__": lambda cls, *arguments: collections.OrderedDict()})
   if _LISTS.fullmatch(name):
     return type(name, (), {"__new__": lambda cls, *arguments: []})

@@ -1,9 +1,9 @@
-"""Reads the pickles in which NVIDIA publishes its networks: as data only, nothing is executed.
+"""Reads NVIDIA's network pickles as data only, without executing anything.
 
-Such a file is made to carry its networks' Python source and to execute it when it is opened
-(`torch_utils/persistence.py` of stylegan2-ada-pytorch). Here every name in it stands for something
-inert of this module, and any name beyond those few is refused. So opening one builds numpy arrays
-and plain containers; its source stays a string that nobody reads.
+Such a file carries the Python source of its networks, and normally executes it when opened
+(`torch_utils/persistence.py` of stylegan2-ada-pytorch). Here, every name in the file maps to an
+inert object of this module, and all other names are rejected. Opening a file therefore only builds
+NumPy arrays and plain containers. The source remains an unused string.
 """
 
 import dataclasses
@@ -22,26 +22,26 @@ import numpy as np
 from checkpoints_convert import torch_reader
 from unseg_jax.errors import InvalidValue
 
-_NETWORK = "G_ema"  # the generator, its weights averaged over the training
+_NETWORK = "G_ema"  # The generator, with weights averaged over training.
 
 
 def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
-  """Reads the averaged generator of a pickle of stylegan2-ada-pytorch or a later project.
+  """Reads the averaged generator from a pickle of stylegan2-ada-pytorch or a later project.
 
   Args:
     path: the file, by convention `*.pkl`.
 
   Returns:
-    `{'G_ema': arrays, 'attributes': attributes}`: the network's state dict, parameters and buffers
-    as numpy arrays by upstream's key, such as `synthesis.b4.const`; and what its modules store
-    beside them as plain numbers, strings, booleans and None, likewise by dotted name, such as
+    `{'G_ema': arrays, 'attributes': attributes}`. `arrays` is the network's state dict: parameters
+    and buffers as NumPy arrays by upstream's key, such as `synthesis.b4.const`. `attributes` holds
+    the modules' plain numbers, strings, booleans and None by dotted name, such as
     `synthesis.b4.conv1.conv_clamp`.
 
   Raises:
-    FileNotFoundError: there is no such file.
+    FileNotFoundError: the file does not exist.
     ImportError: PyTorch is missing, or too old to read untrusted files.
-    ValueError: the file is truncated, is not such a pickle, holds no `G_ema`, or needs anything
-      else to be executed.
+    ValueError: the file is truncated, is not such a pickle, holds no `G_ema`, or requires code to
+      be executed.
   """
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(
@@ -57,7 +57,7 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
     _flatten(network, "", arrays, attributes, visited=set())
   except _Refused as error:
     raise InvalidValue(f"{path} {error}") from None
-  except Exception as error:  # unpickling raises every kind of exception on damaged files
+  except Exception as error:  # Unpickling damaged files raises every kind of exception.
     reason = str(error).split("\n")[0]
     raise InvalidValue(
       f"{path} is truncated or not a pickle of NVIDIA's networks ({type(error).__name__}: "
@@ -67,12 +67,12 @@ def read(path: str | os.PathLike) -> dict[str, dict[str, Any]]:
 
 
 class _Refused(InvalidValue):
-  """The file is complete, but invalid. The message follows the name of the file."""
+  """The file is complete but has wrong content; the message follows the file's name."""
 
 
 def _refuse(name: str) -> NoReturn:
   raise _Refused(
-    f"needs {name!r} to be executed, expected nothing but tensors, plain containers and NVIDIA's "
+    f"needs {name!r} to be executed, expected only tensors, plain containers and NVIDIA's "
     "modules: nothing was executed, do not trust this file"
   )
 
@@ -93,12 +93,12 @@ def _check_content(content: Any) -> "_Module":
 
 
 class _Inert:
-  """What a name in the file stands for, or makes: it has no attributes that a file could set."""
+  """Base of all stand-ins for names in the file; it has no attributes that a file could set."""
 
   __slots__ = ()
 
   def __setstate__(self, state: Any) -> None:
-    # The pickle opcode BUILD calls this, and would set any attributes if it were missing.
+    # The pickle opcode BUILD calls this method. Without it, BUILD would set arbitrary attributes.
     raise _Refused(f"sets attributes of a {type(self).__name__[1:].lower()}: do not trust it")
 
 
@@ -112,7 +112,7 @@ class _Function(_Inert):
 
 @dataclasses.dataclass(slots=True, eq=False)
 class _Storage(_Inert):
-  array: np.ndarray  # flat
+  array: np.ndarray  # Flat.
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -137,7 +137,7 @@ class _Dtype(_Inert):
 
 
 class _NumpyArray(_Inert):
-  """Networks are made of tensors; an array can only be a setting, and is dropped."""
+  """Networks consist of tensors, so a NumPy array can only be a setting; it is dropped."""
 
   __slots__ = ()
 
@@ -146,14 +146,14 @@ class _NumpyArray(_Inert):
 
 
 class _Dict(dict):
-  """Stands for every class of dicts."""
+  """Stands in for all dict classes."""
 
   __slots__ = ()
   __setstate__ = _Inert.__setstate__
 
 
 class _Unpickler(pickle.Unpickler):
-  """Knows a fixed table of names, none of which stands for what it names."""
+  """Resolves names by a fixed table, in which no name maps to the object that it names."""
 
   def __init__(self, file: io.BufferedReader, torch: Any):
     super().__init__(file)
@@ -177,8 +177,8 @@ class _Unpickler(pickle.Unpickler):
     }
 
   def find_class(self, module: str, name: str) -> Any:
-    # Whole names are looked up: one with dots, which pickle would follow from attribute to
-    # attribute, is in no table.
+    # The table matches complete names. Pickle would resolve dotted names attribute by attribute;
+    # the table has none.
     if (module, name) in self._table:
       return self._table[module, name]
     if module.startswith("dnnlib.tflib."):
@@ -190,18 +190,18 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load_storage(data: bytes, torch: Any) -> _Storage:
-  """Reads a whole file by `torch.save` that lies inside the pickle and holds one storage."""
+  """Reads a complete `torch.save` file that is embedded in the pickle and holds one storage."""
   try:
     storage = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
   except Exception as error:
-    # PyTorch's own message advises to switch its protection off; do not repeat that.
+    # PyTorch's own message suggests disabling its protection, so it is not repeated.
     if blocked := re.search(r"GLOBAL (\S+)", str(error)):
       _refuse(blocked[1])
     raise InvalidValue(f"a tensor inside it is damaged ({type(error).__name__})") from None
   if not isinstance(storage, torch.storage.TypedStorage):
     raise InvalidValue(f"expected a storage inside it, not a {type(storage).__name__}")
   tensor = torch.empty(0, dtype=storage.dtype).set_(storage)
-  # numpy has no bfloat16; float32 holds every value of it.
+  # NumPy has no bfloat16; float32 represents all of its values.
   return _Storage((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
@@ -212,7 +212,7 @@ def _make_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -
   flat = storage.array
   offset, shape, strides = operator.index(offset), _integers(shape), _integers(strides)
   last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-  # Numpy would read memory outside of it. An expanded tensor has more elements than its storage.
+  # NumPy would read memory outside the storage. Expanded tensors are larger than their storage.
   if min((offset, *shape, *strides)) < 0 or math.prod(shape) > flat.size:
     raise InvalidValue(f"a tensor of shape {shape} does not fit its storage of {flat.size}")
   if math.prod(shape) == 0:
@@ -234,7 +234,7 @@ def _make_parameter(tensor: Any, *_: Any) -> _Tensor:
 
 
 def _make_module(meta: Any) -> _Module:
-  """Keeps a module's attributes; its class and the source of that are not looked at."""
+  """Keeps a module's attributes, and ignores its class and source."""
   if not isinstance(meta, dict) or not isinstance(meta.get("state"), dict):
     raise InvalidValue("a module inside it has no state")
   return _Module(meta["state"])
@@ -249,9 +249,9 @@ def _make_scalar(dtype: Any, data: Any) -> Any:
 def _flatten(
   module: _Module, prefix: str, arrays: dict, attributes: dict, visited: set[int]
 ) -> None:
-  """Collects what a module and those inside it hold, in the order of PyTorch's `state_dict`."""
+  """Collects the content of a module and its submodules, in the order of PyTorch's `state_dict`."""
   if id(module) in visited:
-    raise InvalidValue(f"the module {prefix} stands in several places")
+    raise InvalidValue(f"the module {prefix} occurs several times")
   visited.add(id(module))
   state = module.state
   transient = state.get("_non_persistent_buffers_set", ())
@@ -260,7 +260,7 @@ def _flatten(
     **{name: x for name, x in state["_buffers"].items() if name not in transient},
   }
   for name, tensor in tensors.items():
-    if tensor is not None:  # such as the bias of a layer without
+    if tensor is not None:  # None, for example, as the bias of a layer without bias.
       arrays[f"{prefix}{name}"] = _make_parameter(tensor).array
   for name, value in state.items():
     if not name.startswith("_") and isinstance(value, (bool, int, float, str, type(None))):

@@ -1,7 +1,7 @@
-"""StyleGAN2 as rosinality's `stylegan2-pytorch` saves it, and the many networks trained with it.
+"""StyleGAN2 as saved by rosinality's `stylegan2-pytorch`, and by networks trained with it.
 
-The same network as NVIDIA's under other names (its model.py), without bounds on activations. Its
-names of layers are also those of CIPS, which is built from them.
+The network is NVIDIA's with other names (see its model.py), without bounds on activations. CIPS is
+built from its layers and uses their names.
 """
 
 import itertools
@@ -15,12 +15,12 @@ from checkpoints_convert import state_dict, stylegan2
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-_LR_MLP = 0.01  # upstream's multiplier of the mapping network's learning rate
-_FILTER_GAIN = 4  # of upstream's filters over NVIDIA's, which sum to 1
+_LR_MLP = 0.01  # Upstream's learning rate multiplier of the mapping network.
+_FILTER_GAIN = 4  # Upstream's filters relative to NVIDIA's, which sum to 1.
 
-# Published by many, at no address of the project's own.
+# Many users publish checkpoints, but the project itself does not.
 VARIANTS: dict[str, Variant] = {}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("input.input", "to_rgb1.conv.weight", "style.1.weight")
 PREFERRED_ENTRY = "g_ema"
 BESIDE = ("latent_avg",)
@@ -30,18 +30,17 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   """Converts rosinality's `Generator`.
 
   Args:
-    checkpoint: `{'g_ema': {'style.1.weight': ...}, 'latent_avg': ...}`, of which training
-      checkpoints lack the latter, or the inner state dict alone.
-    settings: `lr_mlp`, upstream's option of this name; 0.01 if it is not given.
+    checkpoint: `{'g_ema': {'style.1.weight': ...}, 'latent_avg': ...}`, or the inner state dict.
+      Training checkpoints lack `latent_avg`.
+    settings: `lr_mlp`, upstream's option (default 0.01).
 
   Returns:
-    The architecture's name, "stylegan2"; its config, read off the shapes; and its float32
-    variables. Where the checkpoint has no `latent_avg`, the average is that of
-    `stylegan2.mean_latent`.
+    The architecture's name "stylegan2", its config, inferred from shapes, and its float32
+    variables. Without `latent_avg`, the average latent is that of `stylegan2.mean_latent`.
 
   Raises:
-    ValueError: a key is missing or unexpected, an array is not what upstream stores, or the
-      setting is wrong.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, or the
+      setting is invalid.
   """
   lr_mlp = read_lr_mlp(settings, ())
   arrays = as_nvidia(checkpoint.get("g_ema", checkpoint))
@@ -57,29 +56,29 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def read_lr_mlp(settings: Mapping[str, Any], others: tuple[str, ...]) -> float:
-  """Returns the setting `lr_mlp`; no other settings but these may be given.
+  """Returns the setting `lr_mlp`, and rejects all settings except it and `others`.
 
   Raises:
-    ValueError: it is no positive number, or there is another setting.
+    ValueError: `lr_mlp` is not a positive number, or a setting is unknown.
   """
   state_dict.check_settings(settings, ("lr_mlp", *others))
   value = settings.get("lr_mlp", _LR_MLP)
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
   if not is_number or not 0 < value < np.inf:
     raise InvalidValue(
-      f"lr_mlp is {value!r}, expected a positive number: --config=FILE of such JSON as "
+      f"lr_mlp is {value!r}, expected a positive number: use --config=FILE with JSON such as "
       '{"lr_mlp": 0.01}'
     )
   return float(value)
 
 
 def as_nvidia(arrays: Any) -> dict[str, Any]:
-  """Returns a state dict whose arrays have the shapes and the gains of NVIDIA's.
+  """Returns a state dict with the shapes and gains of NVIDIA's arrays.
 
-  That is without axes of length 1 for the batch, and with filters that sum to 1.
+  It removes batch axes of length 1 and scales filters to a sum of 1.
 
   Raises:
-    Mismatch: it is no dict.
+    Mismatch: `arrays` is not a dict.
   """
   if not isinstance(arrays, Mapping):
     raise state_dict.Mismatch(f"expected a dict of arrays by name, got a {type(arrays).__name__}")
@@ -90,7 +89,7 @@ def as_nvidia(arrays: Any) -> dict[str, Any]:
 
 
 def _as_nvidia(key: str, array: np.ndarray) -> np.ndarray:
-  """Returns an array, or what is wrong with its shape as it is, for its reader to name."""
+  """Converts one array. An array of unexpected shape is unchanged; its reader reports it."""
   if key.endswith((".blur.kernel", ".upsample.kernel")):
     return array / _FILTER_GAIN
   is_weight = key.endswith(".conv.weight") and array.ndim == 5
@@ -114,7 +113,7 @@ def count(arrays: Mapping[str, Any], key: str, first: int = 0) -> int:
 
 
 def with_average(arrays: Mapping[str, Any], average: Any) -> dict[str, Any]:
-  """Adds the average latent: zeros of its length if there is none, to be replaced."""
+  """Adds the average latent; None adds zeros of its length, which are to be replaced."""
   if average is None:
     bias = arrays.get(f"style.{count(arrays, 'style.{}.weight', 1)}.bias", np.zeros(1))
     average = np.zeros(np.shape(bias), np.float32)
@@ -122,16 +121,16 @@ def with_average(arrays: Mapping[str, Any], average: Any) -> dict[str, Any]:
 
 
 def mapping_names(arrays: Mapping[str, Any]) -> dict[str, str]:
-  """NVIDIA's name -> upstream's, of the mapping network's arrays."""
+  """Maps NVIDIA's names of the mapping network's arrays to upstream's."""
   names = {"mapping.w_avg": "latent_avg"}
-  # One more than there are, which the reader finds absent under upstream's name.
+  # One layer more than exists, so that the reader reports a missing key by upstream's name.
   for i in range(count(arrays, "style.{}.weight", 1) + 1):
     names |= {f"mapping.fc{i}.{name}": f"style.{i + 1}.{name}" for name in ("weight", "bias")}
   return names
 
 
 def layer_names(ours: str, upstream: str) -> dict[str, str]:
-  """NVIDIA's name -> upstream's, of the arrays of a `StyledConv`."""
+  """Maps NVIDIA's names of the arrays of a `StyledConv` to upstream's."""
   return {
     **_modulation_names(ours, upstream),
     f"{ours}.bias": f"{upstream}.activate.bias",
@@ -140,7 +139,7 @@ def layer_names(ours: str, upstream: str) -> dict[str, str]:
 
 
 def colour_names(ours: str, upstream: str) -> dict[str, str]:
-  """NVIDIA's name -> upstream's, of the arrays of a `ToRGB`."""
+  """Maps NVIDIA's names of the arrays of a `ToRGB` to upstream's."""
   return _modulation_names(ours, upstream) | {f"{ours}.bias": f"{upstream}.bias"}
 
 
@@ -153,7 +152,7 @@ def _modulation_names(ours: str, upstream: str) -> dict[str, str]:
 
 
 def _synthesis_names(num_blocks: int) -> dict[str, str]:
-  """NVIDIA's name -> upstream's; upstream numbers all convolutions and their noise in a row."""
+  """Maps NVIDIA's names to upstream's, which number all convolutions and noises consecutively."""
   first = "synthesis.b4"
   names = {
     f"{first}.const": "input.input",

@@ -1,7 +1,7 @@
-"""Self-conditioned GANs and their unconditional baseline, as stevliu/self-conditioned-gan saves.
+"""Self-conditioned GANs and their unconditional baseline, from stevliu/self-conditioned-gan.
 
-The generator is upstream's `resnet2`: six stages of two residual blocks, `resnet_0_0` to
-`resnet_5_1`, between a dense layer `fc` and a convolution `conv_img`.
+The generator is upstream's `resnet2`: a dense layer `fc`, six stages of two residual blocks,
+`resnet_0_0` to `resnet_5_1`, and a convolution `conv_img`.
 """
 
 import math
@@ -14,8 +14,8 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-_MULTIPLES = (16, 16, 8, 4, 2, 1)  # channels of each stage, in multiples of the last one's
-_RESIDUAL_SCALE = 0.1  # of every residual branch, in gan_training/models/blocks.py
+_MULTIPLES = (16, 16, 8, 4, 2, 1)  # Channels of each stage, in multiples of the last stage's.
+_RESIDUAL_SCALE = 0.1  # Of every residual branch, in gan_training/models/blocks.py.
 _EMBEDDING = "get_latent.embedding.weight"
 _WEIGHTS = "http://selfcondgan.csail.mit.edu/weights"
 
@@ -27,31 +27,32 @@ VARIANTS = {
     f"{_WEIGHTS}/uncondgan_i_model.pt", {"z_dim": 256}, "ImageNet, unconditional, 128 x 128"
   ),
 }
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("resnet_0_0.conv_0.weight", "resnet_5_1.conv_1.weight")
-PREFERRED_ENTRY = "generator"  # and not its moving average, as the paper does
+PREFERRED_ENTRY = "generator"  # Not its moving average, following the paper.
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a `resnet2` generator; it is conditional if there is a class embedding.
+  """Converts a `resnet2` generator; it is conditional if it has a class embedding.
 
-  Of a training checkpoint this takes `generator`, as the paper does (arXiv 2105.08127), and not
-  its moving average `generator_test`. The class embeddings are scaled to unit length, and the
-  residual branches by 0.1, as upstream does whenever it computes an image.
+  From a training checkpoint, this takes `generator` as in the paper (arXiv 2105.08127), not its
+  moving average `generator_test`. Class embeddings are scaled to unit length and residual branches
+  by 0.1, as upstream does for every image.
 
   Args:
-    checkpoint: `{'generator': {'fc.weight': ...}, 'it': ...}`, or that inner state dict alone;
-      every key may begin with `module.`, as `DataParallel` has it.
-    settings: `z_dim`, the length of a latent, where it is to be checked: without it, the shapes
-      tell everything.
+    checkpoint: `{'generator': {'fc.weight': ...}, 'it': ...}`, or the inner state dict. All keys
+      may start with `module.`, as `DataParallel` saves them.
+    settings: optionally `z_dim`, the length of a latent, to be checked. The shapes alone determine
+      everything.
 
   Returns:
-    The architecture's name; its config `{'latent_size', 'size', 'widths', 'num_classes',
-    'embedding_size'}`, the last two None if it is unconditional; and its float32 variables
-    `{'params': {'embedding', 'project', 'block_0_0', ... 'block_5_1', 'image'}}`.
+    The architecture's name, its config and its float32 variables. The config is `{'latent_size',
+    'size', 'widths', 'num_classes', 'embedding_size'}`; the last two are None for an unconditional
+    network. The variables are `{'params': {'embedding', 'project', 'block_0_0', ... 'block_5_1',
+    'image'}}`.
 
   Raises:
-    ValueError: a key is missing or unexpected, or an array is not what upstream stores.
+    ValueError: a key is missing or unexpected, or an array differs from upstream's format.
   """
   state_dict.check_settings(settings, ("z_dim",))
   z_dim = settings.get("z_dim")
@@ -96,7 +97,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def _project(state: state_dict.StateDict, inputs: int, size: int, channels: int) -> dict:
-  """The dense layer, whose outputs upstream orders as `[C, H, W]`, in the order `[H, W, C]`."""
+  """Takes the dense layer and reorders its outputs from upstream's `[C, H, W]` to `[H, W, C]`."""
   weight = state.take("fc.weight", channels * size**2, inputs)
   bias = state.take("fc.bias", channels * size**2)
   weight = weight.reshape(channels, size, size, inputs).transpose(1, 2, 0, 3).reshape(-1, inputs)

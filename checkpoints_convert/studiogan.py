@@ -1,8 +1,8 @@
 """Class-conditional generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
 
-Among those for ImageNet, SNGAN and SAGAN are a `resnet`, BigGAN and ContraGAN a `big_resnet`. The
-conditional batch norms of a `resnet` are embeddings of the class in upstream's first releases, and
-linear maps of the one-hot class in those that are configured by YAML.
+Among the ImageNet networks, SNGAN and SAGAN use `resnet`, and BigGAN and ContraGAN use
+`big_resnet`. In upstream's first releases, the conditional batch norms of a `resnet` are class
+embeddings. In releases with YAML configs, they are linear maps of the one-hot class.
 """
 
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ from checkpoints_convert import biggan, biggan_deep, state_dict
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-_EPSILON = 1e-4  # of all batch norms upstream
+_EPSILON = 1e-4  # Of all batch norms upstream.
 
-# Names in upstream's YAML configs -> in its JSON configs, of what the network depends on.
+# Maps names in upstream's YAML configs to those in its JSON configs.
 _FORMER_NAMES = {
   "backbone": "architecture",
   "g_act_fn": "activation_fn",
@@ -24,28 +24,28 @@ _FORMER_NAMES = {
   "g_shared_dim": "shared_dim",
 }
 
-# Its checkpoints are to be fetched by hand, from the links in its README.
+# Its README links the checkpoints, which need a manual download.
 VARIANTS: dict[str, Variant] = {}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("linear0.bias", "bn4.weight", "conv2d5.bias")
 PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a generator with any of the three ResNet backbones, which its keys tell.
+  """Converts a generator with any of the three ResNet backbones, which its keys identify.
 
   Args:
-    checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or that inner state dict alone.
-    settings: upstream's config (YAML, formerly JSON), nested or flat, or nothing: the shapes tell
-      all that is needed, but for the activation function, which is ReLU. What it says about the
-      network must be true; all else in it is ignored.
+    checkpoint: `{'state_dict': {'linear0.weight': ...}, ...}`, or the inner state dict.
+    settings: upstream's config (YAML, formerly JSON), nested or flat. It may be empty, because the
+      shapes determine everything except the activation function, which must be ReLU. Entries about
+      the network must match the arrays; the rest is ignored.
 
   Returns:
-    The architecture's name, "biggan" or "biggan_deep"; its config; and its float32 variables.
+    The architecture's name, "biggan" or "biggan_deep", its config and its float32 variables.
 
   Raises:
-    ValueError: the settings are of another network, a key is missing or unexpected, or an array is
-      not what upstream stores.
+    ValueError: the settings describe another network, a key is missing or unexpected, or an array
+      differs from upstream's format.
   """
   state = state_dict.StateDict(checkpoint.get("state_dict", checkpoint))
   settings = _with_former_names(flatten(settings))
@@ -57,7 +57,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   is_shared = "shared.weight" in state
   config, variables = biggan.convert_network(state, _layout(state, is_shared))
   backbone = "big_resnet" if is_shared else "resnet"
-  # Under the names of upstream's YAML files and, where they differ, of its JSON files.
+  # With the names in upstream's YAML files and, where different, in its JSON files.
   expected = {
     **dict.fromkeys(("backbone", "architecture"), backbone),
     **dict.fromkeys(("g_act_fn", "activation_fn"), "ReLU"),
@@ -74,7 +74,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns the entries of nested dicts in one, without those that upstream marks as unused."""
+  """Merges nested dicts into one, without the entries that upstream marks as unused."""
   flat: dict[str, Any] = {}
   for name, value in settings.items():
     if isinstance(value, Mapping):
@@ -85,10 +85,10 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_former_names(settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Adds to settings of upstream's YAML configs the names that its JSON configs had."""
+  """Adds the names of upstream's JSON configs to settings from its YAML configs."""
   former = {_FORMER_NAMES.get(name, name): value for name, value in settings.items()}
   named = {**former, **settings}
-  # The newer code knows two kinds, which do not differ in their arrays.
+  # Newer code has two variants with the same arrays.
   for name in ("backbone", "architecture"):
     if str(named.get(name)).startswith("big_resnet_deep_"):
       named[name] = "big_resnet_deep"
@@ -104,7 +104,7 @@ def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
 
 
 def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
-  # Self-attention is numbered like a block.
+  # Self-attention shares the numbering of blocks.
   blocks: list[str] = []
   attention: dict[int, str] = {}
   for prefix in (f"{block}.0" for block in biggan.find_blocks(state)):

@@ -1,7 +1,7 @@
-"""StyleGAN2-ADA generators, as NVIDIA's PyTorch implementation (`training/networks.py`) saves them.
+"""StyleGAN2-ADA generators, as saved by NVIDIA's PyTorch code (`training/networks.py`).
 
-Upstream multiplies every weight by a constant gain when it is used (equalised learning rate, arXiv
-1710.10196, section 4.1); the gains are folded into the weights here.
+Upstream multiplies every weight by a constant gain at run time (equalised learning rate, arXiv
+1710.10196, section 4.1). The conversion folds the gains into the weights.
 """
 
 import numbers
@@ -19,42 +19,42 @@ from unseg_jax.generators.base import apply
 
 _URL = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
 _NAMES = ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")
-_EPSILON = 1e-8  # of upstream's normalisation of class embeddings
+_EPSILON = 1e-8  # Of upstream's normalisation of class embeddings.
 _FILTER = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64
-# What shapes do not tell, as in the published networks. A .pkl tells it itself.
+# Values of the published networks that shapes do not determine. A .pkl stores them.
 _LR_MULTIPLIER = 0.01
 _CLAMP = 256
-_NUM_AVERAGED = 4_096  # latents whose mean stands in for one that is not stored
+_NUM_AVERAGED = 4_096  # Number of latents whose mean replaces a missing average.
 
 VARIANTS = {f"stylegan2-{name}": Variant(f"{_URL}/{name}.pkl", {}) for name in _NAMES}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("synthesis.b4.const", "mapping.fc0.weight", "mapping.w_avg")
 PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a StyleGAN2 generator of architecture `skip` whose images are grey, RGB or RGBA.
+  """Converts a StyleGAN2 generator of architecture `skip` with grey, RGB or RGBA images.
 
   Args:
-    checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.b4.const': ...},
+    checkpoint: the result of `nvidia_reader.read`, `{'G_ema': {'synthesis.b4.const': ...},
       'attributes': {...}}`, or the state dict of `G_ema` alone.
-    settings: `conv_clamp`, the bound of every layer's absolute values or None; by default what the
-      checkpoint's attributes tell, and 256 for a state dict alone.
+    settings: `conv_clamp`, the bound of every layer's absolute values, or None. The default comes
+      from the checkpoint's attributes; for a bare state dict it is 256.
 
   Returns:
-    The architecture's name; its config (see `generators.stylegan2.build`), read off the shapes;
+    The architecture's name, its config (see `generators.stylegan2.build`), inferred from shapes,
     and its float32 variables `{'params': {'mapping', 'synthesis'}}`.
 
   Raises:
-    ValueError: a key is missing or unexpected, an array is not what upstream stores, the network
-      is of a kind that is not supported, or a setting is wrong.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, the kind of
+      network is not supported, or a setting is invalid.
   """
   state_dict.check_settings(settings, ("conv_clamp",))
   attributes = checkpoint.get("attributes", {})
   clamp = find_clamp(attributes, settings)
   lr_multiplier = find_lr_multiplier(attributes)
   state = state_dict.StateDict(checkpoint.get("G_ema", checkpoint))
-  # Layers that do not double the side hold filters, too, and make no use of them.
+  # Layers that do not upsample also store filters, but do not use them.
   state.ignore(".conv1.resample_filter", ".b4.resample_filter")
   return "stylegan2", *convert_network(state, clamp, lr_multiplier)
 
@@ -67,14 +67,14 @@ def convert_network(
   Args:
     state: the network's arrays, by NVIDIA's keys.
     clamp: the bound of every layer's absolute values, or None.
-    lr_multiplier: that of the mapping network's learning rate, by which it multiplies its weights.
+    lr_multiplier: the learning rate multiplier of the mapping network, which scales its weights.
 
   Returns:
-    Config and float32 variables, as `generators.stylegan2.build` takes them.
+    Config and float32 variables, as expected by `generators.stylegan2.build`.
 
   Raises:
-    ValueError: a key is missing or unexpected, an array is not what upstream stores, or the
-      network is of a kind that is not supported.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, or the kind
+      of network is not supported.
   """
   w_dim = state.size("mapping.w_avg")
   mapping, z_dim, class_shape = take_mapping(state, w_dim, lr_multiplier)
@@ -109,7 +109,7 @@ def convert_network(
     )
   for key, taps in filters.items():
     if not np.allclose(taps, _FILTER, atol=1e-6):
-      raise InvalidValue(f"{key} is not the filter [1, 3, 3, 1], the only one that is supported")
+      raise InvalidValue(f"{key} is not the filter [1, 3, 3, 1], the only supported filter")
   config = {
     "z_dim": z_dim,
     "mapping_widths": [len(layer["bias"]) for name, layer in mapping.items() if "dense" in name],
@@ -134,19 +134,19 @@ def find_clamp(attributes: Mapping[str, Any], settings: Mapping[str, Any]) -> fl
   is_number = isinstance(clamp, numbers.Real) and not isinstance(clamp, bool)
   if clamp is not None and not (is_number and 0 < clamp < np.inf):
     raise InvalidValue(
-      f"conv_clamp is {clamp!r}, expected a positive number or null: --config=FILE of such JSON as "
-      '{"conv_clamp": 256}'
+      f"conv_clamp is {clamp!r}, expected a positive number or null: use --config=FILE with JSON "
+      'such as {"conv_clamp": 256}'
     )
   return clamp
 
 
 def find_lr_multiplier(attributes: Mapping[str, Any]) -> float | int:
-  """The mapping network's; checks the activation functions on the way."""
+  """Returns the mapping network's multiplier, and checks all activation functions."""
   for name, value in attributes.items():
     activation = "linear" if name.split(".")[-2:-1] in (["affine"], ["embed"]) else "lrelu"
     if name.endswith(".activation") and value != activation:
       raise InvalidValue(f"{name} is {value!r}, expected {activation!r}: no other is supported")
-  # A layer's bias is multiplied by the multiplier alone.
+  # Upstream scales a layer's bias by the multiplier alone.
   return attributes.get("mapping.fc0.bias_gain", _LR_MULTIPLIER)
 
 
@@ -156,7 +156,7 @@ def take_mapping(
   """Takes a `MappingNetwork`.
 
   Returns:
-    The parameters, the noise's length, and (number of classes, embedding's length).
+    The parameters, the noise length, and (number of classes, embedding length).
   """
   params: dict[str, Any] = {"average": state.take("mapping.w_avg", w_dim)}
   class_shape = (0, 0)
@@ -183,7 +183,7 @@ def take_mapping(
 def take_dense(
   state: state_dict.StateDict, prefix: str, size_in: int, size_out: int, gain: float | int = 1.0
 ) -> dict[str, np.ndarray]:
-  """Takes a `FullyConnectedLayer`; `gain` is its learning rate's multiplier."""
+  """Takes a `FullyConnectedLayer`; `gain` is its learning rate multiplier."""
   weight = state.take(f"{prefix}.weight", size_out, size_in) / np.sqrt(size_in)
   return state_dict.dense(gain * weight, gain * state.take(f"{prefix}.bias", size_out))
 
@@ -196,9 +196,9 @@ def take_layer(
   w_dim: int,
   kernel_size: int,
 ) -> dict[str, Any]:
-  """Takes a `SynthesisLayer` but for its noise.
+  """Takes a `SynthesisLayer` without its noise.
 
-  Upstream's own weight has no gain, as it is normalised anyway.
+  Upstream's weight has no gain, because it is normalised.
   """
   weight = state.take(f"{prefix}.weight", size_out, size_in, kernel_size, kernel_size)
   return {
@@ -211,7 +211,7 @@ def take_layer(
 def take_colours(
   state: state_dict.StateDict, prefix: str, size_in: int, w_dim: int, channels: int
 ) -> dict[str, Any]:
-  """Takes a `ToRGBLayer`, whose weight's gain upstream puts into the style."""
+  """Takes a `ToRGBLayer`; upstream applies its weight gain to the style."""
   weight = state.take(f"{prefix}.weight", channels, size_in, 1, 1)[:, :, 0, 0] / np.sqrt(size_in)
   return {
     "style": take_dense(state, f"{prefix}.affine", w_dim, size_in),
@@ -220,7 +220,7 @@ def take_colours(
 
 
 def mean_latent(mapping: Mapping[str, Any]) -> np.ndarray:
-  """Computes the latent that truncation pulls towards, for checkpoints that do not hold it.
+  """Computes the average latent for truncation, for checkpoints that do not store it.
 
   Args:
     mapping: the parameters of an unconditional `generators.style_latents.Mapping`.
@@ -232,7 +232,7 @@ def mean_latent(mapping: Mapping[str, Any]) -> np.ndarray:
   network = style_latents.Mapping(
     tuple(len(layer["bias"]) for layer in layers), 1, truncation_psi=1
   )
-  # A generator whose numbers NumPy promises never to change.
+  # NumPy guarantees that the numbers of this random generator never change.
   shape = (_NUM_AVERAGED, len(layers[0]["kernel"]))
   noise = np.random.RandomState(0).standard_normal(shape).astype(np.float32)
   with jax.default_matmul_precision("highest"):

@@ -1,8 +1,8 @@
-"""StyleGAN3 generators, as NVIDIA's PyTorch implementation (`networks_stylegan3.py`) saves them.
+"""StyleGAN3 generators, as saved by NVIDIA's PyTorch code (`networks_stylegan3.py`).
 
-The gains of the equalised learning rate and the norms of the kernels are folded into the weights
-here. Sizes and sampling rates follow from a few settings of the network; the filters are in the
-checkpoint, and are compared with those that the settings give.
+The conversion folds the gains of the equalised learning rate and the norms of the kernels into the
+weights. Sizes and sampling rates follow from a few settings of the network. The checkpoint holds
+the filters, which are compared with those that the settings give.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ _NAMES = {
   "metfaces": "metfaces-1024x1024",
   "metfacesu": "metfacesu-1024x1024",
 }
-# Arguments of upstream's constructor that no array tells, and their defaults there.
+# Arguments of upstream's constructor that arrays do not determine, with upstream's defaults.
 _BAND_DEFAULTS: dict[str, float | int] = {
   "num_critical": 2,
   "first_cutoff": 2,
@@ -46,9 +46,17 @@ _DEFAULTS: dict[str, float | int] = {
 }
 _WHOLE_NUMBERS = ("num_critical", "margin_size", "filter_size", "lrelu_upsampling")
 _LEAST = {"num_critical": 0, "margin_size": 0, "lrelu_upsampling": 2}
-# Those that the arrays tell; where they are given they are compared.
-_TOLD = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels", "num_layers", "conv_kernel")
-# Those that change no image, or that decide nothing but shapes.
+# Arguments that arrays determine; given values are compared with the arrays.
+_INFERRED = (
+  "z_dim",
+  "c_dim",
+  "w_dim",
+  "img_resolution",
+  "img_channels",
+  "num_layers",
+  "conv_kernel",
+)
+# Arguments that do not affect images, or affect only shapes.
 _IGNORED = (
   "channel_base",
   "channel_max",
@@ -58,45 +66,45 @@ _IGNORED = (
   "use_radial_filters",
 )
 _FEWEST_LAYERS = 2
-# As a share of the largest tap. Filters of another cutoff are far off.
+# Relative to the largest tap. Filters with a different cutoff differ by much more.
 _FILTER_TOLERANCE = 1e-4
 
 VARIANTS = {
   f"stylegan3-{config}-{name}": Variant(f"{_URL}/stylegan3-{config}-{file}.pkl", {})
   for config, (name, file) in itertools.product("tr", _NAMES.items())
 }
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("synthesis.input.freqs", "synthesis.input.transform", "mapping.w_avg")
-# What a checkpoint may hold beside the arrays: the arguments of upstream's constructor.
+# An entry that a checkpoint may hold beside the arrays: the arguments of upstream's constructor.
 BESIDE = ("init_kwargs",)
 PREFERRED_ENTRY: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-  """A layer, as its name tells: `synthesis.L<number>_<size>_<channels>`."""
+  """A layer and the size in its name, `synthesis.L<number>_<size>_<channels>`."""
 
   key: str
   size: int
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a StyleGAN3 generator, of configuration T or R, that makes RGB, grey or RGBA images.
+  """Converts a StyleGAN3 generator, of configuration T or R, with RGB, grey or RGBA images.
 
   Args:
-    checkpoint: what `nvidia_reader.read` returns, `{'G_ema': {'synthesis.input.freqs': ...},
-      'attributes': {...}}`; or the state dict of `G_ema`, alone or as `G_ema` or
-      `G_ema_state_dict` beside `init_kwargs`, the arguments of upstream's constructor.
-    settings: arguments of upstream's constructor, such as `conv_clamp`; they go before what the
-      checkpoint tells. What neither tells has upstream's default.
+    checkpoint: the result of `nvidia_reader.read`, `{'G_ema': {'synthesis.input.freqs': ...},
+      'attributes': {...}}`, or the state dict of `G_ema`. The latter may be alone, or be the entry
+      `G_ema` or `G_ema_state_dict` beside `init_kwargs`, the arguments of upstream's constructor.
+    settings: arguments of upstream's constructor, such as `conv_clamp`. They override those in the
+      checkpoint. Arguments in neither have upstream's defaults.
 
   Returns:
-    The architecture's name; its config (see `generators.stylegan3.build`); and its float32
-    variables `{'params': {'mapping', 'synthesis'}}`.
+    The architecture's name, its config (see `generators.stylegan3.build`) and its float32 variables
+    `{'params': {'mapping', 'synthesis'}}`.
 
   Raises:
-    ValueError: a key is missing or unexpected, an array is not what upstream stores, or a setting
-      is unknown, wrong, or contradicts the arrays.
+    ValueError: a key is missing or unexpected, an array differs from upstream's format, or a
+      setting is unknown, invalid, or contradicts the arrays.
   """
   attributes = checkpoint.get("attributes", {})
   around = {key: array for key, array in checkpoint.items() if key not in BESIDE}
@@ -113,7 +121,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
   channels += [state.size(f"{layer.key}.weight") for layer in layers]
   kernel_size = state.size(f"{layers[0].key}.weight", 2)
   image_channels = state.size_of_pictures(f"{layers[-1].key}.bias")
-  # The features have the first layer's size, rate and cutoff.
+  # The Fourier features have the size, rate and cutoff of the first layer.
   sizes = [layers[0].size, *(layer.size for layer in layers)]
   surroundings = list(itertools.pairwise([bands[0], *bands]))
   synthesis = {"features": _take_features(state, channels[0], w_dim)}
@@ -141,7 +149,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
     "num_layers": len(layers) - 1,
     "conv_kernel": kernel_size,
   }
-  _check_told(settings, found)
+  _check_inferred(settings, found)
   _check_sizes(layers, bands, chosen)
   for key, (design, filters) in designs.items():
     _check_filters(key, design, filters)
@@ -172,28 +180,28 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
 
 
 def _find_layers(state: StateDict) -> list[_Layer]:
-  """The layers by their numbers, up to the one that makes colours."""
+  """Returns the layers in order of their numbers, up to the layer that generates colours."""
   pattern = re.compile(r"(synthesis\.L(\d+)_(\d+)_\d+)\.")
   matches = [match for key in state.keys() if (match := pattern.match(key))]
   found = {int(match[2]): _Layer(match[1], int(match[3])) for match in matches}
   layers = [found[i] for i in itertools.takewhile(found.__contains__, itertools.count())]
   if len(layers) < _FEWEST_LAYERS:
     raise state_dict.Mismatch(
-      "missing keys: synthesis.L0_36_512.weight, or of another size and other channels, and those "
-      "of the layers behind it"
+      "missing keys: synthesis.L0_36_512.weight, or with another size and number of channels, and "
+      "those of the subsequent layers"
     )
   return layers
 
 
 def _read_settings(init_kwargs: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-  """Merges the constructor's arguments and the given ones, and checks what they are."""
+  """Merges the constructor's arguments with the given settings, and validates them."""
   merged = {**(init_kwargs if isinstance(init_kwargs, Mapping) else {}), **settings}
   mapping = merged.pop("mapping_kwargs", {})
   if not isinstance(mapping, Mapping):
     raise InvalidValue(f"setting mapping_kwargs is {mapping!r}, expected an object")
   if "lr_multiplier" in mapping:
     merged.setdefault("lr_multiplier", mapping["lr_multiplier"])
-  known = (*_DEFAULTS, "conv_clamp", "lr_multiplier", *_TOLD, *_IGNORED)
+  known = (*_DEFAULTS, "conv_clamp", "lr_multiplier", *_INFERRED, *_IGNORED)
   unknown = {name for name in merged if name not in known}
   state_dict.check_settings(dict.fromkeys(sorted(map(str, unknown))), known)
   for name in (*_DEFAULTS, "lr_multiplier"):
@@ -215,7 +223,7 @@ def _check_number(name: str, value: Any) -> None:
 def _choose(
   settings: Mapping[str, Any], attributes: Mapping[str, Any], layers: Sequence[_Layer]
 ) -> dict[str, Any]:
-  """What the settings say, or a pickle's attributes, or else upstream's defaults."""
+  """Returns values from the settings, else from a pickle's attributes, else upstream's defaults."""
   chosen = dict(_DEFAULTS)
   for name in ("margin_size", "output_scale"):
     chosen[name] = attributes.get(f"synthesis.{name}", chosen[name])
@@ -225,7 +233,7 @@ def _choose(
 
   if of_first("up_taps") and of_first("up_factor"):
     chosen["filter_size"] = of_first("up_taps") // of_first("up_factor")
-    # The first layer's input has the rate of its result.
+    # The input and output rates of the first layer are equal.
     chosen["lrelu_upsampling"] = of_first("up_factor")
   return {**chosen, **{name: settings[name] for name in _DEFAULTS if name in settings}}
 
@@ -236,21 +244,21 @@ def _find_bands(
   attributes: Mapping[str, Any],
   layers: Sequence[_Layer],
 ) -> list[Band]:
-  """Of every layer, as a pickle's attributes tell them or as they follow from the settings."""
+  """Returns the band of every layer, from a pickle's attributes or computed from the settings."""
   names = ("out_sampling_rate", "out_cutoff", "out_half_width")
   keys = [[f"{layer.key}.{name}" for name in names] for layer in layers]
-  is_told = all(isinstance(attributes.get(key), (int, float)) for each in keys for key in each)
-  if is_told and not set(_BAND_DEFAULTS) & set(settings):
-    told = [[attributes[key] for key in each] for each in keys]
-    bands = [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in told]
+  has_bands = all(isinstance(attributes.get(key), (int, float)) for each in keys for key in each)
+  if has_bands and not set(_BAND_DEFAULTS) & set(settings):
+    stored = [[attributes[key] for key in each] for each in keys]
+    bands = [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in stored]
   else:
     bands = stylegan3_filters.find_bands(len(layers) - 1, layers[-1].size, chosen)
   for layer, band, after in zip(layers, bands, bands[1:], strict=False):
     if not 0 < band.cutoff < band.rate or band.half_width <= 0 or after.rate % band.rate:
       raise InvalidValue(
-        f"by the settings {', '.join(_BAND_DEFAULTS)}, {layer.key} makes {band}, expected a "
-        "positive cutoff and half-width and a sampling rate that never falls: give those that it "
-        "was trained with"
+        f"the settings {', '.join(_BAND_DEFAULTS)} give {layer.key} the band {band}, expected a "
+        "positive cutoff and half-width and a sampling rate that never decreases: pass the "
+        "settings of its training"
       )
   return bands
 
@@ -271,7 +279,7 @@ def _take_features(state: StateDict, channels: int, w_dim: int) -> dict[str, Any
 def _take_layer(
   state: StateDict, key: str, size_in: int, size_out: int, w_dim: int, kernel_size: int
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-  """Takes a `SynthesisLayer`; returns its parameters, and its filters `up` and `down`."""
+  """Takes a `SynthesisLayer`; returns its parameters and its filters `up` and `down`."""
   weight = state.take(f"{key}.weight", size_out, size_in, kernel_size, kernel_size)
   norms = np.sqrt(np.mean(weight**2, axis=(1, 2, 3), keepdims=True))
   weight = weight / np.where(norms > 0, norms, 1)
@@ -290,11 +298,10 @@ def _take_layer(
 
 
 def _take_gain(state: StateDict, key: str) -> np.ndarray:
-  """One over the root of the mean square that upstream tracked of a layer's input."""
+  """Returns the reciprocal root mean square that upstream tracked for a layer's input."""
   magnitude = state.take(f"{key}.magnitude_ema")
-  return np.asarray(
-    1 / np.sqrt(magnitude) if magnitude > 0 else 1.0
-  )  # `_check_magnitude` tells it.
+  # `_check_magnitude` reports an invalid magnitude.
+  return np.asarray(1 / np.sqrt(magnitude) if magnitude > 0 else 1.0)
 
 
 def _take_colours(
@@ -305,25 +312,25 @@ def _take_colours(
   return taken | {"kernel": taken["kernel"] * _take_gain(state, key)}
 
 
-def _check_told(settings: Mapping[str, Any], found: Mapping[str, int]) -> None:
+def _check_inferred(settings: Mapping[str, Any], found: Mapping[str, int]) -> None:
   for name, value in found.items():
     if settings.get(name, value) != value:
       raise InvalidValue(
-        f"setting {name} is {settings[name]!r}, but the arrays are those of a network with {value}:"
-        " expected the settings that it was trained with"
+        f"setting {name} is {settings[name]!r}, but the arrays have {value}: expected the settings "
+        "of their training"
       )
 
 
 def _check_sizes(
   layers: Sequence[_Layer], bands: Sequence[Band], chosen: Mapping[str, Any]
 ) -> None:
-  """All but the last two layers make a margin around the image."""
+  """Raises a ValueError unless all layers except the last two have a margin around the image."""
   sizes = [band.rate + 2 * chosen["margin_size"] for band in bands[:-2]]
   sizes += [layers[-1].size] * 2
   for layer, size in zip(layers, sizes, strict=True):
     if layer.size != size:
       raise InvalidValue(
-        f"{layer.key} makes {layer.size} x {layer.size} samples, but by the settings {size} x "
+        f"{layer.key} makes {layer.size} x {layer.size} samples, but the settings give {size} x "
         f"{size}: {_expected_settings()}"
       )
 
@@ -341,7 +348,7 @@ def _check_filters(key: str, design: Design, filters: Mapping[str, np.ndarray]) 
 
 def _expected_settings() -> str:
   return (
-    "expected those that it was trained with, --config=FILE of such JSON as "
+    "expected those of its training, as --config=FILE with JSON such as "
     f"{json.dumps({name: round(value, 4) for name, value in _DEFAULTS.items()})}"
   )
 

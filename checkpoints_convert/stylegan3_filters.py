@@ -1,7 +1,7 @@
-"""StyleGAN3's sampling rates and filters, as its constructor derives them from a few settings.
+"""StyleGAN3's sampling rates and filters, derived from a few settings as in its constructor.
 
-Karras et al., arXiv 2106.12423, sections 3.2 and D; `SynthesisNetwork` and `SynthesisLayer` of
-upstream's `training/networks_stylegan3.py`.
+See Karras et al., arXiv 2106.12423, sections 3.2 and D, and `SynthesisNetwork` and `SynthesisLayer`
+in upstream's `training/networks_stylegan3.py`.
 """
 
 import dataclasses
@@ -13,18 +13,18 @@ import numpy as np
 import scipy.signal
 import scipy.special
 
-# Singular values of a radial filter that are left out, as shares of the first.
+# Singular values of a radial filter below this fraction of the largest one are dropped.
 _RANK_TOLERANCE = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-  """How a layer's result is sampled, and the frequencies in it, per width of the image.
+  """The sampling and frequency band of a layer's output, per width of the image.
 
   Attributes:
-    rate: samples.
-    cutoff: the highest frequency that is to pass, in cycles.
-    half_width: half of the transition to those that are not, in cycles.
+    rate: number of samples.
+    cutoff: the highest passed frequency, in cycles.
+    half_width: half of the transition band, in cycles.
   """
 
   rate: int
@@ -34,13 +34,13 @@ class Band:
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-  """What stands on both sides of a layer's activation.
+  """The resampling before and after a layer's activation.
 
   Attributes:
-    up: how many samples become of one.
-    down: how many samples become one.
-    up_filter: `[taps]`, of unit sum.
-    down_filter: `[taps]`, or `[taps, taps]` if it is radial, of unit sum.
+    up: upsampling factor.
+    down: downsampling factor.
+    up_filter: `[taps]`, with a sum of 1.
+    down_filter: `[taps]`, or `[taps, taps]` if radial, with a sum of 1.
   """
 
   up: int
@@ -52,9 +52,9 @@ class Design:
     """Returns the attributes of `generators.filtered_activation.Geometry`.
 
     Args:
-      size_in: what comes out of the layer's convolution, in samples along an axis.
-      size_out: what the layer makes.
-      rank: of the second filter.
+      size_in: output samples of the layer's convolution along an axis.
+      size_out: output samples of the layer along an axis.
+      rank: rank of the second filter.
     """
     up_taps, down_taps = len(self.up_filter), len(self.down_filter)
     total = (size_out - 1) * self.down + 1 - size_in * self.up + up_taps + down_taps - 2
@@ -70,11 +70,11 @@ class Design:
 
 
 def find_bands(num_layers: int, resolution: int, settings: Mapping[str, Any]) -> list[Band]:
-  """Returns the band of every layer's result.
+  """Returns the band of every layer's output.
 
   Args:
-    num_layers: the layers, not counting the one that makes colours.
-    resolution: the image's side, in pixels.
+    num_layers: number of layers, without the layer that generates colours.
+    resolution: the image side, in pixels.
     settings: `num_critical`, `first_cutoff`, `first_stopband` and `last_stopband_rel`.
   """
   steps = np.arange(num_layers + 1) / max(num_layers - settings["num_critical"], 1)
@@ -87,8 +87,8 @@ def find_bands(num_layers: int, resolution: int, settings: Mapping[str, Any]) ->
   stopbands = spaced(settings["first_stopband"], resolution / 2 * settings["last_stopband_rel"])
   rates = np.exp2(np.ceil(np.log2(np.minimum(2 * stopbands, resolution))))
   half_widths = np.maximum(stopbands, rates / 2) - cutoffs
-  told = zip(rates, cutoffs, half_widths, strict=True)
-  return [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in told]
+  values = zip(rates, cutoffs, half_widths, strict=True)
+  return [Band(int(rate), float(cutoff), float(width)) for rate, cutoff, width in values]
 
 
 def design(
@@ -97,11 +97,11 @@ def design(
   """Designs the filters of the layer between two bands.
 
   Args:
-    before: of the layer's input.
-    after: of its result.
-    filter_size: taps of a filter for each sample of the lower rate that it spans.
-    lrelu_upsampling: how many times the higher of both rates the activation has.
-    is_radial: whether the second filter is the same in all directions.
+    before: the band of the layer's input.
+    after: the band of the layer's output.
+    filter_size: filter taps per sample at the lower rate.
+    lrelu_upsampling: the activation's rate relative to the higher of both rates.
+    is_radial: whether the second filter is rotationally symmetric.
   """
   rate = max(before.rate, after.rate) * lrelu_upsampling
   up, down = rate // before.rate, rate // after.rate
@@ -115,9 +115,9 @@ def _separable(taps: int, band: Band, rate: int) -> np.ndarray:
 
 
 def _radial(taps: int, band: Band, rate: int) -> np.ndarray:
-  """A jinc, the radial ideal low-pass filter, in the window of the separable one."""
+  """Returns a jinc, the ideal radial low-pass filter, with the window of the separable filter."""
   line = (np.arange(taps) - (taps - 1) / 2) / rate
-  radius = np.hypot(line[:, None], line)  # never zero, since the number of taps is even
+  radius = np.hypot(line[:, None], line)  # Never zero, because the number of taps is even.
   jinc = scipy.special.j1(2 * math.pi * band.cutoff * radius) / (math.pi * radius)
   attenuation = scipy.signal.kaiser_atten(taps, 4 * band.half_width / rate)
   window = np.kaiser(taps, scipy.signal.kaiser_beta(attenuation))
@@ -126,14 +126,14 @@ def _radial(taps: int, band: Band, rate: int) -> np.ndarray:
 
 
 def decompose(taps: np.ndarray) -> np.ndarray:
-  """Splits a symmetric filter into separable ones.
+  """Decomposes a symmetric filter into separable ones.
 
   Args:
-    taps: `[taps]` of a separable filter, or `[taps, taps]`, symmetric in every way.
+    taps: `[taps]` of a separable filter, or `[taps, taps]`, symmetric about all axes.
 
   Returns:
-    `[2, rank, taps / 2]`: the first halves of the filters along rows and along columns, whose
-    products add up to it.
+    `[2, rank, taps / 2]`: the first halves of the row and column filters, whose products sum to the
+    filter.
   """
   half = len(taps) // 2
   if taps.ndim == 1:

@@ -1,4 +1,4 @@
-"""The segmentation U-Net as the reference implementation stores it in PyTorch."""
+"""The segmentation U-Net as saved by the reference implementation in PyTorch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +9,7 @@ from checkpoints_convert import state_dict
 from checkpoints_convert.variants import Variant
 from unseg_jax.errors import InvalidValue
 
-# Upstream's name of each block of two convolutions, and ours, from the input to the output.
+# Maps upstream's names of blocks with two convolutions to ours, from input to output.
 _BLOCKS = {
   "inc": "inc",
   **{f"down{i}.maxpool_conv.1": f"down_{i}" for i in (1, 2, 3, 4)},
@@ -17,29 +17,29 @@ _BLOCKS = {
 }
 
 
-_IMAGE_SIZE = 128  # of the published U-Nets
-_LEAST_SIZE = 16  # which four times halved leave one pixel
+_IMAGE_SIZE = 128  # Of the published U-Nets.
+_LEAST_SIZE = 16  # Halving it four times leaves one pixel.
 
 VARIANTS: dict[str, Variant] = {}
-# Keys that only checkpoints of this format hold.
+# Keys that only checkpoints of this format contain.
 SIGNATURE = ("inc.double_conv.0.weight", "outc.conv.weight")
 PREFERRED_ENTRY: str | None = None
 
 
 def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict, dict]:
-  """Converts a segmentation U-Net, whose class 1 is the foreground.
+  """Converts a segmentation U-Net whose class 1 is the foreground.
 
   Args:
-    checkpoint: the state dict, as "Big GANs Are Watching You" (arXiv 2006.04988) publishes it; that
-      of the original implementation stands in a Lightning checkpoint under `net.`.
-    settings: `image_size`, the pixels of a picture's shorter side, 128 if it is not given.
+    checkpoint: the state dict published by "Big GANs Are Watching You" (arXiv 2006.04988). In the
+      Lightning checkpoints of the original implementation it is under `net.`.
+    settings: `image_size`, the shorter side of an image in pixels (default 128).
 
   Returns:
     "unet", its config `{'widths', 'image_size'}`, and the variables of
     `variables_from_state_dict`.
 
   Raises:
-    ValueError: a setting is unknown or wrong, or the arrays are not those of the U-Net.
+    ValueError: a setting is unknown or invalid, or the arrays differ from those of the U-Net.
   """
   state_dict.check_settings(settings, ("image_size",))
   image_size = settings.get("image_size", _IMAGE_SIZE)
@@ -58,7 +58,7 @@ def variables_from_state_dict(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Maps upstream's state dict to the variables of the Flax U-Net.
 
   Args:
-    arrays: by upstream's key, such as `inc.double_conv.0.weight` `[out, in, kh, kw]`.
+    arrays: arrays by upstream's key, such as `inc.double_conv.0.weight` `[out, in, kh, kw]`.
 
   Returns:
     `{'params': ..., 'batch_stats': ...}` with the blocks `inc`, `down_1` to `down_4` and `up_1` to
@@ -66,7 +66,7 @@ def variables_from_state_dict(arrays: Mapping[str, Any]) -> dict[str, Any]:
     are `[kh, kw, in, out]`.
 
   Raises:
-    ValueError: a key is missing or unexpected, or an array is not what upstream stores.
+    ValueError: a key is missing or unexpected, or an array differs from upstream's format.
   """
   state = state_dict.StateDict(arrays)
   params: dict[str, dict[str, Any]] = {}
@@ -75,7 +75,7 @@ def variables_from_state_dict(arrays: Mapping[str, Any]) -> dict[str, Any]:
   for source, target in _BLOCKS.items():
     if source.startswith("down"):
       skips.append(channels)
-    elif source.startswith("up"):  # sees the upsampled channels beside those of the way down
+    elif source.startswith("up"):  # Its input is the upsampled channels and those of the skip.
       channels += skips.pop()
     params[target], batch_stats[target] = {}, {}
     for i in (1, 2):

@@ -1,9 +1,9 @@
-"""Finds the network in a checkpoint, whatever its project wrapped around it.
+"""Finds a network in a checkpoint, regardless of the containers around it.
 
-People save a bare state dict, or one in a dict under `netG`, `g_ema`, `params_ema` or any other
-name, at any depth, perhaps with `module.` (DataParallel), `_orig_mod.` (torch.compile) or the name
-of an attribute before every key. So every dict in the checkpoint is looked at, and what stands
-before the keys that only one architecture has is taken off.
+A checkpoint may be a bare state dict, or hold one under `netG`, `g_ema`, `params_ema` or any other
+name at any depth. Every key may have a prefix, such as `module.` (DataParallel), `_orig_mod.`
+(torch.compile) or the name of an attribute. The search therefore inspects every dict in the
+checkpoint for the keys that identify one architecture, and removes any prefix.
 """
 
 import collections
@@ -18,23 +18,23 @@ import numpy as np
 from checkpoints_convert import state_dict
 from unseg_jax.errors import InvalidValue
 
-# Architecture, config and variables, as every format's `convert` returns them.
+# Architecture, config and variables, as returned by every format's `convert`.
 Converted = tuple[str, dict, dict]
-# Modules that wrap another one, and are no layer of any network.
+# Names of modules that wrap another module and are not layers of a network.
 _WRAPPERS = {"_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_orig_mod", "module"}
 _AVERAGES = {"average", "averaged", "avg", "ema", "running", "shadow", "swa"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-  """Where in a checkpoint a network lies.
+  """The location of a network in a checkpoint.
 
   Attributes:
-    path: keys of the dicts around it, from the outermost.
-    prefix: what stands before each of its keys, such as `net.`, or nothing.
-    arrays: its arrays by upstream's key; beside them what else the innermost dict holds, if there
-      is no prefix.
-    is_complete: whether all keys are there by which its format is recognised.
+    path: keys of the enclosing dicts, from the outermost.
+    prefix: the prefix of every key, such as `net.`, or "".
+    arrays: the network's arrays by upstream's key. Without a prefix, they include all other entries
+      of the innermost dict.
+    is_complete: whether all keys that identify the format are present.
   """
 
   path: tuple[str, ...]
@@ -48,7 +48,7 @@ class Place:
 
   @property
   def is_average(self) -> bool:
-    """Whether its name is that of weights averaged over the training, such as `g_ema`."""
+    """Whether its name indicates weights averaged over training, such as `g_ema`."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", " ".join((*self.path, self.prefix)))
     return any(word.lower() in _AVERAGES for word in words)
 
@@ -60,21 +60,21 @@ def convert(
   preferred: str | None = None,
   beside: Sequence[str] = (),
 ) -> Converted:
-  """Converts the one network in a checkpoint that fits.
+  """Converts the one matching network in a checkpoint.
 
-  Of several that differ in nothing but their weights, the one whose name says that it is the
-  average over the training is taken: the same network, which makes the better pictures.
+  If several match and differ only in their weights, the network whose name indicates an average
+  over training is converted, because it generates better images.
 
   Args:
-    checkpoint: nested dicts, and lists, of arrays and whatever else.
-    signature: keys that only networks of the format hold.
-    convert_arrays: takes arrays by key, and raises a ValueError if they are not what it expects.
-    preferred: the entry that holds the network to take, if it fits, by the format's convention.
-    beside: entries of the dict around a network that belong to it, if they are there.
+    checkpoint: nested dicts and lists of arrays and other values.
+    signature: keys that only networks of the format contain.
+    convert_arrays: converts arrays by key, and raises a ValueError if they do not match.
+    preferred: the entry that holds the network to convert, by the format's convention.
+    beside: optional entries of a network's enclosing dict that belong to it.
 
   Raises:
-    ValueError: none fits, several different ones do, or the settings are wrong. The message says
-      where networks were looked for, and what is wrong with the nearest.
+    ValueError: no network matches, several different ones do, or the settings are invalid. The
+      message names the inspected locations and the problem of the nearest one.
   """
   places = list(find(checkpoint, signature, beside))
   fitting: list[tuple[Place, Converted]] = []
@@ -90,8 +90,8 @@ def convert(
     return _choose(fitting, preferred)
   if not places:
     place = _largest(checkpoint)
-    convert_arrays(place.arrays)  # Nothing in it has the format's keys: this tells which are.
-    raise InvalidValue(f"{place} holds no such network")
+    convert_arrays(place.arrays)  # No key matches the format, so this names the missing keys.
+    raise InvalidValue(f"{place} holds no network of this format")
   place, problem = min(errors, key=lambda pair: getattr(pair[1], "count", 0))
   if place.path == () and place.prefix == "" and len(errors) == 1:
     raise problem
@@ -117,8 +117,8 @@ def _choose(fitting: Sequence[tuple[Place, Converted]], preferred: str | None) -
     return averages[0]
   places = ", ".join(sorted(str(place) for place, _ in fitting))
   raise InvalidValue(
-    f"it holds several such networks, {places}, expected one: save the `state_dict()` of the one "
-    "to convert"
+    f"it holds several networks of this format, {places}, expected one: save only the "
+    "`state_dict()` of the network to convert"
   )
 
 
@@ -130,13 +130,13 @@ def _is_same(one: Converted, other: Converted) -> bool:
 
 
 def find(checkpoint: Any, signature: Sequence[str], beside: Sequence[str] = ()) -> Iterator[Place]:
-  """Yields every place of a checkpoint where some key of a format's signature lies.
+  """Yields every location in a checkpoint that has a key of a format's signature.
 
-  To its arrays come the entries `beside` it, of the dict around it.
+  The arrays include the entries `beside` from the enclosing dict.
   """
   dicts: dict[tuple[str, ...], Mapping] = {}
   for path, arrays in _walk(checkpoint):
-    dicts[path] = arrays  # The outermost comes first.
+    dicts[path] = arrays  # The outermost dict comes first.
     around = dicts.get(path[:-1], {})
     found: dict[str, set[str]] = {}
     keys = {key: _without_wrappers(key) for key in arrays if isinstance(key, str)}
@@ -155,7 +155,7 @@ def find(checkpoint: Any, signature: Sequence[str], beside: Sequence[str] = ()) 
 
 
 def _is_beside(key: str, value: Any) -> bool:
-  """Whether an entry cannot belong to a network: an epoch, an optimiser, another network."""
+  """Whether an entry cannot belong to a network, such as an epoch or an optimiser."""
   return "." not in key and not isinstance(value, np.ndarray)
 
 
@@ -165,7 +165,7 @@ def _without_wrappers(key: str) -> str:
 
 
 def _walk(checkpoint: Any) -> Iterator[tuple[tuple[str, ...], Mapping]]:
-  """Yields every dict in nested dicts and lists once, from the outermost, with its path."""
+  """Yields every dict in nested dicts and lists once, with its path, from the outermost."""
   waiting: collections.deque[tuple[tuple[str, ...], Any]] = collections.deque([((), checkpoint)])
   visited: set[int] = set()
   while waiting:
@@ -185,7 +185,7 @@ def _name(key: Any) -> str:
 
 
 def _largest(checkpoint: Any) -> Place:
-  """The dict that holds the most arrays."""
+  """Returns the dict that holds the most arrays."""
   path, arrays = max(
     _walk(checkpoint), key=lambda pair: sum(isinstance(x, np.ndarray) for x in pair[1].values())
   )
@@ -193,5 +193,5 @@ def _largest(checkpoint: Any) -> Place:
 
 
 def holds(checkpoint: Any, signature: Sequence[str]) -> bool:
-  """Whether a checkpoint holds, anywhere, a network with all keys of a format's signature."""
+  """Whether a checkpoint holds a network with all keys of a format's signature."""
   return any(place.is_complete for place in find(checkpoint, signature))

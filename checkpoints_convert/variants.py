@@ -1,4 +1,4 @@
-"""What a published checkpoint is: where it lies, and the settings that its arrays do not tell."""
+"""Published checkpoints: their URLs, and settings that their arrays do not determine."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
-  """One published checkpoint, as `--variant=NAME` names it.
+  """One published checkpoint, selected by `--variant=NAME`.
 
   Attributes:
-    url: where its authors publish it.
-    settings: what its format's `convert` needs to know beside the file itself.
-    note: what its user should know before converting it, or nothing.
-    sha256: the SHA-256 of the published file in hexadecimal, or None where it is not known.
+    url: the URL at which its authors publish it.
+    settings: the settings that its format's `convert` needs in addition to the file.
+    note: information for users before they convert it, or "".
+    sha256: the SHA-256 of the published file in hexadecimal, or None if unknown.
   """
 
   url: str

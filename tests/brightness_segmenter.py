@@ -1,4 +1,4 @@
-"""A stand-in for a segmenter: bright is foreground, at the picture's own size, and at once."""
+"""A fast stand-in for a segmenter: bright pixels are foreground, at the image's own size."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def brightness(image):
 
 
 class Brightness(segmenter.Segmenter):
-  """Counts the batches in `calls`."""
+  """Counts batches in `calls`."""
 
   calls = 0
   device_count = 1
@@ -35,13 +35,13 @@ class Brightness(segmenter.Segmenter):
 
 
 def as_it_is(image, image_size, average):
-  """The only view of a picture is itself."""
+  """Returns the image as its only view."""
   assert image.dtype == np.uint8 and image.shape[2] == 3
   return [image]
 
 
 def stand_in(monkeypatch, folder):
-  """Has `predict` use it; returns the folder of a run to name."""
+  """Makes `predict` use it; returns the folder of a run to pass."""
   monkeypatch.setattr(segmenter.Segmenter, "restore", Brightness.restore_folder)
   monkeypatch.setattr(pictures, "views", as_it_is)
   monkeypatch.setattr(Brightness, "calls", 0)

@@ -1,4 +1,4 @@
-"""Stores for the tests: real servers on loopback, which may be killed, restarted and faulty."""
+"""Object stores for the tests: real servers on loopback that can be killed and faulty."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ import sys
 from moto.server import main
 main(["-H", "127.0.0.1", "-p", sys.argv[1]])
 """
-# Its parser of mail takes a carriage return at an object's end for a part of the boundary's line.
+# Its MIME parser mistakes a carriage return at an object's end for a part of the boundary line.
 GCS = """
 import sys
 from gcp_storage_emulator import server
@@ -77,7 +77,7 @@ def make_bucket(kind, address):
 
 
 def environment(kind, address, cache):
-  """What a process needs to use the store, with a cache folder of its own."""
+  """Returns the environment for using the store, with a separate cache folder."""
   of_kind = {
     "s3": {
       "AWS_ENDPOINT_URL": address,
@@ -91,20 +91,20 @@ def environment(kind, address, cache):
 
 
 def use(kind, address, machine, monkeypatch):
-  """Goes on as on a fresh machine that knows the store, whose cache folder is this one."""
+  """Simulates a fresh machine with this cache folder that can reach the store."""
   for name, value in environment(kind, address, machine).items():
     monkeypatch.setenv(name, value)
   move_to(machine, monkeypatch)
 
 
 def move_to(machine, monkeypatch):
-  """Goes on as on a fresh machine, whose cache folder is this one."""
+  """Simulates a fresh machine with this cache folder."""
   places.release()
   monkeypatch.setenv("XDG_CACHE_HOME", str(machine))
 
 
 class Proxy:
-  """A proxy of a store: `down` cuts every connection; every `faulty`-th request gets a 503."""
+  """A proxy of a store: `down` cuts every connection; `faulty` fails each `faulty`-th with 503."""
 
   def __init__(self, address):
     self.down, self.faulty, self.requests, self.refused = False, 0, 0, 0

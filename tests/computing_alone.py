@@ -1,9 +1,9 @@
-"""What computes, each on a tiny case; it needs none of the libraries for files.
+"""Runs computations on tiny cases. They need none of the libraries that read or write files.
 
 python tests/computing_alone.py [--hide] [NAME]
 
-`.ci/run` starts it in environments that hold nothing else. With `--hide` those libraries cannot be
-imported, though they are installed.
+`.ci/run` runs it in environments without those libraries. With `--hide`, they cannot be
+imported even if they are installed.
 """
 
 import argparse
@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 FILE_LIBRARIES = (
-  "array_record clu fsspec grain orbax pooch requests safetensors tenacity tensorflow "
-  "tensorflow_datasets tqdm"
+  "array_record clu fsspec grain orbax pooch requests safetensors tenacity tensorboard "
+  "tensorflow tensorflow_datasets tqdm"
 ).split()
 
 
 class Hide:
-  """Finds no library for files."""
+  """An import hook that hides the libraries for files."""
 
   def find_spec(self, name, path=None, target=None):
     if name.partition(".")[0] in FILE_LIBRARIES:
@@ -25,7 +25,7 @@ class Hide:
 
 
 def case():
-  """A tiny experiment, its generator, and a direction."""
+  """Returns a tiny experiment, its generator, and a direction."""
   import numpy as np
   import tiny_config
   from tiny_generator import tiny_generator
@@ -38,7 +38,7 @@ def case():
 
 
 def search():
-  """A step of the search."""
+  """Runs a search step."""
   import jax
   import numpy as np
 
@@ -55,7 +55,7 @@ def search():
 
 
 def candidates():
-  """Candidates, their masks and filters."""
+  """Makes candidates with masks and filters."""
   import jax
   import numpy as np
 
@@ -69,7 +69,7 @@ def candidates():
 
 
 def train():
-  """A step of the training, with copy-paste."""
+  """Runs a training step with copy-paste."""
   import jax
   import numpy as np
 
@@ -90,7 +90,7 @@ def train():
 
 
 def train_on_the_fly():
-  """A step of the training on pairs that it makes."""
+  """Runs a training step on pairs that it makes."""
   import jax
   import numpy as np
 
@@ -107,7 +107,7 @@ def train_on_the_fly():
 
 
 def segment():
-  """A segmenter on one picture, and on pictures in batches."""
+  """Runs a segmenter on one image, and on images in batches."""
   import jax
   import numpy as np
 

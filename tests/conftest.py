@@ -1,4 +1,4 @@
-"""Fixtures of whole runs, made once."""
+"""Fixtures of complete runs, which are made once."""
 
 import contextlib
 import gc
@@ -9,7 +9,7 @@ import jax
 import jaxtyping
 import pytest
 
-# Before anything imports the package: its signatures, shapes included, are checked at every call.
+# Before anything imports the package: the hook checks its signatures, with shapes, at every call.
 jaxtyping.install_import_hook(("unseg_jax", "checkpoints_convert"), "signatures.check")
 
 from whole_runs import ROOT, make_config  # noqa: E402
@@ -18,13 +18,13 @@ from checkpoints_convert.convert import convert_file  # noqa: E402
 from unseg_jax import pipeline  # noqa: E402
 from unseg_jax.storage import places  # noqa: E402
 
-# Arrays of another rank are combined on purpose, or not at all.
+# Combining arrays of different rank must be explicit.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled_programs():
-  """Frees what a module of tests compiled and copied: a process else grows to many gigabytes."""
+  """Frees compiled programs and copies after each module, which would take gigabytes."""
   yield
   places.release()
   jax.clear_caches()
@@ -33,7 +33,7 @@ def forget_compiled_programs():
 
 @pytest.fixture(scope="session")
 def generator(tmp_path_factory):
-  """A converted generator of random weights."""
+  """A converted generator with random weights."""
   output = tmp_path_factory.mktemp("generator") / "random.safetensors"
   convert_file(ROOT / "tests" / "golden" / "dcgan.pth", output, "dcgan")
   return output
@@ -47,19 +47,19 @@ def pytest_addoption(parser):
 
 @pytest.fixture(scope="session")
 def compiled_folder(tmp_path_factory):
-  """Where whole runs, those in processes of their own included, share what they compile."""
+  """A cache of compiled programs that complete runs share, including those in other processes."""
   return tmp_path_factory.mktemp("compiled")
 
 
 @contextlib.contextmanager
 def quick_compilation(folder):
-  """Compiles each program once for all runs, and without the optimisations that take long."""
+  """Compiles each program once for all runs, without slow optimisations."""
   during = {
     "jax_compilation_cache_dir": str(folder),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_disable_most_optimizations": True,
   }
-  after = {name: jax.config.values[name] for name in during}  # One may be inside another.
+  after = {name: jax.config.values[name] for name in during}  # Contexts may be nested.
   with pytest.MonkeyPatch.context() as patch:
     for name, value in during.items():
       patch.setenv(name.upper(), str(value))
@@ -71,7 +71,7 @@ def quick_compilation(folder):
 
 @pytest.fixture(scope="module")
 def compile_quickly(compiled_folder):
-  """Lets all whole runs of a module compile quickly, and to the same programs."""
+  """Makes all complete runs of a module compile quickly, and to the same programs."""
   with quick_compilation(compiled_folder):
     yield
 
@@ -84,7 +84,7 @@ def config(generator):
 
 @pytest.fixture(scope="session")
 def finished(generator, compiled_folder, tmp_path_factory):
-  """A workdir after a whole run that nothing disturbed; tests must not change it."""
+  """The workdir of an undisturbed complete run; tests must not change it."""
   folder = tmp_path_factory.mktemp("finished")
   with quick_compilation(compiled_folder):
     pipeline.run(make_config(generator), folder, tuple(pipeline.STAGES))
@@ -93,5 +93,5 @@ def finished(generator, compiled_folder, tmp_path_factory):
 
 @pytest.fixture
 def copied(finished, tmp_path):
-  """A finished workdir of the test's own."""
+  """A copy of a finished workdir for one test."""
   return pathlib.Path(shutil.copytree(finished, tmp_path / "copied"))

@@ -1,4 +1,4 @@
-"""What the tests of the documents share: their list, and their prose."""
+"""Helpers of the tests of documents: their list and their prose."""
 
 import pathlib
 import re
@@ -8,10 +8,10 @@ WRITTEN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 
 def document_name(path):
-  """How a test of a document is called."""
+  """Returns the test id of a document."""
   return str(path.relative_to(ROOT).with_suffix(""))
 
 
 def prose(path):
-  """A document without its fenced blocks."""
+  """Returns a document without its fenced blocks."""
   return re.sub(r"^\s*```.*?^\s*```$", "", path.read_text(), flags=re.DOTALL | re.MULTILINE)

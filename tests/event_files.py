@@ -1,11 +1,11 @@
-"""What TensorBoard shows of a folder of events."""
+"""The contents of a folder of TensorBoard events."""
 
 from tensorboard.backend.event_processing import plugin_event_accumulator
 from tensorboard.util import tensor_util
 
 
 def read(folder):
-  """Everything that the events of a folder hold, as TensorBoard reads them."""
+  """Reads all events of a folder with TensorBoard."""
   every = {"scalars": 0, "images": 0}
   events = plugin_event_accumulator.EventAccumulator(str(folder), tensor_size_guidance=every)
   events.Reload()
@@ -13,7 +13,7 @@ def read(folder):
 
 
 def curves(folder):
-  """The points of each curve, as (step, value), by the curves' names."""
+  """Returns the points of each curve, as (step, value), by name."""
   events = read(folder)
   return {
     name: [
@@ -26,7 +26,7 @@ def curves(folder):
 
 
 def pictures(folder):
-  """The steps of each series of pictures, by the series' names."""
+  """Returns the steps of each series of images, by name."""
   events = read(folder)
   return {
     name: [event.step for event in events.Tensors(name)]

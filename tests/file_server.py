@@ -1,4 +1,4 @@
-"""A web server of plain files, for what the tests fetch."""
+"""A web server of static files for tests."""
 
 import contextlib
 import functools
@@ -13,7 +13,7 @@ class _QuietHandler(http.server.SimpleHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serve(folder):
-  """Serves a folder on the loopback address; yields its URL, which ends without a slash."""
+  """Serves a folder on the loopback address; yields its URL without a slash at the end."""
   handler = functools.partial(_QuietHandler, directory=folder)
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -1,4 +1,4 @@
-"""The U-Net behind tests/golden/unet.npz: its weights are derived, not stored."""
+"""The U-Net of tests/golden/unet.npz; its weights are derived, not stored."""
 
 import pathlib
 import zlib
@@ -9,7 +9,7 @@ GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "unet.npz")
 
 
 def value(key, shape):
-  """The weights behind the golden logits: random, but a function of their name alone."""
+  """Returns the weights of the golden logits: random, but determined by their name."""
   draw = np.random.RandomState(zlib.crc32(key.encode()) & 0x7FFFFFFF)
   if key.endswith("num_batches_tracked"):
     return np.zeros(shape, np.int64)
@@ -24,7 +24,7 @@ def value(key, shape):
 
 
 def make_state_dict(divisor=1):
-  """Upstream's state dict, its channels divided."""
+  """Returns upstream's state dict, with its channels divided."""
   state_dict = {}
   for entry in GOLDEN["keys"]:
     key, _, shape = str(entry).partition(":")

@@ -1,10 +1,10 @@
-"""Colour profiles, written byte by byte, and what the numbers in their spaces mean."""
+"""Colour profiles, written byte by byte, and the numbers of colours in their spaces."""
 
 import struct
 
 import numpy as np
 
-# Of each primary and of white: the chromaticities of ICC's D50, adapted by Bradford.
+# Chromaticities of the primaries and of white, adapted to ICC's D50 by Bradford.
 PRIMARIES = {
   "p3": ((0.51512, 0.2412, -0.00105), (0.29198, 0.69225, 0.04189), (0.1571, 0.06657, 0.78407)),
   "adobe": ((0.60974, 0.31111, 0.01947), (0.20528, 0.62567, 0.06087), (0.14919, 0.06322, 0.74457)),
@@ -16,7 +16,7 @@ SRGB = np.array(
 
 
 def profile(space, tags):
-  """A profile of version 4, by the layout of ICC.1:2010."""
+  """Returns a version 4 profile in the layout of ICC.1:2010."""
   data, table = b"", struct.pack(">I", len(tags))
   for name, contents in tags.items():
     table += struct.pack(">4sII", name.encode(), 132 + 12 * len(tags) + len(data), len(contents))
@@ -40,7 +40,7 @@ def xyz(values):
 
 
 def curve(gamma):
-  """The curve of a gamma; None: of sRGB."""
+  """Returns the curve of a gamma; None: of sRGB."""
   kind, numbers = (
     (0, (gamma,)) if gamma else (3, (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
   )
@@ -72,6 +72,6 @@ def encoded(light, gamma=None):
 
 
 def in_profile(bars, name):
-  """The numbers of sRGB colours in a profile's space."""
+  """Converts sRGB colours to the numbers of a profile's space."""
   matrix = np.linalg.inv(np.transpose(PRIMARIES[name])) @ SRGB
   return np.rint(encoded(linear(bars) @ matrix.T, GAMMA[name])).astype(np.uint8)

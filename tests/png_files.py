@@ -1,4 +1,4 @@
-"""PNG files as Pillow cannot write them: of any depth, with a transparent colour."""
+"""PNG files that Pillow cannot write: of any depth, with a transparent colour."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ def chunk(kind, data):
 
 
 def png(depth, colour_type, width, row, transparent=()):
-  """A file of one row.
+  """Returns a file with one row.
 
   Args:
     depth: bits of each channel.

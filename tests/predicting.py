@@ -1,4 +1,4 @@
-"""Calls of `predict` on folders of small pictures."""
+"""Calls of `predict` on folders of small images."""
 
 import contextlib
 import io
@@ -12,7 +12,7 @@ from unseg_jax.prediction import manifest
 
 
 def call(photos, output, run, **options):
-  """Calls `predict`; returns its status, its output on stderr, and the manifest's rows."""
+  """Calls `predict`; returns its status, its stderr, and the manifest's rows."""
   said = io.StringIO()
   with contextlib.redirect_stderr(said):
     status = predict.predict(str(run), str(photos), str(output), False, **options)

@@ -1,4 +1,4 @@
-"""What the tests of the report and of the comparison share: pictures, a workdir, and a browser."""
+"""Helpers of the tests of report and comparison: images, a workdir, and a browser."""
 
 import html
 import io
@@ -20,7 +20,7 @@ SECTIONS = [
   "losses",
   "metrics",
   "predictions",
-  "config",
+  "settings",
 ]
 METRICS = {"accuracy": 0.95, "iou": 0.8, "f_beta": 0.9, "f_max": 0.91234}
 CHROMIUM = next(
@@ -58,7 +58,7 @@ def write_config(folder, **changes):
 
 
 def browse(page, width, folder, *more_flags):
-  """Opens a page in a frame of the given width; returns what the browser says, and a picture.
+  """Opens a page in a frame of the given width; returns the browser's messages and a screenshot.
 
   A frame, because a browser's own window cannot be made as narrow as a phone.
   """

@@ -1,4 +1,4 @@
-"""How the tests check signatures: by beartype, for which an int is a float, as it is for mypy."""
+"""The type checker of the tests: beartype, configured to accept an int as a float, as mypy does."""
 
 from beartype import BeartypeConf, beartype
 

@@ -1,4 +1,4 @@
-"""Small checkpoints in upstream formats, for the tests of what reads them."""
+"""Small checkpoints in upstream formats, for tests of the readers."""
 
 import torch
 from whole_runs import GOLDEN
@@ -7,7 +7,7 @@ from checkpoints_convert import torch_reader
 
 
 def small_checkpoint(**changes):
-  """A DCGAN's state dict as numpy arrays, its keys replaced or (None) removed as asked."""
+  """Returns a DCGAN's state dict as NumPy arrays, with keys replaced or (None) removed."""
   state_dict = torch_reader.read(GOLDEN / "dcgan.pth")["netG_state_dict"]
   state_dict |= changes
   return {key: array for key, array in state_dict.items() if array is not None}

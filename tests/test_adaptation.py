@@ -1,4 +1,4 @@
-"""A run that adapts its segmenter to pictures without labels: what it leaves, and refuses."""
+"""Runs that adapt a segmenter to unlabelled images: their results and their errors."""
 
 import itertools
 import shutil
@@ -26,14 +26,14 @@ SIZES = ((48, 72), (64, 64), (100, 70))  # Two squares, one, two.
 def adapting(generator, images):
   config = make_config(generator)
   config.adapt.images = str(images)
-  # After six steps the segmenter is sure of nothing.
+  # After six steps the segmenter is not confident of any pixel.
   config.adapt.update({"rounds": 2, "steps": 4, "confidence": 0.0, "refine": "none"})
   return config
 
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-  """A folder of pictures of several sizes, one of them in a folder inside."""
+  """Creates a folder of images of several sizes, one of them in a subfolder."""
   folder = tmp_path_factory.mktemp("photographs")
   (folder / "inside").mkdir()
   random = np.random.default_rng(0)
@@ -70,7 +70,7 @@ class TestAdaptation:
       after.variables["params"],
       trained.variables["params"],
     )
-    # A few steps of Adam: away from where it was, but not far.
+    # A few steps of Adam change the weights, but not much.
     assert 0 < max(jax.tree.leaves(changes)) < 0.05
 
   def test_scores_every_data_set_before_and_after(self, adapted, finished):
@@ -241,14 +241,15 @@ class TestRefusal:
     assert not (tmp_path / "run").exists()
 
   def test_the_stage_without_pictures(self, config, tmp_path):
-    with pytest.raises(ValueError, match=r"no stage adapt to run, as config\.adapt\.images names"):
+    with pytest.raises(ValueError, match=r"cannot run the stage adapt, because config\.adapt"):
       pipeline.run(config, tmp_path / "run", ("train", "adapt"))
 
   def test_pictures_of_which_the_segmenter_is_not_sure(self, copied, generator, photographs):
     config = adapting(generator, photographs)
     config.adapt.confidence = 0.999
     message = (
-      r"sure of no picture: .* between 0\.\d+ and 0\.\d+, and config\.adapt\.confidence=0\.9"
+      r"no picture reached the confidence threshold: .* between 0\.\d+ and 0\.\d+, "
+      r"but config\.adapt\.confidence=0\.9"
     )
     with pytest.raises(ValueError, match=message):
       pipeline.run(config, copied, ("adapt",))

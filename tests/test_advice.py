@@ -1,4 +1,4 @@
-"""What a message advises can be followed: flags, settings, modules and extras exist, and help."""
+"""The advice in messages can be followed: flags, settings, modules and extras exist."""
 
 import ast
 import importlib.util
@@ -27,7 +27,7 @@ FILES = ("json", "py")  # `config.json` is a file.
 
 
 def messages(path):
-  """The strings of a file that are raised or logged, docstrings and comments aside."""
+  """Returns the strings of a file that are raised or logged, without docstrings and comments."""
   tree = ast.parse(path.read_text())
   for node in ast.walk(tree):
     if isinstance(node, ast.Raise) and node.exc is not None:
@@ -36,7 +36,7 @@ def messages(path):
 
 
 def texts(node):
-  """The string literals inside; what an f-string fills in is an ellipsis."""
+  """Returns the string literals of a node; values of f-strings become an ellipsis."""
   if isinstance(node, ast.JoinedStr):
     yield "".join(part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
   elif isinstance(node, ast.Constant):

@@ -1,4 +1,4 @@
-"""A whole run in a bucket is the run on a disk, though the store refuses a request in twenty."""
+"""A run in a bucket gives the same results as one on disk, even if one request in twenty fails."""
 
 import json
 import signal
@@ -53,7 +53,7 @@ def test_a_run_in_a_bucket_is_that_on_a_disk(kind, config, finished, tmp_path, m
     names = set(stores.open_store(f"{kind}://bucket").list())
     assert {"segmented/a/head_mask.png", "segmented/predictions.jsonl"} <= names
     arguments = (url, f"{kind}://bucket/photos", f"{kind}://bucket/segmented", False)
-    assert predict.predict(*arguments) == 1  # Which refuses to replace what exists.
+    assert predict.predict(*arguments) == 1  # It refuses to replace existing outputs.
     assert predict.predict(*arguments, resume=True) == 0
     assert not [name for name in names if "incomplete" in name or "orbax-checkpoint-tmp" in name]
     proxy.close()
@@ -96,7 +96,7 @@ def test_whatever_a_config_names_may_be_in_a_bucket(generator, finished, tmp_pat
     assert made.read_text() and bucket.entry("pages/run.html").size == made.stat().st_size
 
 
-# Process 1 may be asked to die in the middle of the training.
+# Process 1 may be killed in the middle of the training.
 TOGETHER = """
 import sys
 import jax
@@ -120,7 +120,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
     url = "s3://bucket/runs/together"
     bucket_servers.use("s3", address, tmp_path / "zero", monkeypatch)
     bucket = stores.open_store(url)
-    # From one and the same direction: several devices find it up to rounding.
+    # From the same direction, since several devices find it up to rounding only.
     for path in sorted((finished / "search").glob("*")):
       bucket.upload(path, f"search/{path.name}")
 
@@ -157,7 +157,7 @@ def test_two_processes_have_nothing_but_the_bucket_in_common(
 
 
 def fetched(url, finished):
-  """A run's local copy, its shards included."""
+  """Returns a run's local copy, including its shards."""
   local = places.local(url)
   places.fetch(local / "generate" / path.name for path in finished.glob("generate/*array_rec*"))
   return local
@@ -227,4 +227,4 @@ def test_a_picture_that_vanishes_from_a_bucket_is_skipped(tmp_path, monkeypatch,
     assert rows[0]["made of"]["input"] == {"bytes": size, "tag": tag}
     bucket.upload(ROOT / "unseg_jax/pretrained/example/astronaut_head_mask.png", "photos/a.png")
     assert predict.predict(*arguments, kinds=["mask"], resume=True) == 0
-    assert "made anew: 1 pictures, as the picture itself changed (1)" in capsys.readouterr().err
+    assert "redoing pictures: the picture changed (1)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What computes runs where no library that reads or writes files is installed."""
+"""Computations run without the libraries that read or write files."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What is wrong with a config, its variant or a setting is one line, which says the way out."""
+"""An error in a config, its variant or a setting is reported in one line with a remedy."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def one_line(caught):
     ("--config.serach.steps=5", 'config has no setting serach. Did you mean "search"?'),
     ("--noconfig.train.agument", 'config.train has no setting agument. Did you mean "augment"?'),
     ("--config.report.x=1", "config.report has no setting x. It has pictures, samples."),
-    ("--config.generator_options.x=1", "Set it in the config's file"),
+    ("--config.generator_options.x=1", "Define it in the config file first"),
     ("--config.search.steps.x=1", "config.search.steps is a value, 300, and has no settings"),
     ("--config.search.steps=many", "many: expected a whole number, such as 300"),
     ("--config.search.steps=2.5", "2.5: expected a whole number, such as 300"),
@@ -160,7 +160,7 @@ def test_a_tuple_without_its_comma_is_named_with_the_form_expected(section, name
   assert message.startswith(f"config.{section}.{name}={value!r}: expected a tuple such as (")
 
 
-# What is typed -> the one line of stderr.
+# Typed arguments -> the line on stderr.
 TYPED = {
   "--config=configs/dcgan_faces.py --config.search.stepz=5": "error: --config.search.stepz=5: ",
   "--config=configs/biggan.py:77": "error: config variant '77': expected one of 128, 256, 512",

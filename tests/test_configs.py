@@ -1,4 +1,4 @@
-"""The configs that ship: each loads, and says how to get the generator that it needs."""
+"""Every shipped config loads and names the command that gets its generator."""
 
 import importlib
 import re
@@ -35,7 +35,7 @@ def get_config(name, argument=None):
 
 
 @pytest.mark.parametrize(("name", "argument"), EVERY)
-def test_who_lacks_the_generator_is_told_the_very_command_that_makes_it(name, argument, tmp_path):
+def test_a_missing_generator_error_shows_the_command_that_makes_it(name, argument, tmp_path):
   config = get_config(name, argument)
   with pytest.raises(FileNotFoundError) as caught:
     pipeline.run(config, tmp_path / "run", pipeline.STAGES)

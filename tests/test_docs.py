@@ -1,4 +1,4 @@
-"""The documents: their commands run, and what they name exists."""
+"""The commands in the documents run, and what they name exists."""
 
 import dataclasses
 import functools
@@ -36,7 +36,7 @@ class Block:
 
   Attributes:
     file_name: the name under which the reader saves it.
-    reason: the comment right before it, if it is not to run.
+    reason: the comment before it that explains why it is not run.
   """
 
   document: str
@@ -48,7 +48,7 @@ class Block:
 
 
 def blocks(path):
-  """The fenced commands of a document, in order."""
+  """Returns the fenced commands of a document, in order."""
   lines = path.read_text().splitlines()
   starts = [i for i, line in enumerate(lines) if re.fullmatch(r"\s*```(bash|python)", line)]
   for start in starts:
@@ -66,7 +66,7 @@ def blocks(path):
 
 
 def commands(text):
-  """The commands of a bash block, each split into words."""
+  """Returns the commands of a bash block, each split into words."""
   lines = re.sub(r"\\\n\s*", "", text).splitlines()
   return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -76,7 +76,7 @@ def commands(text):
 
 @pytest.fixture(scope="module")
 def checkout(finished, generator, tmp_path_factory):
-  """Stands in for the checkout: finished runs, a photograph, a checkpoint, a benchmark."""
+  """Creates a stand-in for a checkout: finished runs, a photograph, a checkpoint, a benchmark."""
   folder = tmp_path_factory.mktemp("checkout")
   for name in ("configs", "docs", "unseg_jax", "checkpoints_convert", "benchmarks", "tests"):
     (folder / name).symlink_to(ROOT / name)
@@ -102,7 +102,7 @@ def checkout(finished, generator, tmp_path_factory):
 
 @pytest.fixture
 def inside(checkout, generator, compile_quickly, monkeypatch):
-  """The function that runs a document's blocks, one after the other, in that folder."""
+  """Returns a function that runs a document's blocks in order in that folder."""
   monkeypatch.chdir(checkout)
   monkeypatch.syspath_prepend(str(checkout))
 
@@ -124,7 +124,7 @@ def inside(checkout, generator, compile_quickly, monkeypatch):
 
 def run_command(words, generator, monkeypatch):
   """Runs a command of the documents at the tiny size; returns its exit status."""
-  while re.fullmatch(r"\w+=\S*", words[0]):  # PYTHONPATH=. is true here already.
+  while re.fullmatch(r"\w+=\S*", words[0]):  # PYTHONPATH=. is set here already.
     words = words[1:]
   assert words[0] == "python", f"{shlex.join(words)}: no way to run it; say why in a comment"
   if words[1:3] == ["-m", "unseg_jax.main"]:
@@ -148,7 +148,7 @@ def run_command(words, generator, monkeypatch):
 
 
 def run_demo(words):
-  """Serves the page that a command describes, on a port of its own, and opens it once."""
+  """Serves the page of a command on a separate port, and opens it once."""
   given = dict(word.removeprefix("--").split("=", 1) for word in words)
   with server.serve(given.pop("runs", "runs"), "127.0.0.1", free_port()) as page:
     answer = requests.get(page.local_url, timeout=60)
@@ -169,15 +169,15 @@ def run_main(words, generator, monkeypatch):
 
 
 def parse_main(words, monkeypatch):
-  """The flags of `python -m unseg_jax.main`, parsed as it parses them."""
-  monkeypatch.setattr(sys, "argv", words)  # Where ml_collections looks for overrides.
+  """Returns the flags of `python -m unseg_jax.main`, parsed as by the command."""
+  monkeypatch.setattr(sys, "argv", words)  # ml_collections looks for overrides here.
   with flagsaver.flagsaver():
     assert flags.FLAGS(words)[1:] == []
     return flags.FLAGS.flag_values_dict()
 
 
 def tiny(asked, changed, generator):
-  """The tiny config with what a command changes, as far as that is not larger."""
+  """Returns the tiny config with a command's changes, unless they make it larger."""
   config = tiny_config.get_config()
   config.generator = str(generator)
   for name in ("name", "segmenter", "data_root", "evaluate"):
@@ -189,12 +189,12 @@ def tiny(asked, changed, generator):
     is_size = isinstance(value, int) and not isinstance(value, bool)
     target[last] = min(value, target[last]) if is_size and value else value
   if config.generate.latents:
-    config.generator = asked.generator  # The file holds latents of this one.
+    config.generator = asked.generator  # The file contains latents of this generator.
   return config
 
 
 @pytest.mark.parametrize("document", WRITTEN, ids=document_name)
-def test_every_command_runs_or_says_why_not(document, inside):
+def test_every_command_runs_or_has_a_reason_not_to(document, inside):
   inside(document)
 
 

@@ -13,9 +13,9 @@ from whole_runs import ROOT
 import unseg_jax
 from unseg_jax import default_config
 
-# How the site links to files outside docs/, which it does not hold.
+# The site's links to files outside docs/.
 REPOSITORY = "https://github.com/unseg-jax/unseg-jax/blob/main/"
-# What JAX says, and this package does not.
+# Messages of JAX, not of this package.
 FROM_JAX = {"RESOURCE_EXHAUSTED"}
 
 
@@ -35,7 +35,7 @@ def test_every_link_and_picture_exists(document):
 
 
 def anchors(path):
-  """The headings of a document as GitHub links to them."""
+  """Returns the anchors of a document's headings as on GitHub."""
   headings = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
   return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -48,7 +48,7 @@ def test_every_file_of_the_package_that_is_named_exists(document):
       assert (ROOT / name).exists(), f"{document.name} names {name}"
 
 
-def test_the_drawing_names_files_that_exist_and_says_what_it_shows():
+def test_the_drawing_names_existing_files_and_has_a_description():
   drawing = (ROOT / "docs" / "architecture.svg").read_text()
   names = re.findall(r">(\w+/\w+\.py)<", drawing)
   assert len(names) == 7
@@ -77,7 +77,7 @@ def test_every_dotted_name_exists(document):
 
 
 def resolve(name):
-  """Imports `package.module.attribute`; raises where there is none."""
+  """Imports `package.module.attribute`; raises an error if it does not exist."""
   path, _, attribute = name.rpartition(".")
   parent = sys.modules.get(path) or (resolve(path) if "." in path else unseg_jax)
   if hasattr(parent, attribute):
@@ -86,7 +86,7 @@ def resolve(name):
 
 
 def templates():
-  """Every string of the sources, with `…` for what is filled in."""
+  """Returns every string of the sources, with `…` for values of f-strings."""
   for folder in ("unseg_jax", "checkpoints_convert"):
     for path in (ROOT / folder).rglob("*.py"):
       for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""`python -m unseg_jax.export` as it is typed, and what predict does with the file."""
+"""`python -m unseg_jax.export` as typed, and `predict` with the exported file."""
 
 import functools
 import shutil
@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example"
 
 run_export = functools.partial(run_module, "unseg_jax.export")
 
-# What the command does, and then whether JAX has touched a device.
+# Runs the command, and then reports whether JAX has started a device.
 PREDICT = """
 import runpy, sys
 try:
@@ -47,7 +47,7 @@ def test_predict_finds_the_same_masks_with_the_exported_file_and_without_jax(fin
   assert "JAX computed: False" in printed
   printed, expected_mask, expected = predict(finished, tmp_path / "run", tmp_path / "photo.png")
   assert "JAX computed: True" in printed
-  # Rounding may move what lies at 0.5, or between two of the 256 opacities.
+  # Rounding may change probabilities near 0.5, or near a boundary of the 256 opacities.
   assert (mask == expected_mask).mean() > 0.999
   assert np.abs(opacity - expected).max() <= 1
 
@@ -74,7 +74,7 @@ def test_a_name_that_does_not_fit_the_format_is_refused(output, file_format, mes
     export.export("pretrained:faces", output, file_format)
 
 
-def test_the_one_that_ships_says_its_licence(tmp_path):
+def test_the_shipped_segmenter_states_its_licence(tmp_path):
   path = export.export("pretrained:faces", str(tmp_path / "faces.onnx"))
   assert b"Apache-2.0" in path.read_bytes()
   assert Segmenter.restore(path).image_size == 64

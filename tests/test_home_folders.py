@@ -1,4 +1,4 @@
-"""`~` is the home folder, wherever a user names a path: no shell expands it there."""
+"""`~` means the home folder in every path of a user, even where no shell expands it."""
 
 import os
 import pwd
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture
 def home(copied, generator, tmp_path, monkeypatch):
-  """A home folder with a run, a generator, a checkpoint and pictures; work goes on elsewhere."""
+  """Creates a home folder with a run, a generator, a checkpoint and images, and works elsewhere."""
   folder = tmp_path / "home"
   shutil.move(copied, folder / "run")
   shutil.copy(generator, folder / "random.safetensors")
@@ -49,7 +49,7 @@ def test_home_folders_of_this_and_of_other_users(home):
   user = pwd.getpwuid(os.getuid())
   assert places.path("~/run") == places.local("~/run") == home / "run"
   assert str(places.path(f"~{user.pw_name}/run")) == os.path.join(user.pw_dir, "run")
-  # No user has this name: it is a file's.
+  # No user has this name, so it is a file name.
   assert str(places.path("~nobody-of-this-name")) == "~nobody-of-this-name"
   assert str(places.path("runs/~")) == "runs/~"
 

@@ -1,11 +1,9 @@
-"""What the environment sets for JAX and Python changes no result, and shows no traceback."""
-
-import json
+"""Environment settings of JAX and Python change no result and cause no traceback."""
 
 import jax
 import numpy as np
 import pytest
-from whole_runs import assert_same_result, finish, run_main, start_python
+from whole_runs import assert_same_result, run_each, run_main
 
 from unseg_jax import pipeline
 from unseg_jax.direction import directions
@@ -14,7 +12,7 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import augmentation, copy_paste
 from unseg_jax.storage import whole_files
 
-# Commands as they are typed, but for `python`.
+# Commands as typed, without `python`.
 COMMANDS = {
   "-m unseg_jax.main": ["--config=tests/tiny_config.py", "--workdir=FOLDER/run"],
   "-m unseg_jax.predict": ["--input=unseg_jax/pretrained/example", "--output=FOLDER/made"],
@@ -31,36 +29,6 @@ COMMANDS = {
   "-m on_device": ["rates", "FOLDER/rows", "9e9"],
 }
 
-# Runs each command in a child of its own, so that the libraries are loaded once.
-RUN_EACH = """
-import json, os, runpy, sys, traceback
-import absl.app, jax, optax, orbax.checkpoint, tensorflow_datasets
-from unseg_jax import pipeline
-cases, folder = json.loads(sys.argv[1]), sys.argv[2]
-sys.path.insert(0, "benchmarks")
-for number, (command, arguments, platform) in enumerate(cases):
-  child = os.fork()
-  if child:
-    os.waitpid(child, 0)
-    continue
-  with open(f"{folder}/{number}.txt", "w") as file:
-    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-  os.environ["JAX_PLATFORMS"] = platform
-  jax.config.update("jax_platforms", platform)
-  module, name = command.startswith("-m "), command.removeprefix("-m ")
-  sys.argv = [name, *(argument.replace("FOLDER", folder) for argument in arguments)]
-  try:
-    (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
-  except SystemExit as end:
-    if isinstance(end.code, str):
-      print(end.code, file=sys.stderr)
-  except BaseException:
-    traceback.print_exc()
-  sys.stdout.flush()
-  sys.stderr.flush()
-  os._exit(0)
-"""
-
 
 @pytest.mark.parametrize(
   "settings",
@@ -69,7 +37,7 @@ for number, (command, arguments, platform) in enumerate(cases):
     {
       "JAX_DEBUG_NANS": "1",
       "JAX_NUMPY_RANK_PROMOTION": "raise",
-      # ml_collections loads the config's file in that way.
+      # ml_collections loads the config file in this way.
       "PYTHONWARNINGS": "error,ignore:the load_module() method:DeprecationWarning",
     },
   ],
@@ -84,7 +52,7 @@ def test_a_run_leaves_the_same(settings, generator, finished, tmp_path, compile_
 
 
 def test_a_run_leaks_no_tracer(config, tmp_path, compile_quickly):
-  # Nothing that was traced is used again while leaks are looked for: as few calls as there can be.
+  # While JAX checks for leaks, nothing that was traced is reused, so calls are few.
   config.search.update({"steps": 1, "save_every": 1})
   config.generate.num_images.update({"train": 8, "validation": 4, "test": 4})
   config.train.update({"steps": 1, "checkpoint_every": 1})
@@ -125,14 +93,12 @@ def test_devices_that_are_not_there_are_named_with_those_that_are(tmp_path):
   platforms = ("cuda", "gpu", "tpu", "nonsense")
   cases = [("-m unseg_jax.main", COMMANDS["-m unseg_jax.main"], name) for name in platforms]
   cases += [(command, arguments, "cuda") for command, arguments in COMMANDS.items()]
-  done = finish(start_python(RUN_EACH, json.dumps(cases), tmp_path))
-  assert done.returncode == 0, done.stderr
-  for number, (command, _, platform) in enumerate(cases):
-    lines = (tmp_path / f"{number}.txt").read_text().splitlines()
+  for (command, _, platform), (_, shown) in zip(cases, run_each(cases, tmp_path), strict=True):
+    lines = shown.splitlines()
     # The log of a benchmark's part holds a traceback, and its last line is the reason.
     shown = lines[-1:] if command == "-m on_device" else lines
     assert len(shown) == 1, (command, lines)
-    assert f"JAX_PLATFORMS={platform}: " in shown[0] and "JAX finds here, cpu," in shown[0]
+    assert f"JAX_PLATFORMS={platform}: " in shown[0] and "JAX finds cpu here:" in shown[0]
   assert not (tmp_path / "run").exists() and not (tmp_path / "made").exists()
 
 

@@ -1,4 +1,4 @@
-"""One segmenter from the sets of several finished runs, through the whole pipeline."""
+"""Training one segmenter on the data sets of several finished runs, through the full pipeline."""
 
 import logging
 import shutil
@@ -23,7 +23,7 @@ STAGES = tuple(pipeline.STAGES)
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory):
-  """A finished data set of another architecture and image size than those of `finished`."""
+  """A finished data set with another architecture and image size than that of `finished`."""
   folder = tmp_path_factory.mktemp("other")
   convert_file(GOLDEN / "uncond.pth", folder / "uncond.safetensors", "selfcond")
   config = make_config(folder / "uncond.safetensors")
@@ -44,7 +44,7 @@ def mixture(*listed):
 
 @pytest.fixture(scope="module")
 def mixed(finished, other, tmp_path_factory):
-  """A workdir after a whole run on both sets."""
+  """The workdir of a complete run on both data sets."""
   folder = tmp_path_factory.mktemp("mixed")
   pipeline.run(mixture((finished, 3.0), (other, 1.0)), folder, STAGES)
   return folder
@@ -85,7 +85,7 @@ class TestMixture:
     with pytest.raises(stage_records.StageMismatch, match=r"train\.data_sets\.uncond\.sha256: "):
       pipeline.run(config, run, STAGES)
     with pytest.raises(
-      stage_records.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 there, 2\.0"
+      stage_records.StageMismatch, match=r"data_sets\.tiny\.weight: 3\.0 recorded, 2\.0"
     ):
       pipeline.run(mixture((finished, 2.0), (other, 1.0)), run, STAGES)
     assert contents(run) == before
@@ -114,7 +114,7 @@ class TestMixture:
 
     expected = read(0, 0)
     assert len(expected) == config.train.steps
-    assert expected[0]["image"].reshape(-1, 64, 64, 3).shape[0] == 8  # Of two sizes, made one.
+    assert expected[0]["image"].reshape(-1, 64, 64, 3).shape[0] == 8
     for worker_count, first in ((0, 4), (1, 3), (2, 0)):
       made = read(worker_count, first)
       assert len(made) == config.train.steps - first
@@ -129,7 +129,7 @@ class TestMixture:
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match=r"damaged shards.*train\.array_record-00000") as error:
       pipeline.run(mixture((finished, 3.0), (source, 1.0)), tmp_path / "run", ("train",))
-    run_command(*str(error.value).rpartition("anew with: python ")[2].split())
+    run_command(*str(error.value).rpartition("only these with: python ")[2].split())
     made = shards.shard_path(other / "generate", "train", 0)
     assert whole_files.sha256(path) == whole_files.sha256(made)
 
@@ -173,7 +173,7 @@ class TestRefusal:
     refuse(mixture(*listed), ValueError, "twice")
 
   def test_a_stage_that_is_left_out(self, finished, refuse):
-    message = "no stage search to run, as config.train.data_sets lists"
+    message = "cannot run the stage search, because config.train.data_sets lists"
     refuse(mixture((finished, 1.0)), ValueError, message, ("search", "train"))
 
   def test_neither_a_generator_nor_data_sets(self, refuse):
@@ -186,7 +186,7 @@ class TestRefusal:
     assert contents(copied) == before
 
 
-def test_runs_of_one_name_are_told_apart_by_their_numbers(finished, copied):
+def test_runs_of_one_name_get_different_numbers(finished, copied):
   listed = data_sets.find(((str(finished), 1), (str(copied), 2)))
   assert [data_set.name for data_set in listed] == ["tiny 1", "tiny 2"]
 

@@ -1,4 +1,4 @@
-"""The names of the package itself."""
+"""The public names of the package."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""The notebooks from top to bottom, as on Colab but small, and what is committed of them."""
+"""The notebooks run from top to bottom, as on Colab but small, and are checked as committed."""
 
 import base64
 import io
@@ -39,7 +39,7 @@ def parameters_cell(notebook):
 
 @pytest.fixture
 def execute(tmp_path, monkeypatch):
-  """The function that runs a notebook with other parameters, and then some more cells."""
+  """Returns a function that runs a notebook with other parameters, and then additional cells."""
   path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
   variables = {
     "PYTHONPATH": path,
@@ -47,7 +47,7 @@ def execute(tmp_path, monkeypatch):
     "XDG_CACHE_HOME": str(tmp_path / "cache"),
     "NO_PROXY": "127.0.0.1",
     "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-    # Nearly all of the time goes into compiling what runs for a moment.
+    # Compiling takes nearly all of the time.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
   }
   for name, value in variables.items():
@@ -74,7 +74,7 @@ def published(monkeypatch):
 
 
 def tiny_settings():
-  """The tiny config by dotted names, as the notebooks' OVERRIDES has them, and fewer steps yet."""
+  """Returns the tiny config by dotted names for the notebooks' OVERRIDES, with fewer steps."""
   config = tiny_config.get_config()
   config.search.steps = config.train.steps = 2
   settings = {}
@@ -92,12 +92,12 @@ def tiny_settings():
 
 
 def parameters(**values):
-  """The source of a parameters cell."""
+  """Returns the source of a parameters cell."""
   return "\n".join(f"{name} = {value!r}" for name, value in values.items())
 
 
 def outputs(notebook, name):
-  """What a cell displayed, and what it printed."""
+  """Returns the display output and the printed output of a cell."""
   (cell,) = [cell for cell in notebook.cells if cell.id == name]
   displayed = [output["data"] for output in cell.outputs if "data" in output]
   printed = "".join(output["text"] for output in cell.outputs if output.output_type == "stream")
@@ -105,7 +105,7 @@ def outputs(notebook, name):
 
 
 def displayed_pictures(notebook, name):
-  """The pictures that a cell displayed; each shows something."""
+  """Returns the images that a cell displayed; checks that none is uniform."""
   pictures = [
     decode(data["image/png"]) for data in outputs(notebook, name)[0] if "image/png" in data
   ]
@@ -119,7 +119,7 @@ def decode(text):
 
 
 def assert_taken_along(notebook):
-  """The exported file gives, by onnxruntime, the mask that it shows."""
+  """Checks that the exported file gives, with onnxruntime, the mask that it shows."""
   displayed_pictures(notebook, "export")
   size, same = re.search(r"onnx, (\d+) kB: ([\d.]+)%", outputs(notebook, "export")[1]).groups()
   assert float(size) > 0 and float(same) > 99
@@ -137,7 +137,7 @@ def test_the_quickstart_runs_on_any_machine(execute):
     then=MOVE_THE_SLIDER,
   )
   (direction,) = displayed_pictures(notebook, "search")
-  assert direction.size == (5 * 64, 6 * 64)  # Four shifts and the mask, of six latents.
+  assert direction.size == (5 * 64, 6 * 64)  # Four shifts and the mask, for six latents.
   (markup,) = outputs(notebook, "animation")[0]
   animation = decode(markup["text/html"].partition("base64,")[2].partition('"')[0])
   assert animation.format == "WEBP" and animation.n_frames > 1
@@ -199,7 +199,7 @@ def test_a_notebook_is_committed_as_it_was_written(name):
   code = [cell for cell in notebook.cells if cell.cell_type == "code"]
   assert not any(cell.outputs or cell.execution_count for cell in code)
   assert "widgets" not in notebook.metadata
-  # Names, which stay as they are when a cell is edited.
+  # Ids, which stay the same when a cell is edited.
   assert all(cell.id.replace("-", "").isalpha() for cell in notebook.cells)
   assert "REPOSITORY = " in parameters_cell(notebook).source
 

@@ -1,4 +1,4 @@
-"""Runs that began on another machine: what `auto` meant there is taken over."""
+"""Runs that began on another machine keep the dtype that `auto` meant there."""
 
 import shutil
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture
 def auto(config):
-  """The tiny config, which lets the machine decide what to compute in."""
+  """The tiny config with `auto` dtypes."""
   default_config.choose_types(config)
   return config
 
 
 @pytest.fixture
 def from_accelerator(copied):
-  """A finished workdir with the records that it has where `auto` means bfloat16."""
+  """A finished workdir whose records say that `auto` meant bfloat16."""
   for path in copied.glob(f"*/{stage_records.RECORD}"):
     record = whole_files.read_json(path)
     for name in {"generate.dtype", "train.dtype"} & record["settings"].keys():
@@ -79,7 +79,7 @@ def test_nothing_is_announced_on_the_same_machine(copied, auto, caplog):
 def test_an_explicit_type_that_differs_is_refused(from_accelerator, auto):
   auto.train.dtype = "float32"
   with pytest.raises(
-    stage_records.StageMismatch, match=r"train\.dtype: 'bfloat16' there, 'float32' now"
+    stage_records.StageMismatch, match=r"train\.dtype: 'bfloat16' recorded, 'float32' now"
   ):
     pipeline.run(auto, from_accelerator, ("report",))
 
@@ -88,7 +88,7 @@ def test_a_stage_that_would_compute_anew_is_refused(from_accelerator, auto):
   shutil.rmtree(from_accelerator / "generate")
   assert "generate" not in recorded_types(from_accelerator)
   with pytest.raises(
-    stage_records.StageMismatch, match=r"generate\.dtype: 'bfloat16' there, 'float32' now"
+    stage_records.StageMismatch, match=r"generate\.dtype: 'bfloat16' recorded, 'float32' now"
   ):
     pipeline.run(auto, from_accelerator, tuple(STAGES))
 

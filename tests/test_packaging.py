@@ -1,4 +1,4 @@
-"""The wheel: what it must carry to work away from the checkout."""
+"""The wheel contains everything that it needs outside a checkout."""
 
 import os
 import re
@@ -14,7 +14,7 @@ PIP = [sys.executable, "-m", "pip"]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-  """The wheel of what is committed."""
+  """Builds the wheel of the committed files."""
   folder = tmp_path_factory.mktemp("wheel")
   source = folder / "source"
   subprocess.run(["git", "clone", "-q", str(ROOT), str(source)], check=True)
@@ -63,7 +63,7 @@ def test_every_dependency_has_a_version_that_is_known_to_work(wheel):
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-  """The function that runs Python where the wheel is installed and there is no checkout."""
+  """Returns a function that runs Python where the wheel is installed, without a checkout."""
   site, elsewhere = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("elsewhere")
   subprocess.run([*PIP, "install", "-q", "--no-deps", "--target", site, wheel], check=True)
 

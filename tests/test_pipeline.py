@@ -1,4 +1,4 @@
-"""Whole runs: what they leave, and what they refuse."""
+"""Complete runs: their results and their errors."""
 
 import shutil
 from pathlib import Path
@@ -92,7 +92,7 @@ class TestWholeRun:
     monkeypatch.setattr(progress, "bar", lambda *_, **__: pytest.fail("work was done"))
     pipeline.run(config, copied, STAGES)
     after = contents(copied)
-    # config.json is written by every run.
+    # Every run writes config.json.
     before.pop(Path("config.json")), after.pop(Path("config.json"))
     assert after == before
 
@@ -118,11 +118,13 @@ class TestWholeRun:
     assert scores.keys() == {"synthetic", "heads"} and scores["heads"].keys() == SCORES
     assert scores["synthetic"] == synthetic_scores
     beside = whole_files.read_json(copied / "baselines.json")
-    assert beside.keys() == {"heads"}  # The synthetic set has no photographs.
+    assert beside.keys() == {"synthetic", "heads"}
+    counts = whole_files.read_json(copied / "image_counts.json")
+    assert counts == {"synthetic": SIZES["test"], "heads": 1}
     assert beside["heads"].keys() == {"all foreground", "fixed ellipse"}
     assert beside["heads"]["all foreground"]["background_iou"] == 0
     report = (copied / "report.html").read_text()
-    assert "heads" in report and "Fixed ellipse" in report
+    assert "1 labelled real image" in report and "Baseline: fixed ellipse" in report
     after = contents(copied)
     assert all(after[path] == state for path, state in before.items())
 
@@ -131,7 +133,7 @@ class TestTwoDirectionsAndRestarts:
   @pytest.fixture(scope="class")
   @classmethod
   def searched(cls, generator, tmp_path_factory):
-    """A workdir after a search of two directions from two starts, and its data set."""
+    """The workdir of a search of two directions with two restarts, and its data set."""
     folder = tmp_path_factory.mktemp("restarts")
     config = make_config(generator)
     config.search.update({"directions": 2, "restarts": 2})
@@ -165,7 +167,7 @@ class TestTwoDirectionsAndRestarts:
     config.search.update({"directions": 2, "restarts": 2})
     config.generate.agreement = 0.02
     with pytest.raises(
-      stage_records.StageMismatch, match=r"generate\.agreement: 0\.01 there, 0\.02 now"
+      stage_records.StageMismatch, match=r"generate\.agreement: 0\.01 recorded, 0\.02 now"
     ):
       pipeline.run(config, searched, ("search",))
 
@@ -183,7 +185,7 @@ class TestRefusal:
     config[section][name] = now
     with pytest.raises(stage_records.StageMismatch) as error:
       pipeline.run(config, copied, stages)
-    assert f"{section}.{name}: {stored} there, {now} now" in str(error.value)
+    assert f"{section}.{name}: {stored} recorded, {now} now" in str(error.value)
     assert contents(copied) == before
 
   def test_unknown_stage(self, config, tmp_path):

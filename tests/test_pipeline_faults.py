@@ -1,4 +1,4 @@
-"""Whole runs go on after a kill to the same result, and say why they cannot."""
+"""Runs continue to the same result after a kill, or explain why they cannot."""
 
 import resource
 import shutil
@@ -19,8 +19,8 @@ from unseg_jax.synthesis import generate, shards
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 STAGES = tuple(pipeline.STAGES)
 
-# Each kills its own process in the middle of a stage, for certain and at a known moment; the
-# progress bars tell where the stages started.
+# Each kills its own process in the middle of a stage, reliably and at a known moment. The progress
+# bars show where the stages started.
 KILL = """
 import os, pathlib, signal, sys, time
 from unseg_jax.direction import search
@@ -73,13 +73,13 @@ class TestKilled:
   @pytest.fixture(scope="class")
   @classmethod
   def bars(cls):
-    """Where the work of each process started, in order: (progress bar, steps already done)."""
+    """Start of the work of each process, in order: (progress bar, steps already done)."""
     return []
 
   @pytest.fixture(scope="class")
   @classmethod
   def resumed(cls, generator, tmp_path_factory, bars):
-    """A workdir whose run was killed in every stage and started again each time."""
+    """The workdir of a run that was killed in every stage and restarted each time."""
     folder = tmp_path_factory.mktemp("killed")
     flags = (f"--config.generator={generator}", f"--workdir={folder}")
     for stage, code in KILL_IN.items():
@@ -159,7 +159,7 @@ class TestFailure:
     shards.write_shard(whole, some, {})
     before = whole.read_bytes()
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # Files may not grow beyond this: the nearest to a full disk that a test can have.
+    # The file size is limited, which is the closest to a full disk in a test.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
     try:
       with pytest.raises(OSError, match=r"train\.array_record-00001.*disk space"):

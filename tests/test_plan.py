@@ -1,4 +1,4 @@
-"""`--plan`: what would run, and what is missing for it; nothing is written."""
+"""`--plan` lists what would run and what is missing, and writes nothing."""
 
 import importlib
 import re
@@ -11,7 +11,7 @@ from unseg_jax.runtime import parallel
 from unseg_jax.stages import STAGES
 
 COMMAND = re.compile(r"(?:^ +|make it with: )(python -m .*)$", re.MULTILINE)
-# What has to be there first; None where the package brings everything.
+# The required files; None if the package contains everything.
 CONFIGS = {
   "dcgan_faces": None,
   "mixture": "runs/dcgan_faces",
@@ -65,7 +65,7 @@ def test_the_mixture_names_a_command_for_each_run(tmp_path, monkeypatch):
     made = re.search(r"--config=configs/(\S+)\.py(:\S+)?.* --workdir=(\S+)", command)
     assert get_config(made[1] + (made[2] or "")).name == run.removeprefix("runs/")
     assert made[3] == run
-  # Runs of one's own are no matter of these commands.
+  # These commands do not depend on the user's own runs.
   config.train.data_sets = (("runs/own", 1.0),)
   assert not COMMAND.findall(str(plan.make(config, "runs/mixture", list(STAGES))))
 
@@ -105,7 +105,7 @@ def test_an_unfinished_run(copied, config):
     "search: complete",
     "generate: complete",
     "train: open",
-    "adapt: left out, as config.adapt.images names no pictures",
+    "adapt: left out, because config.adapt.images names no pictures",
     "evaluate: complete",
     "report: complete",
   ]

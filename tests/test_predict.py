@@ -1,4 +1,4 @@
-"""`python -m unseg_jax.predict` writes what is asked for, and says what it did not do."""
+"""`python -m unseg_jax.predict` writes the requested outputs, and reports what it did not do."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from unseg_jax.inference import refinement
 from unseg_jax.prediction import manifest
 
 FLAGS = flags.FLAGS
-ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
+ORIENTATION = 0x0112  # The EXIF tag; 6: turn clockwise by 90 degrees for an upright image.
 KINDS = ("mask", "cutout", "overlay")
 
 
@@ -185,7 +185,7 @@ def test_same_names_in_other_folders_are_kept_apart(photos, output, command):
 
   shutil.rmtree(output)
   status, stderr = command(input=photos / "**" / "*.png")
-  assert status == 0 and stderr.count("kept apart: 3 pictures") == 1
+  assert status == 0 and stderr.count("renamed: the outputs of 3 pictures") == 1
   assert outputs(output) == named("home/a", "trip/a", "trip/deep/a")
 
 
@@ -273,11 +273,11 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   ("background", "reason"),
   [
-    ("whit", "there is no such file"),
-    ("", "there is no such file"),
-    ("#12345678", "there is no such file"),
-    ("rgb(300, 0, 0)", "there is no such file"),
-    ("{folder}", "there is no such file"),
+    ("whit", "no such file"),
+    ("", "no such file"),
+    ("#12345678", "no such file"),
+    ("rgb(300, 0, 0)", "no such file"),
+    ("{folder}", "no such file"),
     ("{folder}/notes.txt", "its format is not known"),
   ],
 )

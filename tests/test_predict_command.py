@@ -1,4 +1,4 @@
-"""`python -m unseg_jax.predict` as it is typed: what it needs, and what it prints."""
+"""`python -m unseg_jax.predict` as typed: its requirements and its output."""
 
 import functools
 import json
@@ -58,7 +58,7 @@ def test_names_that_are_no_text_and_long_ones_are_segmented_under_an_ascii_local
   for name in names:
     shutil.copy(folder / "photo.png", os.fsencode(photos) + b"/" + name)
   ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"}
-  # What cannot be read is named, too.
+  # Unreadable images are named, too.
   pathlib.Path(os.fsdecode(os.fsencode(photos) + b"/\xff\n.png")).touch()
   arguments = ["--input=photos", "--outputs=mask", os.fsdecode(b"--output=s\xe9")]
   done = predict(folder, *arguments, **ascii_only)
@@ -73,4 +73,4 @@ def test_names_that_are_no_text_and_long_ones_are_segmented_under_an_ascii_local
   for row in rows:
     assert "skipped" in row or os.path.exists(output + b"/" + os.fsencode(row["outputs"][0]))
   again = predict(folder, *arguments, "--resume")  # In another locale.
-  assert again.returncode == 1 and "made anew" not in again.stderr
+  assert again.returncode == 1 and "redoing" not in again.stderr

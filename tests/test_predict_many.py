@@ -1,4 +1,4 @@
-"""Many pictures: the manifest, several devices and processes, and runs that were stopped."""
+"""Many images: the manifest, several devices and processes, and interrupted runs."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(photos, tmp_path_factory):
-  """What one process makes of all of them in one go."""
+  """The manifest of one process that segments all images in one run."""
   output = tmp_path_factory.mktemp("expected")
   assert predict("pretrained:faces", str(photos), str(output), False, kinds=["mask"]) == 1
   return output
@@ -69,7 +69,7 @@ def test_the_manifest_has_a_row_for_each_picture_in_order(photos, expected):
   assert [row["input"] for row in manifest_rows] == sorted(map(str, photos.rglob("*.*")))
   skipped = [row for row in manifest_rows if "skipped" in row]
   assert [row["input"] for row in skipped] == [str(photos / "broken.jpg")]
-  assert "its format is not known" in skipped[0]["skipped"]
+  assert "its format is unknown" in skipped[0]["skipped"]
   row = next(row for row in manifest_rows if row["input"].endswith("inner/01.png"))
   mask = masks(expected)["inner/01_mask.png"]
   assert row["outputs"] == ["inner/01_mask.png"]
@@ -87,7 +87,7 @@ def test_a_second_run_adds_to_the_manifest(photos, expected, tmp_path):
 
 @pytest.fixture
 def seen(monkeypatch):
-  """The pictures that are read, and what to do after so many."""
+  """Runs an action after a number of images are read."""
   read, names, at = pictures.read, [], {}
 
   def count(work, picture):
@@ -118,12 +118,13 @@ def test_what_was_stopped_goes_on_where_it_was(photos, expected, tmp_path, monke
   assert 0 < done < COUNT
   names.clear()
   assert predict(*arguments, kinds=["mask"], resume=True) == 1
-  # What was written when it stopped may lack its row, no more than a batch or so.
+  # Outputs written before the stop may lack rows, by about a batch at most.
   assert COUNT + 1 - done <= len(names) < COUNT
   assert_same(tmp_path, expected)
   names.clear()
   assert predict(*arguments, kinds=["mask"], resume=True) == 1
-  assert names == [str(photos / "broken.jpg")]  # Which may have been mended.
+  # The broken image is tried again, as it may have been repaired.
+  assert names == [str(photos / "broken.jpg")]
 
 
 def test_what_other_settings_made_is_made_anew(photos, expected, tmp_path, seen):

@@ -1,4 +1,4 @@
-"""What would fail late is refused before any work: on these devices, at these shapes."""
+"""Errors that would appear late are raised before any work: on these devices, at these shapes."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch):
-  """Runs a config, which must be refused before any work, and leave nothing behind."""
+  """Runs a config that must be refused before any work and must leave no files."""
   monkeypatch.setattr(progress, "bar", lambda *_, **__: pytest.fail("work was done"))
 
   @contextlib.contextmanager
@@ -64,7 +64,7 @@ def test_a_batch_that_does_not_split_over_the_devices(
     ("search", {"save_every": 0}, r"config\.search\.save_every=0"),
     ("search", {"microbatch": -1}, r"config\.search\.microbatch=-1: expected at least 0"),
     ("generate", {"chunk": 0}, r"config\.generate\.chunk=0: expected at least 1"),
-    ("generate", {"components": 1.0}, r"config\.generate\.components=1\.0: expected a share"),
+    ("generate", {"components": 1.0}, r"config\.generate\.components=1\.0: expected a fraction"),
     ("generate", {"minimum_acceptance": 0.0}, r"config\.generate\.minimum_acceptance=0\.0"),
   ],
 )
@@ -93,7 +93,7 @@ WRONG = {
 
 
 def own_gan(change="", prior=(6,)):
-  """A user's own function; its generator is not what it declares."""
+  """A user's own function whose generator contradicts its declaration."""
   tiny = tiny_generator()
 
   def generate(variables, latents, labels):
@@ -118,7 +118,7 @@ def test_a_gan_of_ones_own_whose_prior_has_another_shape(refused, config):
 
 
 def broken_gan():
-  """A user's own function, whose generator fails with an error of JAX's."""
+  """A user's own function whose generator fails with an error of JAX."""
   return dataclasses.replace(
     tiny_generator(), generate=lambda variables, latents, labels: latents + jnp.zeros((2, 7))
   )

@@ -1,4 +1,4 @@
-"""Settings that were renamed: their former names work, and a warning says the present one, once."""
+"""Former names of settings work, and one warning gives the current name."""
 
 import importlib.resources
 import json
@@ -36,14 +36,14 @@ def not_announced_yet():
 
 @pytest.fixture
 def parse(tmp_path, monkeypatch):
-  """Makes the config of that file and of overrides, as a command does."""
+  """Returns the config of that file with overrides, as a command does."""
   path = tmp_path / "config.py"
   path.write_text(CONFIG)
 
   def parse(*overrides):
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True)
-    # Overrides become flags by a look at the command line itself.
+    # ml_collections finds overrides on the command line itself.
     monkeypatch.setattr(sys, "argv", ["main", f"--config={path}", *overrides])
     values(sys.argv)
     return values.config
@@ -92,7 +92,7 @@ def test_a_misspelt_name_still_gets_the_one_that_was_meant(misspelt, meant, pars
     parse(f"--config.train.{misspelt}=0.5")
 
 
-def test_the_command_says_the_present_name_once(tmp_path):
+def test_the_command_shows_the_current_name_once(tmp_path):
   done = run_main(
     "--config.train.overlap=0.5", f"--workdir={tmp_path / 'run'}", "--config.generator=missing"
   )

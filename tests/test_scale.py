@@ -1,4 +1,4 @@
-"""Many devices, many processes, runs that are killed and shards that are damaged."""
+"""Many devices, many processes, killed runs and damaged shards."""
 
 import shutil
 import signal
@@ -29,7 +29,7 @@ STAGES = tuple(pipeline.STAGES)
 SPLITS = ("train", "validation", "test")
 STEPS = 20
 
-# A search; then, from one and the same direction, a data set on disk and pairs on the fly.
+# A search; then, from the same direction, a data set on disk and pairs on the fly.
 BOTH = f"""
 import pathlib, sys
 import jax
@@ -54,7 +54,7 @@ if __name__ == "__main__":
   run_both(*sys.argv[1:3], ["search", "generate", "train"])
 """
 )
-# Started by the environment; the second process may be asked to die in the middle of the training.
+# Started through the environment; the second process may be killed during the training.
 TOGETHER = (
   BOTH
   + """
@@ -76,14 +76,14 @@ def devices(count):
 
 
 def run_together(*arguments):
-  """Runs two processes of two devices each to their end."""
+  """Runs two processes with two devices each until they end."""
   started = [
     start_python(TOGETHER, *arguments, **environment) for environment in of_processes(2, devices=2)
   ]
   return [finish(process) for process in started]
 
 
-# Two processes of two devices make four.
+# Two processes with two devices make four.
 SLOW = [pytest.param(f"{count} devices", marks=pytest.mark.slow) for count in (2, 4)]
 
 
@@ -91,7 +91,7 @@ class TestDevicesAndProcesses:
   @pytest.fixture(scope="class")
   @classmethod
   def new_folder(cls, compile_quickly, finished, tmp_path_factory):
-    """Makes folders that hold a search's result."""
+    """Creates folders with the result of a search."""
 
     def new():
       folder = tmp_path_factory.mktemp("scale")
@@ -104,7 +104,7 @@ class TestDevicesAndProcesses:
   @pytest.fixture(scope="class")
   @classmethod
   def alone(cls, new_folder, generator):
-    """What one process with one device finds."""
+    """The results of one process with one device."""
     folder = new_folder()
     process = finish(start_python(ALONE, generator, folder, 1, **devices(1)))
     assert process.returncode == 0, process.stderr
@@ -113,14 +113,14 @@ class TestDevicesAndProcesses:
   @pytest.fixture(scope="class")
   @classmethod
   def killed(cls, new_folder, generator):
-    """A workdir of two processes, one of which was killed, and how they ended."""
+    """The workdir of two processes, one of which was killed, and their exit statuses."""
     folder = new_folder()
     return folder, run_together(generator, folder, "die")
 
   @pytest.fixture(scope="class", params=[*SLOW, "2 processes"])
   @classmethod
   def others(cls, request, generator, new_folder):
-    """What several devices or processes find."""
+    """The results of several devices or processes."""
     if request.param == "2 processes":
       folder, _ = request.getfixturevalue("killed")
       for process in run_together(generator, folder, "live"):
@@ -138,7 +138,7 @@ class TestDevicesAndProcesses:
     assert survivor.returncode not in (0, None)
     said = "process 0 of 2 was stopped", "process 1 of 2: it was killed"
     assert any(message in survivor.stderr for message in said)
-    assert "Start all of them again with the same command" in survivor.stderr
+    assert "Restart all processes with the same command" in survivor.stderr
     assert not whole_files.read_json(folder / "disk" / "train" / "stage.json")["complete"]
 
   def test_find_the_same_direction(self, others, alone):
@@ -170,7 +170,8 @@ class TestDevicesAndProcesses:
     np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-3)
 
   def test_finish(self, others, request):
-    whole = "2 processes" in request.node.name  # The devices do without evaluation and report.
+    # The runs on several devices leave out evaluation and report.
+    whole = "2 processes" in request.node.name
     for source in ("disk", "fly"):
       assert whole_files.read_json(others / source / "train" / "stage.json")["complete"]
       assert (others / source / "metrics.json").exists() == whole
@@ -178,7 +179,7 @@ class TestDevicesAndProcesses:
       assert not list((others / source).rglob("*.incomplete"))
 
 
-# Asks the process to leave, as a cluster does, when a stage's progress bar has moved twice.
+# Sends the process SIGTERM, as a cluster does, after two updates of a stage's progress bar.
 LEAVE = """
 import os, signal
 from unseg_jax.runtime import progress
@@ -208,14 +209,14 @@ class TestAskedToLeave:
       assert process.returncode == preemption.EXIT_STATUS, process.stderr
       message = process.stderr.strip().splitlines()[-1]
       assert "Traceback" not in process.stderr
-      assert message.startswith(f"asked to leave ({name})") and "same command again" in message
+      assert message.startswith(f"stopped ({name})") and "same command again" in message
       assert not whole_files.read_json(tmp_path / stage / "stage.json")["complete"]
       if stage == "generate":
         kept = list((tmp_path / "generate" / shards.UNDER_WAY).glob("*.array_record-*"))
         assert len(kept) == 1
         pairs, _ = shards.read_under_way(tmp_path / "generate" / kept[0].name)
         assert pairs and all(pair in records(finished, "train") for pair in pairs)
-    # Step 2 of the training was saved, though no checkpoint was due at the odd step before it.
+    # Step 2 of the training was saved, although no checkpoint was due at the odd step before it.
     assert (tmp_path / "search" / "state.msgpack").exists()
     pipeline.run(make_config(generator), tmp_path, STAGES, worker_count=1)
     assert_same_result(tmp_path, finished)
@@ -236,7 +237,7 @@ class TestKilledAtRandom:
 class TestDamagedShards:
   @pytest.fixture
   def flipped(self, copied):
-    """A shard of a finished run in whose middle one bit was flipped; what comes after is gone."""
+    """A shard of a finished run with one flipped bit in its middle; later results are removed."""
     path = shards.shard_path(copied / "generate", "train", 1)
     contents = bytearray(path.read_bytes())
     contents[len(contents) // 2] ^= 1
@@ -262,7 +263,7 @@ class TestDamagedShards:
   def test_the_message_has_the_command_that_makes_them_anew(self, flipped, copied, finished):
     with pytest.raises(ValueError, match="--repair") as error:
       list(shards.read(copied / "generate", "train"))
-    command = str(error.value).rpartition("anew with: ")[2].split()
+    command = str(error.value).rpartition("only these with: ")[2].split()
     assert command[0] == "python" and f"--workdir={copied}" in command
     run_command(*command[1:])
     assert records(copied, "train") == records(finished, "train")

@@ -1,4 +1,4 @@
-"""The shapes in signatures are checked at every call of a test."""
+"""The shapes in signatures are checked at every call in the tests."""
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +18,10 @@ MASKS = np.zeros((2, 4, 4), bool)
 @pytest.mark.parametrize(
   ("call", "argument"),
   [
-    (lambda: losses.outside_circle(IMAGES[0]), "shifted"),  # One picture, no batch.
+    (lambda: losses.outside_circle(IMAGES[0]), "shifted"),  # One image, no batch.
     (lambda: masks.lighting_mask(IMAGES, IMAGES[..., :2]), "shifted"),  # Two channels.
     (lambda: losses.sobel_shift(IMAGES, IMAGES[:, :3]), "shifted"),  # Another height.
-    (lambda: masks.keep_large_components(MASKS.astype(np.float32)), "masks"),  # No booleans.
+    (lambda: masks.keep_large_components(MASKS.astype(np.float32)), "masks"),  # Not booleans.
     (lambda: filters.agreement(MASKS, MASKS[:1]), "masks_b"),  # Another number of masks.
   ],
 )

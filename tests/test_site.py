@@ -1,4 +1,4 @@
-"""The documentation as a site: it builds without a warning and asks no other host."""
+"""The documentation builds as a site without warnings and makes no requests to other hosts."""
 
 import ast
 import html
@@ -21,7 +21,7 @@ from unseg_jax.stages import STAGES
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-  """The folder of the site, built as continuous integration demands it: a warning is an error."""
+  """The folder of the site, built as in continuous integration, where a warning is an error."""
   folder = tmp_path_factory.mktemp("site")
   command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
   done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -30,7 +30,7 @@ def site(tmp_path_factory):
 
 
 class Page(html.parser.HTMLParser):
-  """What a page of the site loads, the identifiers in it, and its text."""
+  """Returns the addresses that a page loads, its identifiers, and its text."""
 
   def __init__(self, path):
     super().__init__()
@@ -57,7 +57,7 @@ class Page(html.parser.HTMLParser):
 
 
 def loaded_by_style(text):
-  """The addresses that a style sheet loads."""
+  """Returns the addresses that a style sheet loads."""
   addresses = re.findall(r"""url\(\s*["']?([^"')]+)|@import\s+["']([^"']+)""", text)
   return [url or imported for url, imported in addresses]
 
@@ -72,7 +72,7 @@ def test_the_site_asks_no_other_host(site):
 
 
 def test_the_site_has_nothing_that_makes_its_scripts_ask_another_host(site):
-  # The theme's script fetches Mermaid for such blocks, and a repository's stars for such a link.
+  # For such blocks, the theme's script fetches Mermaid; for such a link, a repository's stars.
   for path in site.rglob("*.html"):
     text = path.read_text(encoding="utf-8")
     assert 'class="mermaid"' not in text and 'data-md-component="source"' not in text

@@ -1,4 +1,4 @@
-"""Nothing crosses between host and devices unasked, in any stage, on any thread."""
+"""No stage makes implicit transfers between host and devices, on any thread."""
 
 import shutil
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture
 def guarded():
-  """Forbids what crosses unasked; unlike the context manager, on every thread."""
+  """Forbids implicit transfers on every thread, unlike the context manager."""
   jax.config.update("jax_transfer_guard", "disallow")
   yield
   jax.config.update("jax_transfer_guard", "allow")
@@ -25,7 +25,7 @@ def guarded():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-  """Pictures of two sizes."""
+  """Returns images of two sizes."""
   folder = tmp_path_factory.mktemp("photographs")
   random = np.random.default_rng(0)
   for number, size in enumerate(((48, 72), (64, 64), (48, 72))):

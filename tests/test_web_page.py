@@ -22,7 +22,7 @@ EXAMPLE = ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
 
 @pytest.fixture(scope="module")
 def runtime():
-  """ONNX Runtime Web, fetched as the command does."""
+  """ONNX Runtime Web, downloaded as by the command."""
   try:
     return to_web.fetch_runtime()
   except OSError as error:
@@ -31,7 +31,7 @@ def runtime():
 
 @pytest.fixture(scope="module")
 def address(runtime, tmp_path_factory):
-  """The page's, on a server of plain files."""
+  """The URL of the page on a static file server."""
   folder = tmp_path_factory.mktemp("web") / "page"
   export.export("pretrained:faces", str(folder), "web")
   with file_server.serve(folder) as url:
@@ -52,7 +52,7 @@ def browser():
 
 @pytest.fixture
 def page(address, browser):
-  """The page on a phone; afterwards, that no script failed and no other host was asked."""
+  """The page on a phone; afterwards checks that no script failed and no host was contacted."""
   context = browser.new_context(viewport={"width": 390, "height": 844})
   page = context.new_page()
   requests, problems = [], []
@@ -67,7 +67,7 @@ def page(address, browser):
 
 
 def choose(page, path):
-  """Chooses a picture; returns what the page reports as a problem."""
+  """Chooses an image; returns the problem that the page reports."""
   page.get_by_label("Choose a picture").set_input_files(path)
   return wait(page)
 
@@ -78,7 +78,7 @@ def wait(page):
 
 
 def save(page, view):
-  """Downloads a view of the picture; returns the file's name and its pixels."""
+  """Downloads a view of the image; returns the file's name and its pixels."""
   page.get_by_label(view).check()
   with page.expect_download() as download:
     page.get_by_role("button", name="Download PNG").click()
@@ -119,7 +119,7 @@ def test_the_page_finds_what_predict_finds(compile_quickly, page, tmp_path):
     expected = np.asarray(Image.open(output / name))
     assert name == f"{path.stem}_cutout.png" and np.ptp(expected[..., 3]) > 100
     assert np.abs(cutout[..., 3] - expected[..., 3]).max() <= 1, name
-    # Browsers keep colours multiplied by their opacity, so that faint ones lose some.
+    # Browsers premultiply colours by their opacity, so that faint ones lose precision.
     solid = expected[..., 3] > 200
     assert np.abs(cutout[solid] - expected[solid]).max() <= 2, name
     name, overlay = save(page, "Overlay")
@@ -139,7 +139,7 @@ def test_wide_colours_are_seen_and_saved_as_srgb(compile_quickly, page, tmp_path
   solid = cutout[..., 3] > 200
   assert solid.mean() > 0.3
   assert np.abs(cutout[..., :3] - expected)[solid].max() <= 2
-  # The browser rounds colours by rules of its own, which the network's answer follows a little.
+  # The browser rounds colours in its own way, which affects the output slightly.
   probability = Segmenter.restore("pretrained:faces")(path)
   assert np.abs(cutout[..., 3] - 255 * probability).mean() < 0.5
 
@@ -236,7 +236,7 @@ def test_the_command_writes_all_that_the_page_needs_and_replaces_what_it_wrote(r
   assert len(list((tmp_path / "page").iterdir())) == 10
 
 
-def test_without_a_network_the_error_says_how_to_go_on(tmp_path, monkeypatch):
+def test_without_a_network_the_error_explains_how_to_continue(tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   monkeypatch.setattr(time, "sleep", lambda _: None)  # Between two attempts to download.
   monkeypatch.setattr(to_web, "RUNTIME_URL", "http://127.0.0.1:1/onnxruntime-web.tgz")
@@ -251,7 +251,7 @@ def test_another_package_is_refused(tmp_path):
   (tmp_path / "other.tgz").write_bytes(b"other")
   with pytest.raises(ValueError, match=r"other\.tgz is not onnxruntime-web .* SHA-256 is d9298a10"):
     export.export("pretrained:faces", str(tmp_path / "page"), "web", str(tmp_path / "other.tgz"))
-  with pytest.raises(ValueError, match=r"--runtime=other\.tgz is for --format=web alone"):
+  with pytest.raises(ValueError, match=r"--runtime=other\.tgz is for --format=web only"):
     export.export("pretrained:faces", str(tmp_path / "faces.onnx"), "onnx", "other.tgz")
   assert [path.name for path in tmp_path.iterdir()] == ["other.tgz"]
 
@@ -259,7 +259,7 @@ def test_another_package_is_refused(tmp_path):
 def test_a_folder_of_other_things_is_left_alone(tmp_path):
   (tmp_path / "index.html").write_text("my own")
   (tmp_path / "thesis.tex").write_text("my own")
-  with pytest.raises(ValueError, match=r"holds other things, such as thesis\.tex; expected a new"):
+  with pytest.raises(ValueError, match=r"contains other files, such as thesis\.tex; expected a"):
     export.export("pretrained:faces", str(tmp_path), "web")
   with pytest.raises(ValueError, match=r"thesis\.tex is a file; expected a folder"):
     export.export("pretrained:faces", str(tmp_path / "thesis.tex"), "web")

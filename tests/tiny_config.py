@@ -1,10 +1,10 @@
-"""The whole method at its smallest: seconds on one core. Its generator is a random network."""
+"""The full method at its smallest: seconds on one core, with a random network as generator."""
 
 from unseg_jax import default_config
 
 
 def get_config():
-  """Few small steps of everything; `config.generator` is left to the test."""
+  """Returns a config with a few small steps of everything; the test sets `config.generator`."""
   config = default_config.get_config()
   config.name = "tiny"
 
@@ -15,7 +15,7 @@ def get_config():
   config.generate.num_images.train = 40
   config.generate.num_images.validation = 8
   config.generate.num_images.test = 8
-  # A random network's pictures pass no filter that is made for photographs.
+  # A random network's images pass no filter for photographs.
   config.generate.area = (0.0, 1.0)
   config.generate.histogram_maxima = 0
   config.generate.chunk = 8

@@ -1,4 +1,4 @@
-"""A generator that is made in a moment and whose gradients are simple."""
+"""A generator that is created instantly and whose gradients are simple."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +7,7 @@ from unseg_jax import generators
 
 
 def tiny_generator(gain=1.0):
-  """Images of 8 x 8 pixels that are a smooth function of 6 numbers."""
+  """Returns a generator of 8 x 8 images that are a smooth function of 6 numbers."""
   shape = (6, 8, 8, 3)
   return generators.Generator(
     variables={"kernel": gain * np.random.default_rng(0).normal(size=shape).astype(np.float32)},

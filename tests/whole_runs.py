@@ -1,5 +1,6 @@
-"""What the tests of whole runs share: the tiny config, what a run left, and other processes."""
+"""Helpers of the tests of complete runs: the tiny config, results of a run, and other processes."""
 
+import json
 import os
 import pathlib
 import signal
@@ -20,18 +21,18 @@ from unseg_jax.storage import whole_files
 
 ROOT = pathlib.Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-SIZES = {"train": 40, "validation": 8, "test": 8}  # Of the tiny config.
+SIZES = {"train": 40, "validation": 8, "test": 8}  # The sizes of the tiny config.
 
 
 def make_config(generator):
-  """The tiny config with a generator's file."""
+  """Returns the tiny config with a generator file."""
   config = tiny_config.get_config()
   config.generator = str(generator)
   return config
 
 
 def contents(folder):
-  """Every file and its state, to tell that nothing was touched."""
+  """Returns the state of every file, to check that nothing was changed."""
   return {
     path.relative_to(folder): (path.stat().st_mtime_ns, path.stat().st_size)
     for path in folder.rglob("*")
@@ -40,7 +41,7 @@ def contents(folder):
 
 
 def records(folder, split):
-  """The serialised records of a split, in order."""
+  """Returns the serialised records of a split, in order."""
   serialised = []
   for path in sorted((folder / "generate").glob(f"synthetic-{split}.array_record-*")):
     reader = array_record_module.ArrayRecordReader(str(path))
@@ -50,7 +51,7 @@ def records(folder, split):
 
 
 def last_state(folder, stage="train"):
-  """The number of steps and the state of the last checkpoint of a run's training."""
+  """Returns the step and the state of a run's last checkpoint."""
   with checkpoints.training_manager(folder / stage / "checkpoints", read_only=True) as manager:
     step = manager.latest_step()
     args = ocp.args.Composite(state=ocp.args.PyTreeRestore())
@@ -58,7 +59,7 @@ def last_state(folder, stage="train"):
 
 
 def assert_same_weights(state, expected):
-  """The U-Net's weights and statistics of two states are the same but for rounding."""
+  """Checks that the weights and statistics of two states agree up to rounding."""
   for name in ("params", "batch_stats"):
     leaves, expected_leaves = (flatten_dict(tree[name], sep="/") for tree in (state, expected))
     assert leaves.keys() == expected_leaves.keys()
@@ -69,7 +70,7 @@ def assert_same_weights(state, expected):
 
 
 def start_python(code, *arguments, **environment):
-  """Starts code in a process of its own, in the repository's root."""
+  """Starts code in a new process, in the repository's root."""
   path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
   return subprocess.Popen(
     [sys.executable, "-c", code, *map(str, arguments)],
@@ -100,7 +101,7 @@ def run_command(*arguments):
 
 
 def run_module(name, folder, *arguments, **environment):
-  """Runs `python -m NAME` in a folder as it is typed, to its end."""
+  """Runs `python -m NAME` in a folder, as typed, until it ends."""
   return subprocess.run(
     [sys.executable, "-m", name, *map(str, arguments)],
     cwd=folder,
@@ -111,7 +112,7 @@ def run_module(name, folder, *arguments, **environment):
 
 
 def wait_until(condition, otherwise):
-  """Waits a minute for a condition, which else fails the test with this message."""
+  """Waits up to a minute for a condition; else fails the test with this message."""
   deadline = time.monotonic() + 60
   while not condition():
     assert time.monotonic() < deadline, otherwise
@@ -119,7 +120,7 @@ def wait_until(condition, otherwise):
 
 
 def children(process):
-  """The processes that a process started and that have not ended."""
+  """Returns the running child processes of a process."""
   path = pathlib.Path(f"/proc/{process}/task/{process}/children")
   return [int(child) for child in path.read_text().split()]
 
@@ -133,7 +134,7 @@ def is_running(process):
 
 
 def die_in_training(after):
-  """Has this process killed at the first validation beyond so many steps."""
+  """Kills this process at the first validation after a number of steps."""
   fetch = train._fetch
 
   def die(state):
@@ -146,7 +147,7 @@ def die_in_training(after):
 
 
 def of_processes(count, devices=1):
-  """The environment of each of several processes of one run, with so many devices each."""
+  """Returns the environments of several processes of one run, each with several devices."""
   common = {
     "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
     "JAX_NUM_PROCESSES": str(count),
@@ -156,18 +157,73 @@ def of_processes(count, devices=1):
 
 
 def start_main(*arguments, before="", **environment):
-  """Starts `python -m unseg_jax.main` on the tiny config, after some code of the test's."""
+  """Starts `python -m unseg_jax.main` on the tiny config, after some code of the test."""
   code = f"{before}\nimport runpy\nrunpy.run_module('unseg_jax.main', run_name='__main__')"
   return start_python(code, "--config=tests/tiny_config.py", *arguments, **environment)
 
 
 def run_main(*arguments, before="", **environment):
-  """Runs `python -m unseg_jax.main` on the tiny config to its end."""
+  """Runs `python -m unseg_jax.main` on the tiny config until it ends."""
   return finish(start_main(*arguments, before=before, **environment))
 
 
+# Runs each command in a child of its own, so that the libraries are loaded once.
+RUN_EACH = """
+import json, os, runpy, sys, traceback
+import absl.app, jax, optax, orbax.checkpoint, tensorflow_datasets
+from unseg_jax import pipeline
+cases, folder = json.loads(sys.argv[1]), sys.argv[2]
+sys.path.insert(0, "benchmarks")
+statuses = []
+for number, (command, arguments, platform) in enumerate(cases):
+  child = os.fork()
+  if child:
+    statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    continue
+  with open(f"{folder}/{number}.txt", "w") as file:
+    os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+  os.environ["JAX_PLATFORMS"] = platform
+  jax.config.update("jax_platforms", platform)
+  module, name = command.startswith("-m "), command.removeprefix("-m ")
+  sys.argv = [name, *(argument.replace("FOLDER", folder) for argument in arguments)]
+  status = 0
+  try:
+    (runpy.run_module if module else runpy.run_path)(name, run_name="__main__")
+  except SystemExit as end:
+    status = end.code or 0
+    if isinstance(status, str):
+      print(status, file=sys.stderr)
+      status = 1
+  except BaseException:
+    traceback.print_exc()
+    status = 1
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+print(json.dumps(statuses))
+"""
+
+
+def run_each(cases, folder, before=""):
+  """Runs commands, one after the other, in the repository's root and after some code.
+
+  Args:
+    cases: for each the command as it is typed, but for `python`; its arguments, in which FOLDER
+      stands for `folder`; and the value of JAX_PLATFORMS.
+    folder: receives their output.
+    before: runs first, once.
+
+  Returns:
+    For each its exit status and its output.
+  """
+  done = finish(start_python(f"{before}\n{RUN_EACH}", json.dumps(cases), folder))
+  assert done.returncode == 0, done.stderr
+  statuses = json.loads(done.stdout)
+  return [(status, (folder / f"{i}.txt").read_text()) for i, status in enumerate(statuses)]
+
+
 def assert_same_result(folder, finished):
-  """The same direction, byte-identical records, the same weights and the same history."""
+  """Checks for the same direction, byte-identical records, equal weights and equal history."""
   directions = [np.load(run / "search" / "direction.npy") for run in (folder, finished)]
   np.testing.assert_array_equal(*directions)
   for split in SIZES:
@@ -181,11 +237,11 @@ def assert_same_result(folder, finished):
       np.testing.assert_allclose(histories[0][curve][name], values, rtol=1e-4)
 
 
-# Runs in one folder of a place after the other, each killed as often as it takes. Forks a child for
-# each attempt, so that the libraries are loaded once.
+# Runs in the folders of a place, one after the other, each killed as often as it takes. It forks a
+# child for each attempt, so that the libraries are loaded once.
 KILLS = """
 import os, pathlib, random, signal, sys, time
-import tensorflow, clu.metric_writers
+import unseg_jax.runtime.tensorboard_writer
 from unseg_jax import pipeline
 from whole_runs import make_config
 

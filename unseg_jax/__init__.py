@@ -3,8 +3,8 @@
 A reimplementation of "Finding an Unsupervised Image Segmenter in Each of Your Deep Generative
 Models" (Melas-Kyriazi, Rupprecht, Laina, Vedaldi, ICLR 2022, arXiv 2105.08127).
 
-The names in `__all__` are what most programs need; each is imported when it is first used, so that
-`import unseg_jax` alone takes no time. Everything else is in the modules, by the same rules.
+The names in `__all__` are the main interface. Each is imported on first use, so that `import
+unseg_jax` is fast. Everything else is in the modules.
 """
 
 import importlib
@@ -31,7 +31,7 @@ __all__ = [
   "sample_at",
 ]
 
-# Public name -> the module that has it, and its name there.
+# Public name -> its module, and its name in that module.
 _SOURCES = {
   "Generator": ("unseg_jax.generators", "Generator"),
   "Segmenter": ("unseg_jax.inference.segmenter", "Segmenter"),
@@ -45,15 +45,15 @@ _SOURCES = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports a public name when it is first used (PEP 562)."""
+  """Imports a public name on first use (PEP 562)."""
   if name not in _SOURCES:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   module, source_name = _SOURCES[name]
-  # Kept, so that this function is asked once.
+  # Stored, so that this function is called once per name.
   value = globals()[name] = getattr(importlib.import_module(module), source_name)
   return value
 
 
 def __dir__() -> list[str]:
-  """Lists the public names, those not imported yet included."""
+  """Lists the public names, including those not imported yet."""
   return sorted(globals().keys() | set(__all__))

@@ -1,7 +1,7 @@
-"""Shapes and types of arrays in signatures, such as `Float[Array, "n h w 3"]`.
+"""Array types for signatures, such as `Float[Array, "n h w 3"]`, by jaxtyping.
 
-jaxtyping's names, which the tests check at run time (its import hook with beartype). It is needed
-for nothing else: where it is not installed, an annotation is the array's type alone.
+The tests check them at run time with jaxtyping's import hook and beartype. Without jaxtyping, an
+annotation is the plain array type.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
   from jax import Array
   from jaxtyping import Bool, Float, Int, Key, Num, Shaped, UInt8
 
-  # What functions take that run on the devices, and may be given what lies on the host.
+  # For functions that run on the devices and also accept arrays on the host.
   AnyArray = Array | np.ndarray
 else:
 
   def __getattr__(name: str) -> Any:
-    """Imports the types of JAX's arrays when they are first used (PEP 562)."""
+    """Imports JAX's array types on first use (PEP 562)."""
     if name not in ("Array", "AnyArray"):
       raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import jax

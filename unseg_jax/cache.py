@@ -1,11 +1,11 @@
-r"""Shows what the cache folder keeps, and empties it.
+r"""Lists or empties the cache folder.
 
-    python -m unseg_jax.cache             its size, limit and contents by kind
-    python -m unseg_jax.cache --empty     removes everything that can be fetched or made again
+    python -m unseg_jax.cache             shows its size, limit and contents by kind
+    python -m unseg_jax.cache --empty     removes everything that can be downloaded or made again
 
 The folder is `~/.cache/unseg_jax`, or `$XDG_CACHE_HOME/unseg_jax`. Commands keep it below 50 GB, or
-`$UNSEG_JAX_CACHE_GB`: what was used least recently goes first. What a process uses at the moment
-stays, and so do results that could not be sent to their bucket yet.
+`$UNSEG_JAX_CACHE_GB` gigabytes, by removing the least recently used items. Items that a process is
+using, and results that are not uploaded to their bucket yet, are never removed.
 """
 
 import sys
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe() -> str:
-  """Says what the folder keeps, by kind."""
+  """Describes the contents of the cache folder, by kind."""
   kept = cache.contents()
   lines = [f"{cache.cache_folder()}: {_gigabytes(kept)} of at most {cache.limit() / 1e9:g} GB"]
   for kind in ("compiled", "downloads", "places"):
@@ -46,6 +46,6 @@ def _gigabytes(kept: Sequence[cache.Kept]) -> str:
 
 
 if __name__ == "__main__":
-  # Defined here, as other commands have flags of their own.
+  # Defined here, since other commands define their own flags.
   flags.DEFINE_bool("empty", False, "Remove everything that can be fetched or made again.")
   commands.run(main)

@@ -1,8 +1,8 @@
-"""Configs on the command line: `--config=FILE[:VARIANT]`, and `--config.SETTING=VALUE`.
+"""Configs on the command line: `--config=FILE[:VARIANT]` and `--config.SETTING=VALUE`.
 
-A file ending in `.json` is the `config.json` of a workdir.
+A `.json` file is the `config.json` of a run's workdir.
 
-An error in a config is one line of text. For a config file, it names the line in the file.
+An error is reported in one line, which for a Python file includes the line number.
 """
 
 import difflib
@@ -28,11 +28,11 @@ from unseg_jax.storage import places
 
 _ALL_SETTINGS = "unseg_jax/default_config.py lists all settings."
 _LIBRARY = str(Path(ml_collections.__file__).parent)
-# How ml_collections refuses a value of another type.
+# ml_collections' message for a value of another type.
 _OTHER_TYPE = re.compile(r"field '(\w+)' .* cannot be casted to type <class '(\w+)'>", re.DOTALL)
-# How it refuses a name that a section does not have: with all others, and perhaps a close one.
+# ml_collections' message for a name that a section lacks. It lists all names, and may suggest one.
 _NO_SUCH_SETTING = re.compile(r'Key "(\w+)" does not exist(?:.*(Did you mean "\w+"))?')
-# Type of a setting -> what reads its value from the command line, and what it expects.
+# Type of a setting -> parser of its value on the command line, and what the parser expects.
 _EXPECTED: dict[type, tuple[flags.ArgumentParser, str]] = {
   bool: (flags.BooleanParser(), "true or false"),
   int: (flags.IntegerParser(), "a whole number"),
@@ -41,10 +41,10 @@ _EXPECTED: dict[type, tuple[flags.ArgumentParser, str]] = {
 
 
 def find(path: str) -> str:
-  """Returns the path of a config, which for `configs/NAME.py` may be the package's own.
+  """Returns the path of a config; finds the package's `configs/NAME.py` outside a checkout.
 
   Args:
-    path: as `--config` takes it, a variant after a colon included.
+    path: the value of `--config`, with an optional variant after a colon.
   """
   name, colon, variant = os.path.expanduser(path).partition(":")
   package = importlib.util.find_spec("unseg_jax.configs")
@@ -59,10 +59,11 @@ class Parser(config_flags.config_flags.ConfigFileFlagParser):
   """Reads the config that `--config` names."""
 
   def parse(self, path: str) -> ml_collections.ConfigDict:
-    """Returns the config, to which nothing can be added.
+    """Returns the config, locked against new settings.
 
     Raises:
-      commands.NotParsed: the cause says why, as `load` and `check_overrides` raise it.
+      commands.NotParsed: with an error of `load`, `read_recorded` or `check_overrides` as its
+        cause.
     """
     try:
       config = read_recorded(path) if path.endswith(".json") else load(find(path))
@@ -73,22 +74,22 @@ class Parser(config_flags.config_flags.ConfigFileFlagParser):
 
 
 def load(path: str) -> ml_collections.ConfigDict:
-  """Returns what `get_config` of a file returns.
+  """Loads a config file and calls its `get_config`.
 
   Args:
-    path: of the file, and after a colon the variant that its `get_config` is asked for.
+    path: the file's path, with an optional variant for `get_config` after a colon.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it has no `get_config`, or not this variant; or it sets what no config has, or a
-      value of another type.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file has no `get_config`, or a variant is missing or not expected; or it sets an
+      unknown setting or a value of another type.
   """
   name, colon, variant = path.partition(":")
   if not Path(name).is_file():
     raise FileNotFoundError(
       f"--config={path}: no such file; expected a config, such as {_closest_file(name)}"
     )
-  # Under one name for all, as dataclasses look their module up.
+  # Registered, since dataclasses look up their module.
   loader = importlib.machinery.SourceFileLoader("config_config", name)
   module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))  # type: ignore[arg-type]
   sys.modules[loader.name] = module
@@ -103,16 +104,16 @@ def load(path: str) -> ml_collections.ConfigDict:
   if not isinstance(config, ml_collections.ConfigDict):
     raise InvalidValue(
       f"--config={path}: its get_config() returned {config!r}, expected a ConfigDict such as "
-      "default_config.get_config() makes"
+      "default_config.get_config() returns"
     )
   return config
 
 
 def read_recorded(path: str) -> ml_collections.ConfigDict:
-  """Reads the config that a run left in its workdir, `config.json`, to run it again.
+  """Reads the `config.json` of a workdir, to repeat its run.
 
   Args:
-    path: of the file, or its URL.
+    path: the file's path or URL.
 
   Raises:
     ValueError: the file is missing or damaged.
@@ -134,7 +135,7 @@ def _with_tuples(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _closest_file(name: str) -> str:
-  """Returns the path of a config whose name is close to this one."""
+  """Returns the path of the config with the most similar name."""
   folders = [Path(name).parent, Path(find("configs/dcgan_faces.py")).parent]
   files = [path for folder in folders for path in sorted(folder.glob("*.py"))]
   found = difflib.get_close_matches(Path(name).stem, [path.stem for path in files], 1)
@@ -151,7 +152,7 @@ def _check_variant(path: str, signature: inspect.Signature, variant: str | None)
 
 
 def _is_refusal(error: Exception) -> bool:
-  """Whether it was a config that refused a setting or its value."""
+  """Whether ml_collections raised the error, to refuse a setting or its value."""
   return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_LIBRARY)
 
 
@@ -167,23 +168,23 @@ def _describe(error: Exception) -> str:
 
 
 def _form(type_name: str) -> str:
-  """Returns what is expected of a setting of this type, for one who wrote something else."""
+  """Describes the expected values of a setting of this type, for messages."""
   if type_name == "tuple":
-    return "a tuple, which even with one element takes a comma: (VALUE,)"
+    return "a tuple, which needs a comma even with one element: (VALUE,)"
   return {kind.__name__: text for kind, (_, text) in _EXPECTED.items()}.get(
     type_name, f"a value of type {type_name}"
   )
 
 
 def check_overrides(config: ml_collections.ConfigDict, arguments: Sequence[str]) -> None:
-  """Checks the settings that a command line sets.
+  """Checks the settings on a command line.
 
   Args:
-    config: the config, before they are set.
-    arguments: the command line, other flags included.
+    config: the config before they are applied.
+    arguments: the command line, including other flags.
 
   Raises:
-    ValueError: there is no such setting, or its value is of another type.
+    ValueError: a setting is unknown, or its value has another type.
   """
   for argument, name, text in _overrides(arguments):
     value = _look_up(config, argument, name)
@@ -197,11 +198,11 @@ def check_overrides(config: ml_collections.ConfigDict, arguments: Sequence[str])
 
 
 def _overrides(arguments: Sequence[str]) -> Iterator[tuple[str, str, str | None]]:
-  """Yields each argument that sets a setting, its name, and the value if it is in the argument."""
+  """Yields each argument for a setting, with the setting's name and its value, if given by `=`."""
   for argument in arguments:
     if argument == "--":
       return
-    # A subscript is left to ml_collections.
+    # ml_collections handles subscripts.
     if found := re.fullmatch(r"--?(?:no)?config\.([\w.]+)(?:=(.*))?", argument, re.DOTALL):
       yield argument, found[1], found[2]
 
@@ -211,12 +212,12 @@ def _look_up(config: ml_collections.ConfigDict, argument: str, dotted: str) -> A
   section = "config"
   for name in dotted.split("."):
     if not isinstance(value, ml_collections.ConfigDict):
-      raise InvalidValue(f"{argument}: {section} is a value, {value!r}, and has no settings inside")
+      raise InvalidValue(f"{argument}: {section} is a value, {value!r}, and has no settings")
     if name not in value:
       close = difflib.get_close_matches(name, value.keys(), 1)
       known = f"It has {', '.join(sorted(value.keys()))}."
       if not value:
-        known = "Set it in the config's file, which decides what is in there."
+        known = "Define it in the config file first."
       hint = f'Did you mean "{close[0]}"?' if close else known
       raise InvalidValue(f"{argument}: {section} has no setting {name}. {hint}")
     value, section = value[name], f"{section}.{name}"

@@ -1,21 +1,20 @@
-"""Errors that users can mend: commands answer them with one line, and all others with a traceback.
+"""Errors that users can fix. Commands show them as one line, and all others with a traceback.
 
-Each is also what Python's own libraries raise in its place, so that a program that uses this
-package may catch `ValueError` and the like.
+Each also derives from a built-in exception, so that programs can catch `ValueError` and the like.
 """
 
 
 class UserError(Exception):
-  """What the user can mend; its message names the value, what was expected and the way out."""
+  """An error that the user can fix. Its message names the value, what was expected and a remedy."""
 
 
 class InvalidValue(UserError, ValueError):
-  """A setting, an argument or the contents of a file are not as expected."""
+  """A setting, an argument or the contents of a file are invalid."""
 
 
 class MissingPackage(UserError, ImportError):
-  """A package that is needed for what was asked cannot be imported."""
+  """A required package cannot be imported."""
 
 
 class NotFinite(UserError, FloatingPointError):
-  """A computation gave a value that is not a finite number."""
+  """A computation returned NaN or infinity."""

@@ -1,4 +1,4 @@
-"""What a run is: its config checked, and what that names opened."""
+"""A run: checks a config and opens the generator, data sets and pictures that it names."""
 
 import dataclasses
 import functools
@@ -32,14 +32,14 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """What every stage needs: the resolved config, what it names, and where results go.
+  """The inputs and outputs that the stages share.
 
   Attributes:
-    config: the experiment's.
-    workdir: where results go.
-    generator: None where the config trains on other runs' data sets.
-    data_sets: those of other runs; empty where this run makes its own.
-    pictures: what to adapt to; None without the adaptation.
+    config: the resolved config.
+    workdir: the folder for results.
+    generator: the generator; None if the config trains on data sets of other runs.
+    data_sets: data sets of other runs; empty if this run makes its own.
+    pictures: pictures to adapt to; None without adaptation.
     workers: processes that encode and decode pairs; 0: threads of this process.
   """
 
@@ -51,11 +51,11 @@ class Run:
   workers: int = 0
 
   def events(self, stage: str) -> EventWriter:
-    """What a stage writes for TensorBoard, on one process; the others' writers are silent."""
+    """Returns a stage's writer of TensorBoard events, which writes on process 0 only."""
     return EventWriter(self.workdir / "events" / stage if parallel.is_primary() else None, stage)
 
   def sources(self, split: str) -> dict[str, Split]:
-    """Opens a split of every data set that the segmenter learns from, by its row in the table."""
+    """Opens a split of every training data set, by its name in the table of metrics."""
     if not self.data_sets:
       return {evaluate.SYNTHETIC: shards.read(self.workdir / "generate", split)}
     return {
@@ -64,12 +64,12 @@ class Run:
     }
 
   def weights(self) -> list[float]:
-    """The weights of these data sets, in their order."""
+    """The sampling weights of the training data sets, in order."""
     return [data_set.weight for data_set in self.data_sets] or [1.0]
 
 
 def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: int = 0) -> Run:
-  """Opens what a config names, and raises at once for what would fail late.
+  """Checks a config and opens the files that it names, so that errors appear at the start.
 
   Args:
     config: the resolved config.
@@ -77,7 +77,7 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
     worker_count: processes that encode and decode pairs.
 
   Raises:
-    ValueError, FileNotFoundError, ImportError: a setting makes no sense, or a file, a folder or a
+    ValueError, FileNotFoundError, ImportError: a setting is invalid, or a file, a folder or a
       package is missing.
   """
   others = _find_data_sets(config, config.train.data_sets)
@@ -93,18 +93,18 @@ def open_run(config: ml_collections.ConfigDict, directory: Path, worker_count: i
 
 
 def wrong_settings(config: ml_collections.ConfigDict) -> list[str]:
-  """Returns every setting that `open_run` would refuse on any machine, one message each."""
+  """Returns a message for each setting that `open_run` would refuse on any machine."""
   return _messages(_settings_checks(config))
 
 
 def missing(config: ml_collections.ConfigDict) -> list[str]:
-  """Returns all that `open_run` would miss on this machine, one message each.
+  """Returns a message for each file or package that `open_run` would miss on this machine.
 
   Args:
-    config: the resolved config, whose settings are right.
+    config: the resolved config, with valid settings.
   """
   listed = config.train.data_sets
-  # One by one, then together, for runs that are listed twice.
+  # One by one, then together to find runs that are listed twice.
   found = _messages(functools.partial(_find_data_sets, config, (row,)) for row in listed)
   found += [] if found else _messages([lambda: _find_data_sets(config, listed)])
   if not listed:
@@ -115,7 +115,7 @@ def missing(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def evaluation_problems(config: ml_collections.ConfigDict) -> list[str]:
-  """Returns all that `check_evaluation` would refuse, one message for each data set."""
+  """Returns the errors of `check_evaluation`, one message for each data set."""
 
   def listing(**settings: Any) -> ml_collections.ConfigDict:
     one = config.copy_and_resolve_references()
@@ -125,7 +125,7 @@ def evaluation_problems(config: ml_collections.ConfigDict) -> list[str]:
   kinds = ("benchmarks", "folders", "tfds")
   each = [listing(**{kind: (row,)}) for kind in kinds for row in config.evaluate[kind]]
   checks = [functools.partial(check_evaluation, one) for one in each]
-  # Together: names that are given twice; alone: settings that concern no data set.
+  # Together, to find names that are listed twice; without data sets, to check other settings.
   everything = functools.partial(check_evaluation, config if each else listing())
   return _messages(checks) or _messages([everything])
 
@@ -141,7 +141,7 @@ def _messages(checks: Iterable[Callable[[], object]]) -> list[str]:
 
 
 def _settings_checks(config: ml_collections.ConfigDict) -> list[Callable[[], object]]:
-  """What to call to have each part of the settings checked."""
+  """Returns functions that check the parts of the settings."""
   checks: list[Callable[[], object]] = [
     lambda: step.check_config(config.train),
     lambda: segmenter.check_levels("config.train.features", config.train.features),
@@ -160,7 +160,7 @@ def _settings_checks(config: ml_collections.ConfigDict) -> list[Callable[[], obj
 def _find_data_sets(
   config: ml_collections.ConfigDict, listed: Sequence[tuple[str, float]]
 ) -> list[data_sets.DataSet]:
-  """Finds other runs; where one is missing, names the config's command that makes it."""
+  """Finds other runs; if one is missing, the error names the config's command that makes it."""
   try:
     return data_sets.find(listed)
   except FileNotFoundError as error:
@@ -176,7 +176,7 @@ def _check_adaptation(config: ml_collections.ConfigDict) -> None:
   if not config.train.data_sets and generate.on_the_fly(config.generate):
     raise InvalidValue(
       f"config.adapt.images={config.adapt.images}: the adaptation needs synthetic pairs on disk; "
-      "set config.generate.num_images.train to how many"
+      "set config.generate.num_images.train to their number"
     )
 
 
@@ -194,9 +194,8 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
   if not config.generator:
     raise InvalidValue(
       "config.generator is empty: expected a converted file, pretrained:NAME or "
-      "package.module:function; list finished runs in config.train.data_sets to train on theirs; "
-      "or set config.segmenter to a finished run to evaluate it, as in "
-      "--config.segmenter=runs/NAME"
+      "package.module:function; or list finished runs in config.train.data_sets to train on their "
+      "data sets; or evaluate a finished run with --config.segmenter=runs/NAME"
     )
   is_missing = ":" not in config.generator and not places.path(config.generator).is_file()
   if config.convert_command and is_missing:
@@ -206,7 +205,7 @@ def _check_generator(config: ml_collections.ConfigDict) -> None:
 
 
 def check_evaluation(config: ml_collections.ConfigDict) -> dict[str, evaluate.Pairs]:
-  """Raises for settings of the evaluation that would fail late; returns the data sets."""
+  """Checks the settings of the evaluation; returns its data sets."""
   settings = config.evaluate
   if settings.batch_size < 1:
     raise InvalidValue(

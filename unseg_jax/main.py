@@ -1,11 +1,10 @@
 """Runs an experiment: `python -m unseg_jax.main --config=configs/dcgan_faces.py`.
 
-A config is a file; without a checkout, `configs/NAME.py` is the package's own. The `config.json` of
-a workdir is that run's.
+`--config` is a Python file that defines `get_config()`. Outside a checkout, `configs/NAME.py` names
+a config of the package. The `config.json` of a workdir repeats that run.
 """
 
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -44,7 +43,7 @@ flags.FLAGS["plan"].boolean = True  # --plan alone means --plan=true.
 
 
 def command(argv: list[str]) -> None:
-  """Runs `main`; what ends one of several processes ends all of them."""
+  """Runs `main`; if it fails in one of several processes, all of them end."""
   from unseg_jax.runtime import failure
   from unseg_jax.storage import locks
 
@@ -53,9 +52,9 @@ def command(argv: list[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Runs the stages that the flags choose; a user's error is one message and exit status 1."""
+  """Runs the stages that the flags select; a user's error is one message and exit status 1."""
   commands.check_no_arguments(argv)
-  # Imported here so that --help and a misspelt flag answer at once.
+  # Imported here so that --help and flag errors respond quickly.
   from unseg_jax import pipeline
   from unseg_jax.runtime import parallel, preemption, workers
   from unseg_jax.stages import STAGES
@@ -83,7 +82,7 @@ def main(argv: list[str]) -> None:
 
 
 def _print_plan(config: ConfigDict, directory: str | Path, stages: list[str]) -> int:
-  """Prints what would run; returns 1 if something is missing for it, else 0."""
+  """Prints the plan of a run; returns 1 if the run would be refused, else 0."""
   from unseg_jax import plan
   from unseg_jax.runtime import parallel
 
@@ -95,10 +94,7 @@ def _print_plan(config: ConfigDict, directory: str | Path, stages: list[str]) ->
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("config")
-  # The libraries' own chatter stays out of the way; this package's few lines are shown.
+  # Hide log messages of libraries, but show those of this package.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.INFO)
-  # TensorFlow, which writes files here, would say how it computes.
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
   commands.run(command)

@@ -1,4 +1,4 @@
-"""The stages in order, each skipped when its result is complete already.
+"""Runs the stages in order, skipping those whose results are complete.
 
 config -> generator -> direction -> (image, mask) records -> segmenter -> metrics, report.
 """
@@ -21,8 +21,8 @@ from unseg_jax.stages import (
   DERIVED,
   STAGES,
   check_records,
-  evaluate_real,
   recorded_types,
+  score,
   select,
   settings_of,
   write_scores,
@@ -42,23 +42,24 @@ def run(
 ) -> None:
   """Runs the stages of an experiment.
 
+  The errors below, except `Preempted`, are raised before any work is done.
+
   Args:
     config: the resolved config (`default_config.py` describes it).
-    directory: the workdir, a folder or a URL; made if it is missing, continued if it is not.
-    stages: names of `STAGES`, run in their own order; all of them stand for those that the config
-      does not leave out.
-    repair: whether to look for damaged shards of the data set first, and make these anew.
-    worker_count: processes that encode and decode pairs; 0: threads of this process. Results are
-      the same for any number.
+    directory: the workdir, a folder or a URL. It is created if missing, and continued if it exists.
+    stages: names of `STAGES`, which run in the order of `STAGES`. All of them together mean those
+      that the config does not leave out.
+    repair: whether to first find the damaged shards of the data set and make them again.
+    worker_count: processes that encode and decode pairs; 0: threads of this process. The number
+      does not affect results.
 
   Raises:
-    preemption.Preempted: the run was asked to leave; what it had done is saved.
-    stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
-      those that they build on.
-    locks.Held: another run holds the workdir.
-    ValueError, FileNotFoundError: the config is wrong or does not fit the devices, or a stage to
-      build on is not complete.
-      All of these are raised before any work is done.
+    preemption.Preempted: a signal stopped the run; finished work is saved.
+    stage_records.StageMismatch: the workdir contains results of different settings, of these stages
+      or of stages that they need.
+    locks.Held: another run has locked the workdir.
+    ValueError, FileNotFoundError: the config is wrong or does not fit the devices, or a required
+      stage is not complete.
   """
   default_config.check_tuples(config)
   stages = select(stages, config)
@@ -79,7 +80,7 @@ def _run(
   if config.segmenter:
     return evaluate_segmenter(config, directory)
   this = experiment.open_run(config, directory, worker_count)
-  # All refusals come before any work, and before any process changes anything.
+  # Errors are raised before any work, and before any process changes a file.
   rehearsal.rehearse(this, check_records(this, stages))
   barrier("inputs are checked")
   if parallel.is_primary():
@@ -96,11 +97,11 @@ def _run(
 
 
 def _remove_damaged_shards(folder: Path) -> None:
-  """Removes the shards that are not as they were written, so that the stage makes them anew."""
+  """Removes shards whose contents have changed since they were written; the stage redoes them."""
   data_sets = [path.parent for path in sorted(folder.rglob("counts"))]
   damaged = [path for data_set in data_sets for path in shards.damaged_shards(data_set)]
   for path in damaged:
-    log.info("damaged, to be made anew: %s", path)
+    log.info("damaged shard, will be made again: %s", path)
     path.unlink(missing_ok=True)
     places.remove(path)
   if damaged and (folder / stage_records.RECORD).exists():
@@ -109,11 +110,11 @@ def _remove_damaged_shards(folder: Path) -> None:
 
 
 def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> None:
-  """Scores `config.segmenter` on the real data sets that the config lists, without any training.
+  """Evaluates `config.segmenter` on the real data sets that the config lists, without training.
 
   Args:
     config: the resolved config.
-    directory: receives `metrics.json`, `metrics.md` and `metrics.txt`.
+    directory: the folder for `metrics.json`, `metrics.md` and `metrics.txt`.
 
   Raises:
     ValueError, FileNotFoundError: the segmenter or a data set is missing, or no data set is
@@ -123,7 +124,7 @@ def evaluate_segmenter(config: ml_collections.ConfigDict, directory: Path) -> No
   if not data_sets:
     raise InvalidValue(experiment.NOTHING_TO_EVALUATE)
   segmenter = Segmenter.restore(config.segmenter)
-  write_scores(*evaluate_real(config, {"": segmenter}, data_sets), config, directory)
+  write_scores(*score(config, {"": segmenter}, data_sets), config, directory)
 
 
 def _run_stage(this: Run, stage: str) -> None:
@@ -138,7 +139,7 @@ def _run_stage(this: Run, stage: str) -> None:
   if parallel.is_primary():
     stage_records.begin_stage(folder, settings)
   barrier(f"{stage} is begun")
-  # The report takes little time: one process writes it, and the others wait.
+  # The report is quick: one process writes it while the others wait.
   if parallel.is_primary() or stage != "report":
     STAGES[stage](this, folder)
   barrier(f"{stage} ends")

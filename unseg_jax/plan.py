@@ -1,4 +1,4 @@
-"""What a run would do, and what it lacks, without doing or writing anything: `--plan`."""
+"""Dry run (`--plan`): lists what a run would do and what is missing, and writes nothing."""
 
 import dataclasses
 import shutil
@@ -27,22 +27,22 @@ from unseg_jax.storage import places
 from unseg_jax.synthesis import generate, records
 
 TITLE = (
-  "Memory of each device for what programs are given; --plan=compiled adds what they compute in "
-  "between:"
+  "Memory on each device for the arguments of programs; --plan=compiled adds their temporary "
+  "buffers:"
 )
-COMPILED_TITLE = "Memory of each device, as the programs are compiled:"
+COMPILED_TITLE = "Memory on each device, from the compiled programs:"
 LEAST_SHOWN = 10_000  # Bytes.
-# What a user can mend; it is listed, with everything else that is missing.
+# Errors that the user can fix; the plan lists all of them.
 _MENDABLE = (ValueError, OSError, ImportError, stage_records.StageMismatch)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a run would do.
+  """The plan of a run.
 
   Attributes:
-    lines: describe it.
-    problems: why it would be refused, one message each, with the commands that help.
+    lines: a description.
+    problems: the reasons why the run would be refused, one message each, with commands that help.
   """
 
   lines: list[str]
@@ -60,16 +60,16 @@ def make(
   stages: Collection[str],
   compiled: bool = False,
 ) -> Plan:
-  """Finds out what `pipeline.run` would do; writes nothing.
+  """Plans what `pipeline.run` would do; writes nothing.
 
   Args:
     config: as for `pipeline.run`.
     directory: the workdir.
     stages: as for `pipeline.run`.
-    compiled: whether to compile the programs, for the memory that they take in all; takes minutes.
+    compiled: whether to compile the programs for their total memory, which takes minutes.
 
   Raises:
-    ValueError: the stages are unknown or left out by the config.
+    ValueError: a stage is unknown, or the config leaves it out.
   """
   stages = select(stages, config)
   directory = places.local(directory)
@@ -129,11 +129,11 @@ def _devices() -> str:
 
 def _stage_lines(this: Run, stage: str, stages: Collection[str]) -> Iterator[str]:
   if stage not in stages_of(this.config):
-    yield f"  {stage}: left out, as {WHY_LEFT_OUT[stage]}"
+    yield f"  {stage}: left out, because {WHY_LEFT_OUT[stage]}"
     return
   state = _state(this, stage)
   if state != "complete" and stage not in stages:
-    state += ", not asked for"
+    state += ", not requested"
   yield f"  {stage}: {state}; {_work(this, stage)}"
 
 
@@ -149,7 +149,7 @@ def _state(this: Run, stage: str) -> str:
 
 
 def _work(this: Run, stage: str) -> str:
-  """What a stage does, in numbers."""
+  """Summarises a stage's work in numbers."""
   config = this.config
   if stage == "search":
     settings = config.search
@@ -186,7 +186,7 @@ def _pairs(this: Run) -> str:
 
 
 def _existing(folder: Path) -> Path:
-  """The folder, or the nearest one around it that exists."""
+  """Returns the folder, or its nearest parent that exists."""
   return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
 
 
@@ -196,7 +196,7 @@ def _evaluated(config: ml_collections.ConfigDict) -> list[str]:
 
 
 def _memory_lines(this: Run, stages: Collection[str], compiled: bool) -> list[str]:
-  """What the programs of stages take of a device; those that need a generator only with it."""
+  """Describes the memory that the programs of stages need on a device."""
   by_signature: dict[tuple[str, str], tuple[list[str], rehearsal.Program]] = {}
   for stage in stages:
     for program in rehearsal.programs(this, stage):

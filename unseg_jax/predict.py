@@ -2,48 +2,49 @@ r"""Segments your own pictures.
 
     python -m unseg_jax.predict --segmenter=runs/NAME --input='photos/*.jpg' --output=segmented
 
-writes, for each picture NAME, at its full resolution:
+For each picture NAME, it writes at full resolution:
 
     NAME_mask.png       white where the probability of foreground exceeds 0.5, black elsewhere
-    NAME_cutout.png     the foreground; the probability is the opacity
+    NAME_cutout.png     the foreground, with the probability as opacity
     NAME_overlay.png    the picture with its background darkened and the mask outlined
 
-and, if asked:
+Optional outputs:
 
     NAME_composite.png  with --background=COLOUR or --background=FILE: the foreground on a plain
-                        colour (white, '#2060a0') or on another picture, which is resized to cover
-                        this one and cropped to its centre
-    NAME_animated.webp  with --animate: the light leaving the background and coming back, the mask
-                        beside it; each at most 512 pixels a side
+                        colour (white, '#2060a0') or on another picture, which is resized and
+                        cropped to fill this one
+    NAME_animated.webp  with --animate: the background fades out and in again, beside the mask;
+                        each at most 512 pixels a side
 
-and `predictions.jsonl`, a line of JSON for each picture: its outputs, size, share of foreground and
-what it was made of, or why it was skipped. `--outputs=mask` writes less. Where two pictures would
-share a NAME, as a.jpg and a.png do, it is a.jpg and a.png.
+It also writes `predictions.jsonl`, with one line of JSON per picture: its outputs, size, share of
+foreground and the identity of its inputs, or the reason for skipping it. `--outputs=mask` writes
+masks only. If two pictures would share a NAME, such as a.jpg and a.png, NAME includes the suffix.
 
-`--input` is a picture, a quoted glob, or a folder. A folder stands for all folders inside it, too,
-and `--output` gets the same ones: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output`
-inside such an `--input` is not searched for pictures. Hidden files and folders are left out. Either
-may be the URL of a bucket's folder, gs:// or s3://: pictures are then read and written one by one.
+`--input` is a picture, a quoted glob or a folder. A folder is searched with its subfolders, which
+`--output` reproduces: `photos/a/b.jpg` becomes `segmented/a/b_mask.png`. An `--output` inside
+`--input` is not searched. Hidden files and folders are ignored. Either may be the URL of a bucket's
+folder, gs:// or s3://; pictures are then read and written one by one.
 
-One picture never ends the command: what cannot be read, a broken link, a name too long for its
-outputs, or more pixels than memory holds is a line on stderr and a row of `predictions.jsonl`. A
-batch has at most 2 million pixels for each device, and a process holds at most 67 million decoded
-ones at a time, or one picture of more. Extremely long pictures are answered in pieces.
+One bad picture does not end the command. A picture that is unreadable, a broken link, a name too
+long for its outputs, or a picture too large for memory gives a line on stderr and a row of
+`predictions.jsonl`. A batch has at most 2 million pixels on each device. A process holds at most 67
+million decoded pixels at a time, or a single larger picture. Extremely long pictures are segmented
+in pieces.
 
-Pictures stand upright, and their colours are converted to sRGB by the profile that they bring; what
-is transparent shows white. One of more than 180 million pixels is skipped; `--max_pixels` moves
-this limit.
+Pictures are rotated upright and converted to sRGB from their embedded profiles; transparency
+becomes white. Pictures of more than 180 million pixels are skipped; `--max_pixels` changes this
+limit.
 
 `--segmenter` may also be an ONNX file of `python -m unseg_jax.export`, which onnxruntime runs.
 
-Many pictures: all devices work on them, and `--workers` processes read and encode. Several
-processes (`--coordinator`, as in unseg_jax.main) each take their share. With `--resume`, what
-`predictions.jsonl` says is made already of the same picture, by the same segmenter and settings, is
-skipped, and the rest is made: a million pictures survive being stopped. Names do not count there: a
-picture is known by its SHA-256, or by its bucket's tag, a segmenter by its weights.
+Many pictures: all devices share the work, and `--workers` processes read and encode. Several
+processes (`--coordinator`, as in unseg_jax.main) split the pictures between them. With `--resume`,
+pictures are skipped if `predictions.jsonl` lists them as made by the same segmenter and settings,
+so an interrupted run continues. A picture is identified by its SHA-256 or its bucket's tag, and a
+segmenter by its weights; names do not matter.
 
-The exit status is 1 if anything was skipped or went wrong, and stderr says what; 75 if the command
-was asked to leave (SIGTERM, Ctrl-C, a lost terminal).
+The exit status is 0 on success; 1 if a picture was skipped or an error occurred, which stderr
+describes; and 75 if a signal stopped the command (SIGTERM, Ctrl-C, a closed terminal).
 """
 
 import itertools
@@ -63,9 +64,9 @@ from unseg_jax.runtime import commands, process_flags
 if TYPE_CHECKING:
   from unseg_jax.prediction.manifest import Part, Row
 
-# What uses JAX is imported in functions: every worker process imports this module.
+# Modules that use JAX are imported in functions, since every worker process imports this module.
 
-PICTURES_A_WORKER = 16  # For fewer, starting a worker does not pay off.
+PICTURES_A_WORKER = 16  # The fewest pictures for which starting a worker is worth its cost.
 
 SEGMENTER = flags.DEFINE_string(
   "segmenter", "pretrained:faces", "Workdir of a run, segmenter file, ONNX file or pretrained:NAME."
@@ -126,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     with preemption.watch(), only_here:
       return predict(
         SEGMENTER.value,
-        flags.FLAGS.input,  # Marked as required, which its own value does not know.
+        flags.FLAGS.input,  # Not `INPUT.value`, whose type does not reflect that it is required.
         OUTPUT.value,
         OVERWRITE.value,
         refine=REFINE.value,
@@ -163,38 +164,39 @@ def predict(
   processes: int | None = None,
   max_pixels: int = reading.MAX_PIXELS,
 ) -> int:
-  """Segments pictures and writes a mask, a cut-out and an overlay of each, and a manifest.
+  """Segments pictures; writes a mask, a cut-out and an overlay of each, and a manifest.
 
   Args:
-    segmenter_folder: what `Segmenter.restore` takes, such as the workdir of a run.
+    segmenter_folder: a segmenter that `Segmenter.restore` takes, such as the workdir of a run.
     pattern: the pictures, as `plan.plan` takes them.
-    output: the folder to write to, or its URL, made if it is missing; gets the folders that are
-      inside the one that `pattern` names. If it is inside that one itself, it is not searched for
-      pictures.
-    overwrite: whether to replace files that exist already.
-    refine: one of `refinement.METHODS`, for the masks.
+    output: the output folder or its URL, created if missing. It reproduces the subfolders of a
+      searched folder. If it is inside the searched folder, it is skipped in the search.
+    overwrite: whether to replace existing files.
+    refine: one of `refinement.METHODS`.
     average: whether to average over several views of each picture; see `Segmenter.views`.
-    background: a colour that `PIL.ImageColor` knows, or else a picture, to write a composite on.
-    animate: whether to write an animation, too.
-    kinds: which of `outputs.KINDS` to write.
-    resume: whether to skip what the manifest says was made of the same picture, by the same
-      segmenter and with the same settings, and to replace all other files.
-    processes: worker processes that read and encode pictures; 0: threads of this process; None: as
-      many as there are processors to spare.
-    max_pixels: pictures of more pixels than this are skipped, before they are decoded.
+    background: a colour that `PIL.ImageColor` accepts, or a picture, for a composite; None: no
+      composite.
+    animate: whether to write an animation.
+    kinds: a subset of `outputs.KINDS` to write.
+    resume: whether to skip pictures that the manifest lists as made by the same segmenter and
+      settings, and to replace all other outputs.
+    processes: the number of worker processes that read and encode pictures; 0: threads of this
+      process; None: the number of free CPU cores.
+    max_pixels: pictures of more pixels are skipped before they are decoded.
 
   Returns:
-    The exit status: 0, or 1 if a picture was skipped, as it cannot be read, its outputs exist
-    already or cannot be written, or memory does not suffice. Each such picture is named on stderr.
+    The exit status: 0, or 1 if a picture was skipped because it is unreadable, its outputs exist or
+    cannot be written, or memory ran out. Each skipped picture is named on stderr.
 
   Raises:
-    FileNotFoundError: no pictures match, or there is no segmenter.
-    ImportError: what the refinement or a URL needs is not installed.
-    ValueError: an output would replace a picture or become one of the next run's, a refinement or
-      an output is unknown, or `background` is neither.
-    OSError: the folder cannot be searched, or no outputs can be written, as the disk is full.
-    workers.WorkerDied: a worker process ended in the middle of its work.
-    preemption.Preempted: the command was asked to leave; what was made is in the manifest.
+    FileNotFoundError: no picture matches, or the segmenter does not exist.
+    ImportError: the refinement or a URL needs a package that is not installed.
+    ValueError: an output would replace a picture or become an input of the next run, a refinement
+      or an output is unknown, or `background` is neither a colour nor a picture.
+    OSError: the folder cannot be searched, or outputs cannot be written, for example because the
+      disk is full.
+    workers.WorkerDied: a worker process ended unexpectedly.
+    preemption.Preempted: a signal stopped the command; finished pictures are in the manifest.
   """
   from unseg_jax.inference import refinement
   from unseg_jax.inference.segmenter import Segmenter
@@ -235,9 +237,11 @@ def predict(
     earlier = resuming.Earlier([])
     for picture, names in wanted.items():
       if kept := [tree.where(name) for name in names if name in existing]:
-        reason = f"there is already {', '.join(kept)}; --overwrite replaces what is there, and "
-        reason += "--resume goes on with a run that was stopped."
-        refused.append(pictures.skipped(picture, f"{picture.source}, as {reason}"))
+        reason = (
+          f"{picture.source}: existing outputs {', '.join(kept)}; --overwrite replaces them, and "
+          "--resume continues an interrupted run."
+        )
+        refused.append(pictures.skipped(picture, reason))
       else:
         earlier.todo.append(picture)
   work = pictures.Work(
@@ -254,7 +258,7 @@ def predict(
   )
   if processes is None:
     processes = min(workers.spare_processors(False), len(earlier.todo) // PICTURES_A_WORKER)
-  # Asked to leave, it takes no more pictures, and those under way are written.
+  # After a signal, no further pictures are started; those in progress are written.
   asked = itertools.takewhile(lambda _: not preemption.requested(), earlier.todo)
   rows = segment(segmenter, work, asked, len(earlier.todo), processes)
   part = manifest.Part.begin(tree, parallel.process_index())
@@ -262,7 +266,7 @@ def predict(
     done, skipped = _follow(rows, len(own), earlier.made, refused, part)
   finally:
     part.close()
-  # All processes wait for each other, and leave together.
+  # All processes wait for each other and exit together.
   if parallel.gather([done < len(own)]).any():
     preemption.leave(f"{done} of {len(own)} pictures are done, and --resume skips them")
   if parallel.is_primary():
@@ -274,12 +278,12 @@ def predict(
 def _follow(
   rows: "Iterable[Row]", total: int, made: int, refused: "Sequence[Row]", part: "Part"
 ) -> tuple[int, int]:
-  """Notes the rows as they come; returns how many are done, and were skipped, named on stderr."""
+  """Writes the rows and reports skipped pictures; returns the counts of done and skipped ones."""
   from unseg_jax.runtime import progress
 
   done, skipped = made + len(refused), len(refused)
   with progress.bar("predict", total, done, unit="picture") as bar:
-    for row in refused:  # What the manifest says of it is still so.
+    for row in refused:  # The manifest's row stays as it is.
       bar.write(printable(f"skipped: {row['skipped']}"), file=sys.stderr)
     for row in rows:
       if "skipped" in row:
@@ -296,7 +300,7 @@ def _say(line: str) -> None:
 
 
 def printable(text: str) -> str:
-  """Returns a text on one line that any terminal takes: what is in names but no text is escaped."""
+  """Escapes what a terminal cannot print, including line breaks, in a text with file names."""
   line = "".join(
     letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
     for letter in text
@@ -307,7 +311,7 @@ def printable(text: str) -> str:
 
 if __name__ == "__main__":
   flags.mark_flag_as_required("input")
-  # The libraries' own chatter stays out of the way; this package's few lines are shown.
+  # Hide log messages of libraries, but show warnings of this package.
   absl_logging.set_verbosity(absl_logging.ERROR)
   logging.getLogger("unseg_jax").setLevel(logging.WARNING)
   commands.run(command)

@@ -1,7 +1,7 @@
-"""What would fail late fails first: settings against devices, and programs by their shapes.
+"""Early checks: settings against devices, and the shapes of all programs.
 
-Every program of the stages that will run is traced at its real shapes, without compiling it or
-computing anything. This takes seconds; the same fault after a search and a million pairs, hours.
+Every program of the stages to run is traced at its real shapes, without compiling or computing. It
+takes seconds, whereas the same error during the run might appear only after hours.
 """
 
 import dataclasses
@@ -29,13 +29,13 @@ log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """A program of a stage, with the shapes that it gets.
+  """A program of a stage, with the shapes of its arguments.
 
   Attributes:
-    name: what it computes.
-    function: runs along `parallel.AXIS`.
-    arguments: by name, in order: trees of shapes and types, each one device's share.
-    donated: how many of the arguments, from the first on, give their memory to the results.
+    name: a description.
+    function: a function that runs along `parallel.AXIS`.
+    arguments: one device's share of each argument, by name and in order: trees of shapes and types.
+    donated: the number of leading arguments whose memory is reused for the results.
   """
 
   name: str
@@ -45,35 +45,36 @@ class Program:
 
   @property
   def signature(self) -> tuple[str, str]:
-    """Equal for programs of one run that do the same."""
+    """A key that is equal for identical programs of a run."""
     return self.name, str(self.arguments)
 
   def trace(self) -> Any:
-    """The shapes and types of a device's results."""
+    """Returns the shapes and types of one device's results."""
     return parallel.shapes(self.function, *self.arguments.values())
 
   def memory(self) -> dict[str, int]:
-    """Bytes of each argument on a device."""
+    """Returns the bytes of each argument on a device."""
     return {name: size_of(tree) for name, tree in self.arguments.items()}
 
   def compiled_memory(self) -> int:
-    """Bytes that the compiled program takes of a device, what it computes in between included."""
+    """Returns the bytes that the compiled program needs on a device, with temporary buffers."""
     return parallel.compiled_memory(
       self.function, *self.arguments.values(), donate_argnums=tuple(range(self.donated))
     )
 
 
 def rehearse(this: Run, stages: Collection[str]) -> None:
-  """Checks the settings of the stages that will run against the devices, and traces their programs.
+  """Checks settings against the devices, and traces all programs.
 
   Args:
     this: the run.
-    stages: the names of the stages that will run, which are not complete.
+    stages: the names of the incomplete stages that will run.
 
   Raises:
-    ValueError, FileNotFoundError: a batch does not split over the devices, the generator is not
-      what it declares to be, or the file of latents is missing or not the generator's.
-    Exception: whatever the generator's own function raises while it is traced.
+    ValueError, FileNotFoundError: a batch does not split over the devices, the generator's
+      functions contradict its declaration, or the file of latents is missing or does not fit the
+      generator.
+    Exception: any error of the generator's own function during tracing.
   """
   start = time.monotonic()
   for stage in stages:
@@ -83,7 +84,7 @@ def rehearse(this: Run, stages: Collection[str]) -> None:
   traced = set()
   for stage in stages:
     for program in programs(this, stage):
-      # Stages share some, such as the segmenter that validates and evaluates.
+      # Stages share programs: validation and evaluation run the same segmenter.
       if program.signature not in traced:
         program.trace()
         traced.add(program.signature)
@@ -91,7 +92,7 @@ def rehearse(this: Run, stages: Collection[str]) -> None:
 
 
 def check_devices(this: Run, stage: str) -> None:
-  """Raises a ValueError where a batch of the stage does not split over the devices."""
+  """Raises a ValueError if a batch of the stage does not split over the devices."""
   config = this.config
   if stage == "search":
     search.check_batch(config.search)
@@ -102,11 +103,11 @@ def check_devices(this: Run, stage: str) -> None:
 
 
 def programs(this: Run, stage: str) -> Iterator[Program]:
-  """The programs of a stage, as they are to run on the devices that there are.
+  """Yields the programs of a stage, for this machine's devices.
 
   Args:
-    this: the run; a stage whose programs need a generator has none if that is missing.
-    stage: its name.
+    this: the run. Programs that need a generator are omitted if it has none.
+    stage: the stage's name.
   """
   if stage == "search" and this.generator:
     yield from _of_search(this, this.generator)
@@ -133,7 +134,7 @@ def _of_search(this: Run, generator: Generator) -> Iterator[Program]:
 
 
 def _pictures(this: Run, generator: Generator) -> Program:
-  """What pictures of a direction are drawn by; see `previews.prepare`."""
+  """Returns the program that draws pictures of a direction; see `previews.prepare`."""
   settings, count = this.config.generate, this.config.search.directions
 
   def draw(variables, moved, labels):
@@ -204,7 +205,7 @@ def _batches_on_the_fly(this: Run, generator: Generator) -> Program:
 
 
 def _segmenter(this: Run) -> Program:
-  """What scores the U-Net, on square pictures of the training's size."""
+  """Returns the program that evaluates the U-Net, for square images of the training size."""
   settings, count = this.config.train, this.config.evaluate.batch_size
   state = jax.eval_shape(lambda key: train_step.initial_state(settings, key), _key())
   variables = {"params": state.params, "batch_stats": state.batch_stats}
@@ -219,7 +220,7 @@ def _segmenter(this: Run) -> Program:
 
 
 def _check_generator(generator: Generator, name: str) -> None:
-  """Raises a ValueError unless the generator's functions return what it declares."""
+  """Raises a ValueError unless the results of the generator's functions match its declaration."""
   count, side = 2, generator.image_size
   prior = _floats(count, *generator.latent_shape)
   images = _floats(count, side, side, 3)
@@ -231,7 +232,7 @@ def _check_generator(generator: Generator, name: str) -> None:
     )
     _compare(name, "generate", made, images, "[n, image_size, image_size, 3]")
   except Exception as error:
-    error.add_note(f"This came up while config.generator={name} was traced, before any work.")
+    error.add_note(f"Raised while tracing config.generator={name}, before any work.")
     raise
 
 
@@ -250,7 +251,7 @@ def _described(made: Any) -> str:
 
 
 def _computing(generator: Generator, dtype: str) -> tuple[Generator, Any]:
-  """The generator that computes in a type, and the shapes of its variables, which stay on disk."""
+  """Returns the generator with another dtype and without variables, and its variables' shapes."""
 
   def cast(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     is_cast = dtype != "float32" and jnp.issubdtype(leaf.dtype, jnp.floating)
@@ -261,13 +262,13 @@ def _computing(generator: Generator, dtype: str) -> tuple[Generator, Any]:
 
 
 def size_of(tree: Any) -> int:
-  """Bytes of a tree of arrays, or of their shapes and types."""
+  """Returns the bytes of a tree of arrays or of `jax.ShapeDtypeStruct`."""
   leaves = jax.tree.leaves(tree)
   return sum(int(np.prod(leaf.shape)) * leaf.dtype.itemsize for leaf in leaves)
 
 
 def _abstract(tree: Any) -> Any:
-  """The shapes and types that arrays have on a device."""
+  """Returns the shapes and types of arrays on a device."""
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(np.shape(x), jax.dtypes.canonicalize_dtype(jnp.result_type(x))),
     tree,

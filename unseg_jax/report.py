@@ -1,14 +1,14 @@
-r"""Stage 5: one HTML page to look at, of a run or of several side by side.
+r"""Stage 5: one HTML page about a run, or about several runs side by side.
 
-    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html anew
+    python -m unseg_jax.report runs/NAME                  writes runs/NAME/report.html
     python -m unseg_jax.report runs/NAME runs/OTHER ...   compares the runs in comparison.html
 
-The runs are named by their workdirs. For a run that is under way, the page shows the results so
-far, how far each stage is, and when it last wrote. The page stands alone: it asks no host for
-anything, needs no script, follows the reader's light or dark theme, and fits a phone. An existing
-page is replaced atomically.
+Runs are named by their workdirs. A run may be unfinished: the page then shows its results so far,
+which stages are complete, and when the run last wrote a file. The page is one file: it loads
+nothing from the network, runs no script, follows the browser's light or dark theme, and fits a
+phone. An existing page is replaced only once the new one is complete.
 
-The exit status is 1 if anything went wrong, and stderr says what.
+The exit status is 1 after an error, which stderr explains.
 """
 
 import sys
@@ -26,13 +26,13 @@ from unseg_jax.storage import places
 
 
 def main(argv: Sequence[str]) -> int:
-  """Runs the command that the arguments describe; returns its exit status."""
+  """Writes the page for the runs in `argv`; returns the exit status."""
   try:
     parallel.check_devices()
     path = make(argv[1:], flags.FLAGS.output)
     for run in argv[1:]:
       directory = places.local(run)
-      for line in under_way.describe(directory, read_config(directory)):
+      for line in under_way.describe(under_way.stages(directory, read_config(directory))):
         print(places.in_urls(f"{directory}: {line}"))
     print(places.in_urls(f"report: {path}"))
   except Exception as error:
@@ -42,16 +42,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make(runs: Sequence[str], output: str | None) -> Path:
-  """Writes the page of one run, or that which compares several; returns where it went.
+  """Writes the report of one run, or the comparison of several; returns the page's path.
 
   Args:
     runs: their workdirs, folders or URLs.
-    output: where the page goes; if None, report.html in the workdir of one run, and
+    output: the path of the page; None: report.html in the workdir of a single run, or
       comparison.html in the current folder for several.
 
   Raises:
-    FileNotFoundError, ValueError: no run is given, one is no workdir, is damaged or given twice,
-      its pictures are missing, or `output` is no name of a page. The page is not touched.
+    FileNotFoundError, ValueError: no run is given; a run is not a workdir, is damaged or is given
+      twice; its images are missing; or `output` does not name a page. No page is written.
     OSError: the page cannot be written.
   """
   if not runs:
@@ -64,7 +64,7 @@ def make(runs: Sequence[str], output: str | None) -> Path:
   else:
     path = places.path(output or default)
   if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
-    raise InvalidValue(f"--output={output}: expected the name of a page, such as comparison.html")
+    raise InvalidValue(f"--output={output}: expected the path of a page, such as comparison.html")
   if others:
     comparison.write([directory, *others], path)
   else:
@@ -74,9 +74,9 @@ def make(runs: Sequence[str], output: str | None) -> Path:
 
 
 if __name__ == "__main__":
-  # The libraries' own chatter stays out of the way.
+  # Keep messages of libraries off the terminal.
   absl_logging.set_verbosity(absl_logging.ERROR)
-  # Defined here, as other commands that import this file have an --output of their own.
+  # Defined here, because other commands import this file and define their own --output.
   flags.DEFINE_string(
     "output", None, "Page to write. Default: RUN/report.html, or comparison.html for several runs."
   )

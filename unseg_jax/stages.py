@@ -1,13 +1,13 @@
-"""The stages: their names and order, what each runs, what it builds on and what it remembers.
+"""The stages: their names, order, functions, dependencies and recorded settings.
 
-A config leaves stages out: those that make a data set where it trains on those of other runs, and
-the adaptation unless it names pictures.
+A config can leave stages out. If it trains on data sets of other runs, it omits the stages that
+make a data set; if it names no pictures to adapt to, it omits the adaptation.
 """
 
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from unseg_jax.synthesis import candidates, generate, on_the_fly, shards
 
 Scores = dict[str, dict[str, float]]
 
-# Quick to make from the others' results: made anew when settings change, instead of refusing.
+# Stages that are quick to recompute. If their settings change, they are redone, not refused.
 DERIVED = ("evaluate", "report")
 _OTHER_RUNS = "config.train.data_sets lists the data sets of other runs"
 WHY_LEFT_OUT = {
@@ -44,7 +44,7 @@ WHY_LEFT_OUT = {
   "adapt": "config.adapt.images names no pictures",
 }
 
-# Validation pictures that the events of each checkpoint show.
+# The number of validation pictures in the events of each checkpoint.
 PICTURES_SHOWN = 4
 
 log = logging.getLogger(__name__)
@@ -52,14 +52,12 @@ log = logging.getLogger(__name__)
 
 def stages_of(config: ml_collections.ConfigDict) -> list[str]:
   """The names of the stages that a config does not leave out, in order."""
-  left_out = [] if config.adapt.images else ["adapt"]
-  if config.train.data_sets:
-    left_out += ["search", "generate"]
+  left_out = stage_records.left_out(config.to_dict())
   return [stage for stage in STAGES if stage not in left_out]
 
 
 def select(stages: Collection[str], config: ml_collections.ConfigDict) -> list[str]:
-  """Returns the stages to run; raises a ValueError where the config leaves one of them out."""
+  """Returns the stages to run; raises a ValueError if the config leaves one of them out."""
   known = stages_of(config)
   if unknown := set(stages) - set(STAGES):
     raise InvalidValue(f"unknown stages {sorted(unknown)}; expected some of {','.join(known)}")
@@ -67,38 +65,38 @@ def select(stages: Collection[str], config: ml_collections.ConfigDict) -> list[s
     raise InvalidValue(f"no stages to run; expected some of {','.join(known)}")
   if set(stages) == set(STAGES):
     if config.train.data_sets:
-      log.info("stages search and generate: left out, as %s", WHY_LEFT_OUT["search"])
+      log.info("stages search and generate: left out, because %s", WHY_LEFT_OUT["search"])
     return known
   for stage in stages:
     if stage not in known:
       raise InvalidValue(
-        f"there is no stage {stage} to run, as {WHY_LEFT_OUT[stage]}; expected some of "
+        f"cannot run the stage {stage}, because {WHY_LEFT_OUT[stage]}; expected some of "
         f"{','.join(known)}"
       )
   return list(stages)
 
 
 def needed(stage: str, config: ml_collections.ConfigDict) -> list[str]:
-  """The stages whose results a stage reads; it runs without those derived."""
+  """Returns the stages whose results a stage needs; derived ones are optional."""
   names = stages_of(config)
   return [name for name in names[: names.index(stage)] if name not in DERIVED]
 
 
 def stream_key(this: Run, stage: str) -> Key[jax.Array, ""]:
-  """The PRNG key of a stage's named stream."""
+  """Returns the PRNG key of a stage's random stream."""
   return parallel.fold_in(parallel.key(this.config.seed), list(STAGES).index(stage))
 
 
 def settings_of(this: Run, stage: str) -> dict[str, Any]:
-  """Everything that determines a stage's result: its own settings and those it builds on."""
+  """Returns all settings that determine a stage's result, including those of earlier stages."""
   names = stages_of(this.config)
   before = names[: names.index(stage) + 1]
   config = this.config.to_dict()
-  # How much is computed at once changes nothing, but where a rule looks at the whole chunk.
+  # Batch sizes do not affect results, except for a rule that depends on all masks of a chunk.
   del config["search"]["microbatch"]
   if config["generate"]["rule"] != "std":
     del config["generate"]["chunk"]
-  # What is off is not remembered: workdirs of versions without the setting are continued.
+  # A disabled option is not recorded, so that workdirs of versions without it can be continued.
   if not config["train"]["copy_paste"]["share"]:
     del config["train"]["copy_paste"]
   del config["train"]["data_sets"]
@@ -110,7 +108,7 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
   if this.generator:
     settings["generator"] = this.generator.identity
   if stage == "search" and this.config.search.restarts > 1:
-    # The restarts are ranked by the candidates that they make.
+    # Restarts are ranked by their candidates, which depend on these settings.
     settings["generate"] = {
       name: value for name, value in config["generate"].items() if name in candidates.SETTINGS
     }
@@ -118,19 +116,19 @@ def settings_of(this: Run, stage: str) -> dict[str, Any]:
 
 
 def check_records(this: Run, stages: Collection[str]) -> list[str]:
-  """Checks what the workdir holds against the settings, before anything is changed.
+  """Checks the results in the workdir against the settings, before anything is changed.
 
   Args:
     this: the run.
-    stages: the names of those to run.
+    stages: the names of the stages to run.
 
   Returns:
-    Those of them that are not complete, and will be computed.
+    The stages that are incomplete and will be computed.
 
   Raises:
-    stage_records.StageMismatch: the workdir holds results of other settings, of these stages or of
-      those that they build on.
-    FileNotFoundError: a stage to build on is not complete.
+    stage_records.StageMismatch: the workdir contains results of different settings, of these stages
+      or of stages that they need.
+    FileNotFoundError: a required stage is not complete.
   """
   for stage in STAGES:
     if stage not in stages_of(this.config):
@@ -145,18 +143,18 @@ def check_records(this: Run, stages: Collection[str]) -> list[str]:
 
 
 def is_done(this: Run, stage: str) -> bool:
-  """Whether a stage's result is complete and of these settings; others' results are no error."""
+  """Whether a stage has a complete result of these settings; does not raise a StageMismatch."""
   folder, settings = this.workdir / stage, stage_records.flatten(settings_of(this, stage))
   recorded = stage_records.recorded_settings(folder)
   return recorded == settings and stage_records.has_complete_stage(folder)
 
 
 def recorded_types(directory: Path) -> dict[str, str]:
-  """The types that a workdir's results were computed in, by the stage whose setting it is.
+  """Returns the dtypes of a workdir's results, by the stage whose setting it is.
 
-  A stage's own record counts. Before it has begun, that of an earlier stage counts whose result
-  depends on the setting, as restarts of a search are ranked by their candidates. What later stages
-  remember does not: they were made from a result that is gone.
+  A stage's own record takes precedence. If the stage has not begun, the record of an earlier stage
+  is used that depends on the setting: restarts of a search are ranked by candidates. Records of
+  later stages are ignored, since they were made from a result that no longer exists.
   """
   types = {}
   for stage in default_config.TYPED:
@@ -175,7 +173,7 @@ def _search(this: Run, folder: Path) -> None:
   outcome = search.search(_generator(this), this.config.search, key, folder, events)
   if not parallel.is_primary():
     return
-  # Latents that the search has not seen.
+  # Keys of latents that the search did not use.
   picture_key, ranking_key = (parallel.fold_in(key, number) for number in (1, 2))
   make_masks = functools.partial(candidates.make_masks, config=settings)
   prepared = previews.prepare(_generator(this), picture_key, make_masks, settings.shift)
@@ -191,7 +189,7 @@ def _search(this: Run, folder: Path) -> None:
 
 
 def _generator(this: Run) -> Generator:
-  """The generator, which a config lacks only where it leaves out the stages that need it."""
+  """Returns the generator. A config without one leaves out the stages that need it."""
   assert this.generator
   return this.generator
 
@@ -237,24 +235,19 @@ def _from_disk(this: Run, key: Key[jax.Array, ""], state: TrainState) -> Iterato
 
 
 def _validation(this: Run) -> Callable[[Mapping[str, Any]], dict[str, float]]:
-  """Scores a U-Net's variables on the validation splits of all data sets together."""
+  """Returns a function that evaluates a U-Net on the validation splits of all data sets."""
   sources, settings = this.sources("validation").values(), this.config.train
 
   def validate(variables):
     segmenter = Segmenter.create(variables, settings.features, settings.image_size)
-    pairs = itertools.chain.from_iterable(map(_own_pairs, sources))
+    pairs = itertools.chain.from_iterable(map(evaluate.HeldOut, sources))
     return evaluate.evaluate(segmenter, pairs)
 
   return validate
 
 
-def _own_pairs(source: Sequence[Any]) -> Iterator[evaluate.Pair]:
-  """This process's share of a split."""
-  return shards.pairs(source, parallel.own_indices(len(source)))
-
-
 def _drawing(this: Run) -> Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]]:
-  """Draws what a U-Net's variables make of a few validation pictures, at the training's size."""
+  """Returns a function that draws a U-Net's masks of a few validation pictures."""
   settings, source = this.config.train, next(iter(this.sources("validation").values()))
 
   def draw(variables):
@@ -291,41 +284,46 @@ def _evaluate(this: Run, folder: Path) -> None:
   segmenters = {"": Segmenter.restore(this.workdir)}
   if this.pictures:
     segmenters[evaluate.BEFORE] = Segmenter.restore(this.workdir, adapted=False)
-  held_out = this.sources("test")
-  scores = {
-    name + suffix: evaluate.evaluate(segmenter, _own_pairs(pairs), **_evaluation(this.config))
-    for name, pairs in held_out.items()
-    for suffix, segmenter in segmenters.items()
-  }
-  real, beside = evaluate_real(this.config, segmenters, evaluate.data_sets(this.config))
-  scores |= real
-  write_scores(scores, beside, this.config, this.workdir)
+  held_out = {name: evaluate.HeldOut(split) for name, split in this.sources("test").items()}
+  every = held_out | evaluate.data_sets(this.config)
+  scores, beside, counts = score(this.config, segmenters, every)
+  write_scores(scores, beside, counts, this.config, this.workdir)
   if parallel.is_primary():
     events = this.events("evaluate")
-    events.restart(0)  # It is made anew when settings change.
+    events.restart(0)  # The stage may run again with other settings.
     events.point(
       0, {f"{name}/{metric}": x for name, row in scores.items() for metric, x in row.items()}
     )
     events.flush(publish=True)
 
 
-def evaluate_real(
+def score(
   config: ml_collections.ConfigDict,
-  segmenters: dict[str, Segmenter],
-  data_sets: dict[str, evaluate.Pairs],
-) -> tuple[Scores, dict[str, Scores]]:
-  """Returns the scores, and for each data set those of the answers that look at no picture."""
+  segmenters: Mapping[str, Segmenter],
+  data_sets: Mapping[str, evaluate.Pairs | evaluate.HeldOut],
+) -> tuple[Scores, dict[str, Scores], dict[str, int]]:
+  """Scores segmenters, and the baselines that ignore the image, on several data sets.
+
+  Args:
+    config: the experiment's.
+    segmenters: by the suffix that their rows get.
+    data_sets: by name.
+
+  Returns:
+    The segmenters' scores by data set and suffix; by data set, those of each baseline; and by data
+    set, its number of images.
+  """
   scores: Scores = {}
   beside: dict[str, Scores] = {}
   for name, pairs in data_sets.items():
     for suffix, segmenter in segmenters.items():
       counted = progress.counted(f"evaluate {name}{suffix}", pairs)
-      # What looks at no picture says the same whichever segmenter stands beside it.
+      # A baseline scores the same whichever segmenter it is compared with.
       others = {} if name in beside else baselines.BASELINES
       compared = evaluate.compare(segmenter, counted, **_evaluation(config), beside=others)
       scores[name + suffix] = compared.pop(evaluate.SEGMENTER)
       beside.setdefault(name, compared)
-  return scores, beside
+  return scores, beside, {name: len(pairs.source) for name, pairs in data_sets.items()}
 
 
 def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -341,6 +339,7 @@ def _evaluation(config: ml_collections.ConfigDict) -> dict[str, Any]:
 def write_scores(
   scores: Scores,
   beside: dict[str, Scores],
+  counts: dict[str, int],
   config: ml_collections.ConfigDict,
   directory: Path,
 ) -> None:
@@ -350,6 +349,7 @@ def write_scores(
   reference = config.evaluate.reference.to_dict()
   whole_files.write_json(directory / "metrics.json", scores)
   whole_files.write_json(directory / "baselines.json", beside)
+  whole_files.write_json(directory / "image_counts.json", counts)
   for style, suffix in (("markdown", "md"), ("text", "txt")):
     table = tables.metrics_table(scores, reference, style, beside)
     whole_files.write_bytes(directory / f"metrics.{suffix}", (table + "\n").encode())
@@ -364,7 +364,7 @@ def _report(this: Run, folder: Path) -> None:
   print(f"report: {places.in_urls(str(this.workdir / 'report.html'))}")
 
 
-# In the order in which they run; their random streams are numbered by it.
+# In the order in which they run, which also numbers their random streams.
 STAGES: dict[str, Callable[[Run, Path], None]] = {
   "search": _search,
   "generate": _generate,

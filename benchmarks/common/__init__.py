@@ -1,1 +1,1 @@
-"""What several benchmarks share: cases to time, flags, timing, counting."""
+"""Code that several benchmarks share: cases to time, flags, timing and operation counts."""

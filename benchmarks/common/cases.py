@@ -1,4 +1,4 @@
-"""What several benchmarks time: the face generator's settings, the search step, pairs of noise."""
+"""Cases of several benchmarks: the face generator's settings, the search step, noise pairs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,26 +18,26 @@ GOLDEN = Path(__file__).resolve().parents[2] / "tests" / "golden"
 
 
 def faces_config() -> ml_collections.ConfigDict:
-  """The face config with the reference implementation's filters only."""
+  """Returns the face config with only the filters of the reference implementation."""
   config = default_config.with_types(experiments.load("dcgan_faces.py"))
   config.generate.roundness = 0.0
   return config
 
 
 def faces_direction() -> np.ndarray:
-  """The direction `[1, 100]` that the reference implementation found for the face generator."""
+  """Returns the reference implementation's direction `[1, 100]` for the face generator."""
   return np.load(GOLDEN / "search_dcgan_faces.npz")["d"][-1:]
 
 
 def draw(
   generator: Generator, config: ml_collections.ConfigDict, number: jax.Array, indices: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What the search step number `number` draws: latents, labels and radii of these elements."""
+  """Returns the latents, labels and radii of these batch elements in search step `number`."""
   return step.draw(generator, config, jax.random.fold_in(jax.random.key(1), number), indices)
 
 
 def search_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
-  """The search step with its drawing, of (state, variables, indices), to run under `pmap`."""
+  """Returns the search step with its random draws, of (state, variables, indices), for `pmap`."""
   update = step.make_step(generator, config)
 
   def draw_and_step(state, variables, indices):
@@ -49,7 +49,7 @@ def search_step(generator: Generator, config: ml_collections.ConfigDict) -> Call
 def search_state(
   generator: Generator, config: ml_collections.ConfigDict, restarts: int
 ) -> step.SearchState:
-  """The state before the first step, from random directions."""
+  """Returns the initial state of a search, with random directions."""
   shape = (restarts, config.directions, *generator.latent_shape)
   start = directions.initial(jax.random.key(0), restarts * config.directions, shape[2:])
   return step.initial_state(config, start.reshape(shape))
@@ -58,7 +58,7 @@ def search_state(
 def search_arguments(
   generator: Generator, config: ml_collections.ConfigDict, restarts: int
 ) -> tuple[step.SearchState, Any, np.ndarray]:
-  """State, variables and the batch's indices for `search_step`, spread over all devices."""
+  """Returns state, variables and batch indices for `search_step`, spread over all devices."""
   state, variables = parallel.replicate(
     (search_state(generator, config, restarts), generator.variables)
   )
@@ -66,7 +66,7 @@ def search_arguments(
 
 
 def noise_pairs(config: ml_collections.ConfigDict) -> dict[str, np.ndarray]:
-  """A batch of noise, as the training step of `config.train` takes it."""
+  """Returns a batch of noise for the training step of `config.train`."""
   shape = (config.batch_size, config.image_size, config.image_size)
   random = np.random.default_rng(0)
   return {

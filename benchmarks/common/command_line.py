@@ -1,4 +1,4 @@
-"""What the flags of the benchmarks accept."""
+"""Parsers of the benchmarks' flags."""
 
 import argparse
 import sys
@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection
 
 
 def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-  """Parses the flags of what runs on JAX's devices; ends the program if these are not there."""
-  # Imported here: what starts no device itself needs no JAX.
+  """Parses the flags of a script that uses JAX's devices; exits if those are not available."""
+  # Imported here: scripts that start no device do not need JAX.
   from unseg_jax.runtime import parallel
 
   arguments = parser.parse_args()
@@ -19,27 +19,27 @@ def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-  """A whole number.
+  """Parses an integer.
 
   Raises:
     argparse.ArgumentTypeError: it is below 1.
   """
   if not text.isdecimal() or int(text) < 1:
-    raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, at least 1")
+    raise argparse.ArgumentTypeError(f"{text!r}: expected an integer of at least 1")
   return int(text)
 
 
 def seconds(text: str) -> float:
-  """A length of time above 0.
+  """Parses a positive number of seconds.
 
   Raises:
-    argparse.ArgumentTypeError: it is none.
+    argparse.ArgumentTypeError: it is not a positive number.
   """
   return _number(text, float("inf"), "seconds above 0")
 
 
 def share(text: str) -> float:
-  """A share above 0.
+  """Parses a share.
 
   Raises:
     argparse.ArgumentTypeError: it is not within (0, 1].
@@ -69,9 +69,9 @@ def add_divisor(parser: argparse.ArgumentParser) -> None:
 
 
 def names(known: Collection[str]) -> Callable[[str], list[str]]:
-  """Returns what splits names at commas, and puts them in the order of `known`.
+  """Returns a parser of comma-separated names, which sorts them in the order of `known`.
 
-  It raises an argparse.ArgumentTypeError for a name that is not known.
+  The parser raises an argparse.ArgumentTypeError for an unknown name.
   """
 
   def split(text):

@@ -1,4 +1,4 @@
-"""The stage `generate` as it runs, and in how much of its time the devices had nothing to do."""
+"""Runs the stage `generate` and measures the devices' idle time."""
 
 import concurrent.futures
 import dataclasses
@@ -19,13 +19,13 @@ from unseg_jax.synthesis import generate
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-  """A data set that was made.
+  """The measurements of a data set.
 
   Attributes:
-    acceptance: how many candidates there were in all splits, and how many were kept.
+    acceptance: the numbers of candidates and of kept ones, over all splits.
     seconds: wall time of the split `train`.
-    idle: the share of it, at least, in which none of the devices' work was in flight: a result's
-      end is noted by a thread that shares the interpreter with the encoders.
+    idle: a lower bound of the share of this time in which the devices had no work. It is a bound
+      because the thread that notes a result's end shares the interpreter with the encoders.
   """
 
   acceptance: generate.Acceptance
@@ -41,22 +41,22 @@ def make(
   key: jax.Array,
   folder: Path,
 ) -> Made:
-  """Runs the stage with candidates that are compiled already.
+  """Runs the stage with a compiled program for candidates.
 
   Args:
     compute: `candidates.make_candidates` of this generator and config, compiled for all devices.
     generator: the pretrained generator.
     config: `config.generate` of an experiment.
     direction: `[1, *latent_shape]`.
-    key: the stage's.
-    folder: receives the data set; empty.
+    key: the stage's key.
+    folder: an empty folder for the data set.
   """
   in_flight = []
   with concurrent.futures.ThreadPoolExecutor(max_workers=1) as watcher:
     watched = _watch(compute, in_flight, watcher)
     with mock.patch.object(parallel, "pmap_local", lambda _: watched):
       acceptance = generate.generate(generator, config, direction, key, folder)
-  # A split's keys are one object; the next split begins when this one is written.
+  # All calls of a split share one keys object. The next split begins after this one is written.
   first = [call for call in in_flight if call[0] is in_flight[0][0]]
   begin, end = first[0][1], in_flight[len(first)][1]
   busy = [(start, ready.result()) for _, start, ready in first]
@@ -66,7 +66,7 @@ def make(
 def _watch(
   compute: Callable[..., Any], in_flight: list[tuple], watcher: concurrent.futures.Executor
 ) -> Callable[..., Any]:
-  """Returns `compute` so that each call leaves its keys, its start, and a future of its end."""
+  """Wraps `compute` so that each call records its keys, its start and a future of its end."""
 
   def ready(result):
     jax.block_until_ready(result)
@@ -82,7 +82,7 @@ def _watch(
 
 
 def idle_share(busy: Sequence[tuple[float, float]], begin: float, end: float) -> float:
-  """The share of the time from `begin` to `end` that no interval (start, ready) covers."""
+  """Returns the share of the time from `begin` to `end` that no interval (start, ready) covers."""
   idle, done = 0.0, begin
   for start, ready in sorted(busy):
     idle += max(start - done, 0.0)

@@ -1,4 +1,4 @@
-"""The configs of this checkout, for programs that may run without an installation."""
+"""Loads the configs of this checkout, without an installation of the package."""
 
 import importlib.util
 from pathlib import Path
@@ -9,7 +9,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def load(config_file: str) -> ml_collections.ConfigDict:
-  """The settings of a config file such as `biggan.py:256`."""
+  """Loads a config file such as `biggan.py:256`."""
   file, _, argument = config_file.partition(":")
   spec = importlib.util.spec_from_file_location(file.removesuffix(".py"), CONFIGS / file)
   module = importlib.util.module_from_spec(spec)

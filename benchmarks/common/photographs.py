@@ -1,4 +1,4 @@
-"""Pictures like photographs, to measure on."""
+"""Photograph-like pictures for measurements."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ EXAMPLE = Path(reading.__file__).parents[1] / "pretrained" / "example" / "astron
 
 
 def make_pictures(folder: Path, count: int, size: tuple[int, int]) -> None:
-  """Writes JPEG files of one photograph, each rotated, cropped and with noise of its own.
+  """Writes JPEG files of one photograph, each with a random rotation, crop and noise.
 
   Args:
-    folder: is made.
-    count: of the files.
+    folder: the folder to create.
+    count: number of files.
     size: width and height of each.
   """
   width, height = size

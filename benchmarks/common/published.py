@@ -1,4 +1,4 @@
-"""Every published generator's architecture at its full size, with random weights."""
+"""The architectures of all published generators at full size, with random weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +25,7 @@ DEEP_WIDTH, DEEP_LATENT, DEEP_ATTENTION = 128, 128, 8
 
 
 def deep(size: int) -> dict[str, Any]:
-  """Hugging Face's BigGAN-deep, its statistics folded."""
+  """Returns the config of Hugging Face's BigGAN-deep, with folded statistics."""
   blocks = biggan_deep_format.VARIANTS[f"biggan-deep-{size}"].settings["layers"]
   layers = [["up" if up else "same", DEEP_WIDTH * out] for up, _, out in blocks]
   layers.insert(DEEP_ATTENTION, ["attention", DEEP_WIDTH * blocks[DEEP_ATTENTION][1]])
@@ -40,7 +40,7 @@ def deep(size: int) -> dict[str, Any]:
 
 
 def style(size: int) -> dict[str, Any]:
-  """NVIDIA's StyleGAN2, unconditional."""
+  """Returns the config of NVIDIA's unconditional StyleGAN2."""
   resolutions = [4 * 2**i for i in range(size.bit_length() - 2)]
   return {
     "z_dim": 512,
@@ -55,14 +55,14 @@ def style(size: int) -> dict[str, Any]:
   }
 
 
-# NVIDIA's StyleGAN3 by configuration: side of the kernels, and most channels.
+# NVIDIA's StyleGAN3 by configuration: (kernel size, maximum number of channels).
 STYLE3_KINDS = {"t": (3, 512), "r": (1, 1024)}
 STYLE3_LAYERS, STYLE3_CRITICAL, STYLE3_MARGIN = 14, 2, 10
-STYLE3_SMALL = 256  # The published networks of this size have half of the channels at a frequency.
+STYLE3_SMALL = 256  # Published networks of this size have half as many channels per frequency.
 
 
 def style3(kind: str, size: int) -> dict[str, Any]:
-  """NVIDIA's StyleGAN3, unconditional."""
+  """Returns the config of NVIDIA's unconditional StyleGAN3."""
   kernel_size, most = STYLE3_KINDS[kind]
   base = (32 if size <= STYLE3_SMALL else 64) * most
   bands = {"num_critical": STYLE3_CRITICAL, "first_cutoff": 2, "first_stopband": 2**2.1}
@@ -99,7 +99,7 @@ def style3(kind: str, size: int) -> dict[str, Any]:
 
 BIGGAN = {"widths": [1536, 1536, 768, 384, 192, 96], "latent_size": 120, "attention": [3]}
 RESNET = {"widths": [1024, 1024, 512, 256, 128, 64], "latent_size": 128, "hierarchical": False}
-# Name -> (architecture, its config, the config file that searches in it).
+# Name -> (architecture, its config, the config file of its experiment).
 GENERATORS = {
   **{f"biggan-deep-{s}": ("biggan_deep", deep(s), f"biggan.py:{s}") for s in (128, 256, 512)},
   "bigbigan-128": (
@@ -146,12 +146,12 @@ GENERATORS = {
 
 
 def divided(features: Sequence[int], divisor: int) -> tuple[int, ...]:
-  """The channels of each layer, all of them divided."""
+  """Divides the channels of each layer."""
   return tuple(width // divisor for width in features)
 
 
 def random_generator(architecture: str, config: dict[str, Any]) -> Generator:
-  """A generator with random weights of its full size."""
+  """Returns a full-size generator with random weights."""
   latents, labels = jnp.zeros((1, config.get("latent_size", 0))), jnp.zeros((1,), jnp.int32)
 
   def init(module: Any, *inputs: jax.Array) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The table of rates that `paper.py` prints, row by row."""
+"""Prints the table of rates of `paper.py`, row by row."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from unseg_jax.runtime import parallel
 HEADINGS = ("measurement", "type", "rate", "unit", "TFLOP/s", "all", "share", "XLA", "PyTorch")
 HEADINGS = (*HEADINGS, "ratio", "note")
 COLUMNS = (38, 8, 10, 12, 8, 8, 6, 5, 9, 6, 0)
-WORDS = (0, 1, 3, 10)  # Columns that begin at their left.
+WORDS = (0, 1, 3, 10)  # Left-aligned columns.
 
 
 def print_header() -> None:
@@ -30,14 +30,14 @@ def print_row(
   """Prints a measurement.
 
   Args:
-    name: what was measured.
-    dtype: what it computed in.
+    name: the measurement.
+    dtype: the type of the computation.
     rate: units per second, of all devices together.
-    unit: of the rate, such as `steps/s`.
-    flops: of one unit, all devices together; None: not known.
-    by_compiler: the compiler's count of them divided by ours; 0: it has none.
-    torch_rate: the twin's, on one device.
-    note: whatever else there is to say.
+    unit: unit of the rate, such as `steps/s`.
+    flops: operations of one unit, on all devices together; None: unknown.
+    by_compiler: the compiler's count of operations divided by `flops`; 0: it has none.
+    torch_rate: the rate of PyTorch's twin on one device.
+    note: further information.
   """
   count = parallel.device_count()
   each = None if flops is None else rate * flops / count
@@ -67,5 +67,5 @@ def _print_cells(cells: Sequence[str]) -> None:
 
 
 def significant(value: float) -> str:
-  """Three digits."""
+  """Formats a number with three significant digits."""
   return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"

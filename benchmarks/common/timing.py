@@ -1,4 +1,4 @@
-"""Timing: alternatives take turns, so that whatever else the machine does hits all of them."""
+"""Timing of alternatives, which alternate so that other load affects all of them."""
 
 import statistics
 import time
@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-# Calls in one timing fill the seconds asked for, as long as they are not more than these.
+# The most calls in one timing.
 MOST_CALLS = 100
 
 
 def in_turns(rounds: int, runs: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
-  """Median seconds of each run; they take turns, after one call each that is not counted."""
+  """Returns the median seconds of each run. The runs alternate, after one warm-up call each."""
   seconds = {name: [] for name in runs}
   for number in range(rounds + 1):
     for name, run in runs.items():
@@ -31,14 +31,14 @@ def per_call(
   torch_call: Callable[[], Any] | None = None,
   torch_wait: Callable[[], None] | None = None,
 ) -> tuple[float, float | None]:
-  """Median seconds of one call, and of the twin's call if there is one; they take turns.
+  """Returns the median seconds of one call, and of the twin's call if any; timings alternate.
 
   Args:
-    rounds: timings of each.
-    seconds: what one timing is to fill, with as many calls as it takes.
-    call: of JAX.
-    torch_call: of PyTorch.
-    torch_wait: waits until PyTorch's device is done.
+    rounds: number of timings of each.
+    seconds: length of one timing, which repeats the call.
+    call: the function in JAX.
+    torch_call: the function in PyTorch; None: no twin.
+    torch_wait: waits until PyTorch's device has finished.
   """
   run, number = _repeated(call, jax.block_until_ready, seconds)
   if torch_call is None:
@@ -51,15 +51,15 @@ def per_call(
 def _repeated(
   call: Callable[[], Any], wait: Callable[[Any], Any], seconds: float
 ) -> tuple[Callable[[], None], int]:
-  """Returns a run of so many calls that they take about `seconds`, and their number.
+  """Returns a function that repeats a call for about `seconds`, and the number of its calls.
 
-  Calls follow each other as they do in the pipeline, without waiting for the device in between.
+  Calls are queued as in the pipeline, without waiting for the device in between.
   """
   for _ in range(2):
     start = time.perf_counter()
     wait(call())
     one = time.perf_counter() - start
-    if one > 2 * seconds:  # The first call may have been slow, but not so slow on a fast machine.
+    if one > 2 * seconds:  # Too slow to repeat, even if warming up took a part of it.
       break
   number = int(np.clip(np.ceil(seconds / one), 1, MOST_CALLS))
 
@@ -72,7 +72,7 @@ def _repeated(
 
 
 def stepping(advance: Callable[[Any], tuple[Any, ...]], state: Any) -> Callable[[], Any]:
-  """Returns calls that hand the state on; each returns all else that the step gives."""
+  """Returns a function that advances the state and returns the step's other results."""
 
   def call():
     nonlocal state

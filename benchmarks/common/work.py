@@ -1,4 +1,4 @@
-"""Counting: what a program computes, what memory it needs, and what the chip could do."""
+"""Counts a program's operations and memory, and compares them with the chip's peak rate."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "V100": 125e12}
 
 
 def share_of_peak(rate: float) -> str:
-  """FLOP/s as a share of the device's bfloat16 matrix rate; "-" if that is not known."""
+  """Formats FLOP/s as a share of the device's bfloat16 matrix rate; "-" if that is unknown."""
   kind = jax.devices()[0].device_kind
   peak = next((peak for name, peak in PEAK.items() if name in kind), None)
   return f"{rate / peak:.1%}" if peak else "-"
 
 
 def product_flops(jaxpr: Any, turns: float = 1.0) -> float:
-  """Floating-point operations of the convolutions and matrix products of one device.
+  """Counts the floating-point operations of one device's convolutions and matrix products.
 
   Args:
     jaxpr: a traced function, `jax.make_jaxpr(f)(...)`.
-    turns: how often while loops turn, which is not in the program.
+    turns: number of iterations of while loops, which the program does not contain.
   """
   jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
   total = 0.0
@@ -35,7 +35,7 @@ def product_flops(jaxpr: Any, turns: float = 1.0) -> float:
     if equation.primitive.name == "conv_general_dilated":
       kernel = equation.invars[1].aval.shape
       features = kernel[parameters["dimension_numbers"].rhs_spec[0]]
-      zeros = np.prod(parameters["lhs_dilation"])  # Between pixels: products with them are none.
+      zeros = np.prod(parameters["lhs_dilation"])  # Products with inserted zeros do not count.
       total += 2.0 * np.prod(out.shape) * np.prod(kernel) / features / zeros
     elif equation.primitive.name == "dot_general":
       (contracted, _), _ = parameters["dimension_numbers"]
@@ -59,10 +59,10 @@ class Program:
   """A compiled function.
 
   Attributes:
-    call: runs it.
-    flops: of its products, on one device.
-    by_compiler: the compiler's own count, divided by `flops`; 0 where it has none.
-    memory: bytes of its arguments and of what it holds on the way, on one device.
+    call: the executable.
+    flops: operations of its products, on one device.
+    by_compiler: the compiler's count of operations divided by `flops`; 0 if it has none.
+    memory: bytes of its arguments and temporary buffers, on one device.
   """
 
   call: Callable[..., Any]
@@ -72,11 +72,11 @@ class Program:
 
 
 def compile_and_count(mapped: Any, arguments: Sequence[Any]) -> Program:
-  """Compiles what `jax.jit` or `jax.pmap` returned with the package's options; counts its work.
+  """Compiles a function with the package's options and counts its operations.
 
   Args:
-    mapped: the function.
-    arguments: to be called with; shapes and types of them are enough.
+    mapped: the result of `jax.jit` or `jax.pmap`.
+    arguments: its arguments, or their shapes and types.
   """
   flops = product_flops(jax.make_jaxpr(mapped)(*arguments))
   executable = mapped.lower(*arguments).compile(compiler_options=parallel.compiler_options())
@@ -90,7 +90,7 @@ def compile_and_count(mapped: Any, arguments: Sequence[Any]) -> Program:
 
 
 def _compiler_flops(executable: Any) -> float:
-  """The cost analysis's count for one device; 0 where the backend has none."""
+  """Returns the count of the cost analysis for one device, or 0 if the backend has none."""
   found = executable.cost_analysis() or {}
   found = found[0] if isinstance(found, list) else found
   return float(found.get("flops", 0.0))

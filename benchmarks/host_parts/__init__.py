@@ -1,1 +1,1 @@
-"""The parts of what a host does, each alone: the devices cost nothing."""
+"""The host's parts of the pipeline, measured separately and without device work."""

@@ -1,4 +1,4 @@
-"""What a pair or a picture costs the host."""
+"""The host's cost of a pair or a picture."""
 
 import dataclasses
 import multiprocessing
@@ -10,12 +10,12 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a pair or a picture costs.
+  """The cost of a pair or a picture, in seconds.
 
   Attributes:
     seconds: wall time.
-    cpu: processor time of all processes.
-    serial: processor time of the process that feeds the devices; equal to `cpu` where it is alone.
+    cpu: CPU time of all processes.
+    serial: CPU time of the process that feeds the devices; equal to `cpu` without other processes.
   """
 
   seconds: float
@@ -24,7 +24,7 @@ class Cost:
 
 
 def processor_seconds() -> tuple[float, float]:
-  """Processor time so far, of all processes and of this one."""
+  """Returns the CPU time so far, of all processes and of this one."""
   tick = os.sysconf("SC_CLK_TCK")
   others = 0.0
   for child in multiprocessing.active_children():
@@ -35,7 +35,7 @@ def processor_seconds() -> tuple[float, float]:
 
 
 def measure(count: int, work: Callable[[], None]) -> Cost:
-  """Runs what handles so many pairs or pictures, and measures it."""
+  """Runs work on `count` pairs or pictures; returns the cost of one."""
   start, before = time.perf_counter(), processor_seconds()
   work()
   after, seconds = processor_seconds(), time.perf_counter() - start

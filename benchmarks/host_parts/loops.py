@@ -1,6 +1,6 @@
-"""What Python needs for a step of each loop, whose device work is next to nothing.
+"""Python's time for a step of each loop, with next to no device work.
 
-A step of `generate` is a chunk of candidates, one of `predict` a batch of pictures.
+A step of `generate` is a chunk of candidates; a step of `predict` is a batch of pictures.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ STEPS = 2_000
 
 
 def python_time(folder: Path) -> dict[str, float]:
-  """Seconds that a step of each loop takes whose device work is a single addition at most."""
+  """Returns the seconds of a step of each loop. Device work is at most one addition."""
   return {
     "search": _search_time(folder / "search"),
     "generate": _generate_time(folder / "generate"),
@@ -55,7 +55,7 @@ def _search_time(folder: Path) -> float:
 
 
 def _generate_time(folder: Path) -> float:
-  """Of each chunk one small pair is kept, so that it comes to an end."""
+  """Keeps one small pair of each chunk, so that the loop ends."""
   images, masks = np.zeros((1, 8, 8, 8, 3), np.uint8), np.zeros((1, 8, 8, 8), bool)
   verdicts = {"all": np.arange(8)[None] == 0}
   chunk = {"image": images, "mask": masks, "label": np.zeros((1, 8), np.int32)}
@@ -71,7 +71,7 @@ def _predict_time() -> float:
   view = np.zeros((64, 64, 3), np.uint8)
   views = ((number, [view]) for number in range(STEPS * run.BATCH_SIZE))
   start = time.perf_counter()
-  for _ in batched.logits(prediction.NoNetwork(), views, run.BATCH_SIZE):
+  for _ in batched.logits(prediction.without_network(), views, run.BATCH_SIZE):
     pass
   return (time.perf_counter() - start) / STEPS
 
@@ -99,33 +99,34 @@ def _train_time(folder: Path) -> float:
 
 
 class _Clock:
-  """A progress bar that notes the time of every step."""
+  """A progress bar that records the time of every step."""
 
   def __init__(self):
-    self.times = []
+    self.times, self.n = [], 0
 
   @classmethod
   @contextlib.contextmanager
   def patched(cls) -> Iterator["_Clock"]:
-    """Takes the place of every progress bar."""
+    """Replaces every progress bar."""
     clock = cls()
     with mock.patch.object(progress, "bar", lambda *_, **__: contextlib.nullcontext(clock)):
       yield clock
 
   def update(self, n: int = 1) -> None:
     self.times.append(time.perf_counter())
+    self.n += n
 
   def set_postfix(self, *_: Any, **__: Any) -> None:
     pass
 
   def per_step(self) -> float:
-    """Seconds of a step, without those that wait for a compiler."""
+    """Returns the seconds of a step, without the steps that wait for compilation."""
     counted = self.times[len(self.times) // 4 : -1]
     return (counted[-1] - counted[0]) / (len(counted) - 1)
 
 
 def black_images() -> Generator:
-  """A generator that computes nothing."""
+  """Returns a generator of black images, which computes nothing."""
   return Generator(
     variables={},
     image_size=8,

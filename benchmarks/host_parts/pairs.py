@@ -1,4 +1,4 @@
-"""Pairs, as the stages `generate` and `train` write and read them."""
+"""Writing and reading of pairs, as in the stages `generate` and `train`."""
 
 import concurrent.futures
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ BATCH = 128
 
 
 def pictures(size: int) -> tuple[np.ndarray, np.ndarray]:
-  """A chunk of pictures `[CHUNK, S, S, 3]` uint8 with some noise, and round masks."""
+  """Returns a chunk of noisy images `[CHUNK, S, S, 3]` uint8, and round masks."""
   generator = np.random.default_rng(0)
   coarse = generator.integers(0, 256, (CHUNK, 8, 8, 3), dtype=np.uint8)
   smooth = [Image.fromarray(x).resize((size, size), Image.Resampling.BICUBIC) for x in coarse]
@@ -34,7 +34,7 @@ def pictures(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def write(size: int, worker_count: int, pairs: int, folder: Path) -> Cost:
-  """The cost of a pair of the stage `generate`, whose candidates are there already."""
+  """Returns the cost of a pair in the stage `generate`, without making candidates."""
   images, masks = pictures(size)
   everything = np.ones(CHUNK, bool)
   chunk = {"image": images, "mask": masks, "label": np.zeros(CHUNK, np.int32)}
@@ -58,7 +58,7 @@ def split_of(
   encoders: concurrent.futures.Executor,
   waiting: int,
 ) -> generate._Split:
-  """A split whose every chunk of candidates is `made`, on the one device."""
+  """Returns a split in which every chunk of candidates is `made`, on one device."""
   config = experiments.load("bigbigan.py").generate
   config.num_images.train = pairs
   config.update({"chunk": chunk, "shard_candidates": chunk * chunks_of_a_shard})
@@ -69,7 +69,7 @@ def split_of(
 
 
 def _warm_up(pool, worker_count: int) -> None:
-  """Waits until every worker process has imported what it needs."""
+  """Waits until every worker process has imported its modules."""
   image, mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), bool)
   tasks = [pool.submit(records.encode, image, mask, 0, 0) for _ in range(64 * worker_count)]
   for task in tasks:
@@ -77,7 +77,7 @@ def _warm_up(pool, worker_count: int) -> None:
 
 
 def read(size: int, worker_count: int, pairs: int, folder: Path) -> Cost:
-  """The cost of a pair of the stage `train`, without its steps."""
+  """Returns the cost of a pair in the stage `train`, without training steps."""
   images, masks = pictures(size)
   path = shards.shard_path(folder, "train", 0)
   if not path.exists():
@@ -85,7 +85,7 @@ def read(size: int, worker_count: int, pairs: int, folder: Path) -> Cost:
     shards.write_shard(path, encoded * (-(-pairs // CHUNK)), {})
   split = records.Split((str(path),), (-(-pairs // CHUNK) * CHUNK,))
   config = experiments.load("bigbigan.py").train
-  first = 4 + 2 * worker_count  # Batches until every worker has imported what it needs.
+  first = 4 + 2 * worker_count  # Batches until every worker has imported its modules.
   counted = -(-pairs // BATCH)
   config.update({"batch_size": BATCH, "image_size": size, "steps": 2 * (first + counted)})
   config.update({"features": (2, 2), "dtype": "float32"})

@@ -1,7 +1,7 @@
-"""Pictures, as `predict` reads them and writes their outputs."""
+"""Reading of pictures and writing of outputs, as in `predict`."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,28 +9,23 @@ import numpy as np
 from common.photographs import make_pictures
 from host_parts import cost
 from host_parts.cost import Cost
+from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import outputs, run
 from unseg_jax.prediction.inputs import Picture
 from unseg_jax.prediction.pictures import Work
 
-# Different files; many pictures read them again and again.
+# The number of different files; they are read repeatedly.
 FILES = 64
 IMAGE_SIZE = 128
 
 
-class NoNetwork:
-  """Takes the place of a segmenter, and computes nothing."""
-
-  image_size = IMAGE_SIZE
-  device_count = 1
-
-  def start(self, images: Sequence[np.ndarray]) -> Callable[[], list[np.ndarray]]:
-    """Returns what returns logits of 0 for each picture."""
-    return lambda: [np.zeros(image.shape[:2], np.float32) for image in images]
+def without_network() -> Segmenter:
+  """Returns a segmenter whose logits are 0 and cost nothing but the padding of its batches."""
+  return Segmenter({}, IMAGE_SIZE, lambda _, images, sizes: np.zeros(images.shape[:3], np.float32))
 
 
 def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
-  """The cost of a picture of `predict` with the three outputs that it writes by default."""
+  """Returns the cost of a picture in `predict`, with its three default outputs."""
   pictures, output = folder / "pictures", folder / "output"
   if not pictures.exists():
     folder.mkdir(parents=True)
@@ -47,13 +42,13 @@ def predict(size: int, worker_count: int, count: int, folder: Path) -> Cost:
     made_by="",
     made_of={},
   )
-  first = run.BATCH_SIZE * (2 + 4 * worker_count)  # Until every worker has imported what it needs.
+  first = run.BATCH_SIZE * (2 + 4 * worker_count)  # Until every worker has imported its modules.
   files = itertools.cycle(sorted(pictures.iterdir()))
   wanted = [
     Picture(str(path), f"{number:06}")
     for number, path in enumerate(itertools.islice(files, first + count))
   ]
-  rows = run.segment(NoNetwork(), work, wanted, len(wanted), worker_count)
+  rows = run.segment(without_network(), work, wanted, len(wanted), worker_count)
   _take(first, rows)
   return cost.measure(count, lambda: _take(count, rows))
 

@@ -1,4 +1,4 @@
-"""The parts of `accelerator.py`, a module each: `run(report, smoke)` measures and writes its rows.
+"""The parts of `accelerator.py`, one module each: `run(report, smoke)` measures and writes rows.
 
-`python -m on_device PART` runs one in a process of its own. Open `rows.py` first: what a row is.
+`python -m on_device PART` runs one part in its own process. Open `rows.py` first: it defines rows.
 """

@@ -1,7 +1,7 @@
-"""Runs one part: `python -m on_device PART FILE UNTIL [--smoke]`; `accelerator.py` does so.
+"""Runs one part for `accelerator.py`: `python -m on_device PART FILE UNTIL [--smoke]`.
 
-The rows are appended to the file; no measurement begins when `time.time()` is beyond UNTIL. The
-exit status is 1, and the last line on stderr the reason, if the part failed.
+Rows are appended to FILE. No measurement starts after `time.time()` exceeds UNTIL. If the part
+fails, the exit status is 1, and the last line on stderr is the reason.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from on_device import rows
 
-# What starts no device itself, so that the command it runs has all of its memory.
+# Parts that start no device, so that the command they run can use all of its memory.
 WITHOUT_DEVICES = ("main_job",)
 
 
@@ -48,4 +48,4 @@ def main() -> int:
 if __name__ == "__main__":
   status = main()
   sys.stdout.flush()
-  os._exit(status)  # Not waiting for threads that still compile what nobody waits for.
+  os._exit(status)  # Does not wait for threads that are still compiling.

@@ -1,4 +1,4 @@
-"""Candidates with masks and filters, the search step and pairs on the fly, at published sizes."""
+"""Measures candidates, the search step and pairs on the fly, at published sizes."""
 
 import dataclasses
 import functools
@@ -16,19 +16,19 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import step
 from unseg_jax.synthesis import on_the_fly
 
-TIMES = (1, 2, 4)  # The config's chunk, or microbatch.
+TIMES = (1, 2, 4)  # Multiples of the config's chunk or microbatch.
 PAPER = programs.NAMES[0]  # The paper's main generator.
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-  """What one row is about.
+  """The subject of one row.
 
   Attributes:
-    make: compiles it.
-    check: takes the results of a call; raises a FloatingPointError if they cannot be right, and
-      else returns words about them.
-    candidates: how many a call makes; 0: it is a step, whose time counts.
+    make: compiles the program.
+    check: checks the results of a call; returns a note, or raises a FloatingPointError if they are
+      wrong.
+    candidates: number of candidates per call; 0: a step, whose time is reported.
   """
 
   make: Callable[[], programs.Prepared]
@@ -37,7 +37,7 @@ class Case:
 
 
 def run(report: Report, smoke: bool) -> None:
-  """Writes what the configs ask for, of every generator and on the fly; then twice and more."""
+  """Measures all programs with the sizes of the configs, and then with multiples of them."""
   made = report.attempt_together(
     {name: functools.partial(programs.random_generator, name, smoke) for name in programs.NAMES}
   )
@@ -54,7 +54,7 @@ def run(report: Report, smoke: bool) -> None:
 
 
 def run_all(report: Report, known: Mapping[str, Case], times: int, smoke: bool) -> None:
-  """Compiles all of them at once, for that takes most of the time; then measures one by one."""
+  """Compiles all programs in parallel, which takes most of the time; then measures each."""
   attempt = functools.partial(rates.if_it_fits, times == 1)
   compiled = report.attempt_together(
     {what: functools.partial(attempt, case.make) for what, case in known.items()}
@@ -67,7 +67,7 @@ def run_all(report: Report, known: Mapping[str, Case], times: int, smoke: bool) 
 def measure(
   report: Report, what: str, prepared: programs.Prepared, case: Case, smoke: bool
 ) -> None:
-  """Writes the rate or the time of a program, and its memory."""
+  """Writes the rate or time of a program, and its memory."""
   report.add(f"{what}: compiled memory", prepared.program.memory / rates.GIB, "GiB")
   call = prepared.calls()
   note = case.check(call())
@@ -80,7 +80,7 @@ def measure(
 
 
 def candidates_case(name: str, generator: Generator, times: int, smoke: bool) -> dict[str, Case]:
-  """Candidates with masks and verdicts, so many times the config's chunk on each device."""
+  """Returns the case of candidates, with a multiple of the config's chunk on each device."""
   config = programs.generator_config(name, smoke).generate
   chunk = times * config.chunk
 
@@ -96,9 +96,9 @@ def candidates_case(name: str, generator: Generator, times: int, smoke: bool) ->
 
 
 def search_case(name: str, generator: Generator, times: int, smoke: bool) -> dict[str, Case]:
-  """The search step with its drawing, with so many times the config's microbatch.
+  """Returns the case of a search step, with a multiple of the config's microbatch.
 
-  There is none where the config's microbatch times so much is more than a device's share.
+  It is empty if this microbatch exceeds a device's share of the batch.
   """
   config = programs.generator_config(name, smoke).search
   share = config.batch_size // parallel.device_count()
@@ -122,7 +122,7 @@ def search_case(name: str, generator: Generator, times: int, smoke: bool) -> dic
 
 
 def on_the_fly_case(generator: Generator, smoke: bool) -> dict[str, Case]:
-  """The training step that makes its own pairs; the filters keep every candidate."""
+  """Returns the case of a training step that makes its own pairs and keeps every candidate."""
   config = programs.generator_config(PAPER, smoke)
   batch, chunk = config.train.batch_size, config.generate.chunk
 

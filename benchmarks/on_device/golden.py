@@ -1,8 +1,8 @@
-"""Whether this device computes what the original implementations did: tests/golden holds it.
+"""Compares this device's results with those of the original implementations in tests/golden.
 
-In float32 at the precision `highest` results must be within the tolerances of the tests. Then the
-same programs at the backend's default precision, and in bfloat16: how far they depart. Small
-programs take most of their time to compile, so that several are compiled at once.
+In float32 at precision `highest`, results must be within the tolerances of the tests. The same
+programs then run at the backend's default precision and in bfloat16, and their differences are
+reported. Several programs are compiled in parallel, since compiling takes most of the time.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ from unseg_jax.segmentation.unet import Unet
 from unseg_jax.synthesis import filters, masks
 
 FACES = "pretrained:dcgan_faces"
-# How else the same is computed -> type and precision.
+# Alternative computation -> type and precision.
 DEPARTURES = {"default precision": ("float32", None), "bfloat16": ("bfloat16", None)}
 
 
@@ -37,13 +37,13 @@ class Network:
   """A network of tests/golden.
 
   Attributes:
-    file: its name there.
+    file: its file name, without suffix.
     format: the module of `checkpoints_convert` that reads it.
-    tolerance: of the tests.
-    chosen: which of the settings in the file its converter takes; None: all.
-    others: settings beside them.
-    latents: the array of latents.
-    images: the array of images.
+    tolerance: the tolerance of the tests.
+    chosen: the settings in the file that the converter takes; None: all.
+    others: additional settings.
+    latents: name of the array of latents.
+    images: name of the array of images.
   """
 
   file: str
@@ -80,7 +80,7 @@ UNET_SIZES = ("64x64", "128x171", "100x75")
 
 
 def run(report: Report, smoke: bool) -> None:
-  """Writes how far every result is from the golden one."""
+  """Writes the difference of every result from the golden one."""
   work = {
     "losses": functools.partial(compare_losses, report),
     "masks": functools.partial(compare_masks, report),
@@ -97,13 +97,13 @@ def run(report: Report, smoke: bool) -> None:
 
 
 def read(name: str) -> dict[str, np.ndarray]:
-  """The arrays of a golden file."""
+  """Reads the arrays of a golden file."""
   with np.load(cases.GOLDEN / f"{name}.npz") as file:
     return dict(file)
 
 
 def at_precision(function: Callable[..., Any], precision: str | None) -> Callable[..., Any]:
-  """The function compiled for one device at a precision of matrix products; None: the default's."""
+  """Compiles a function for one device at a precision of matrix products; None: the default."""
 
   def call(*arguments):
     with jax.default_matmul_precision(precision):
@@ -113,7 +113,7 @@ def at_precision(function: Callable[..., Any], precision: str | None) -> Callabl
 
 
 def load(name: str) -> tuple[Generator, np.ndarray, np.ndarray, np.ndarray, float]:
-  """A golden network converted, its latents and labels, the images expected and the tolerance."""
+  """Returns a converted golden network, its latents and labels, expected images and tolerance."""
   require("torch")
   from checkpoints_convert import torch_reader
 
@@ -133,7 +133,7 @@ def load(name: str) -> tuple[Generator, np.ndarray, np.ndarray, np.ndarray, floa
 def compare_images(
   report: Report, name: str, departures: Mapping[str, tuple[str, str | None]]
 ) -> None:
-  """The images of an architecture."""
+  """Compares the images of an architecture."""
   generator, latents, labels, expected, tolerance = load(name)
   what = f"images of {name}"
 
@@ -153,19 +153,19 @@ def depart(
   how: tuple[str, str | None],
   expected: np.ndarray,
 ) -> None:
-  """Writes how far what is computed in this type and precision is from what is expected."""
+  """Writes the difference of a result in this type and precision from the expected one."""
   found = compute(*how)
   mean = float(np.abs(np.asarray(found) - expected).mean())
   report.add(what, largest(found, expected), "", f"largest; {mean:.1e} on average")
 
 
 def largest(found: Any, expected: Any) -> float:
-  """The largest difference."""
+  """Returns the largest difference."""
   return float(np.abs(np.asarray(found, np.float64) - np.asarray(expected, np.float64)).max())
 
 
 def compare_losses(report: Report) -> None:
-  """Both losses of the search, at two sizes."""
+  """Compares both losses of the search, at two sizes."""
   golden = read("losses")
   for size in (32, 64):
     original, shifted = golden[f"original_{size}"], golden[f"shifted_{size}"]
@@ -177,7 +177,7 @@ def compare_losses(report: Report) -> None:
 
 
 def compare_masks(report: Report) -> None:
-  """Pixels of masks that differ, by every rule."""
+  """Counts the pixels of masks that differ, for every rule."""
   golden = read("masks")
   image, shifted, darker = golden["image"], golden["shifted"], golden["darker"]
   rules = {
@@ -197,7 +197,7 @@ def compare_masks(report: Report) -> None:
 
 
 def compare_filters(report: Report) -> None:
-  """Verdicts of filters that differ."""
+  """Counts the verdicts of filters that differ."""
   golden = read("masks")
   found, shifted = golden["mask_largest_components"], golden["shifted"]
   decisions = {
@@ -218,7 +218,7 @@ def compare_filters(report: Report) -> None:
 
 
 def compare_search(report: Report, smoke: bool) -> None:
-  """The face generator's images and three steps of a search in it."""
+  """Compares the face generator's images and three steps of a search in it."""
   require("safetensors")
   golden, generator = read("search_dcgan_faces"), generators.load(FACES)
   generate = at_precision(generator.generate, "highest")
@@ -241,7 +241,7 @@ def compare_search(report: Report, smoke: bool) -> None:
 def take_search_steps(
   generator: Generator, golden: Mapping[str, np.ndarray], dtype: str, precision: str | None
 ) -> tuple[np.ndarray, float]:
-  """The direction `[100]` after the first steps, and how far their losses are from the golden."""
+  """Takes the first search steps; returns the direction `[100]` and the losses' difference."""
   config = default_config.get_config().search
   cast = with_dtype(generator, dtype)
   start = jnp.asarray(golden["d0"])[None, None]
@@ -260,7 +260,7 @@ def take_search_steps(
 
 
 def compare_unet(report: Report, smoke: bool) -> None:
-  """The U-Net's logits, and on how many pixels the class changes elsewhere."""
+  """Compares the U-Net's logits, and counts pixels whose class changes in other types."""
   import golden_unet
 
   from checkpoints_convert.unet import variables_from_state_dict
@@ -278,7 +278,7 @@ def compare_unet(report: Report, smoke: bool) -> None:
 
 
 def compare_verdicts(report: Report, smoke: bool) -> None:
-  """How many candidates of the face generator the filters judge otherwise."""
+  """Counts candidates of the face generator whose verdict changes in other types."""
   require("safetensors")
   import bfloat16
 

@@ -1,4 +1,4 @@
-"""One training step of the U-Net on this device, beside the same on the CPU in float32."""
+"""Compares a training step of the U-Net on this device with one on the CPU in float32."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import step
 
 BATCH, SIZE = 8, 64
-FIRST_MOMENT = 0.1  # Of the gradient, Adam's first moment is so much after one step.
-# Without bounds: what a type or a precision does. The gradient is sums over thousands of pixels.
+FIRST_MOMENT = 0.1  # Adam's first moment after one step, as a share of the gradient.
+# Bounds in float32 at `highest` only. The gradient is a sum over thousands of pixels.
 BOUNDS = {"loss": 1e-4, "gradient": 1e-3, "statistics": 1e-4}
 
 
 def compare(report: Report, smoke: bool) -> None:
-  """Writes how far loss, gradient, statistics and weights are from the CPU's."""
+  """Writes the differences of loss, gradient, statistics and weights from the CPU's."""
   try:
     processor = jax.devices("cpu")[0]
   except RuntimeError:
@@ -49,7 +49,7 @@ def compare_one(
   device: jax.Device,
   how: tuple[str, str | None],
 ) -> None:
-  """Writes the differences of one type and precision, bounded in float32 at `highest` alone."""
+  """Writes the differences for one type and precision; checks bounds at `highest` only."""
   dtype, precision = how
   config = config.copy_and_resolve_references()
   config.dtype = dtype
@@ -77,7 +77,7 @@ def take(
   device: jax.Device,
   precision: str | None,
 ) -> tuple[step.TrainState, float]:
-  """Takes a step from the start on one device; returns the next state and the loss."""
+  """Takes the first step on one device; returns the next state and the loss."""
   arguments = jax.tree.map(lambda x: np.asarray(x)[None], (start, cases.noise_pairs(config)))
   with jax.default_device(device), jax.default_matmul_precision(precision):
     update = step.make_step(config, jax.random.key(6))
@@ -87,10 +87,10 @@ def take(
 
 
 def gradient(state: step.TrainState) -> np.ndarray:
-  """The gradient of all weights, which Adam's first moment still tells after one step."""
+  """Returns the gradient of all weights, computed from Adam's first moment after one step."""
   return flat(state.opt_state[0].mu) / FIRST_MOMENT
 
 
 def flat(tree: Any) -> np.ndarray:
-  """All arrays of a tree as one vector, float64."""
+  """Concatenates all arrays of a tree to one float64 vector."""
   return np.concatenate([np.ravel(leaf).astype(np.float64) for leaf in jax.tree.leaves(tree)])

@@ -1,4 +1,4 @@
-"""What the machine is, and how fast it multiplies matrices and copies memory at most."""
+"""Describes the machine; measures its peak rates of matrix products and memory copies."""
 
 import importlib.metadata
 import platform
@@ -10,7 +10,7 @@ from on_device import rates
 from on_device.rows import NotMeasured, Report
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "torch")
-# What the products compute in -> type and precision of each.
+# Name -> type and precision of the matrix product.
 PRODUCTS = {
   "float32": ("float32", "highest"),
   "tf32": ("float32", "tensorfloat32"),
@@ -20,7 +20,7 @@ PRODUCTS = {
 
 
 def run(report: Report, smoke: bool) -> None:
-  """Writes versions, devices and ceilings."""
+  """Writes versions, devices and peak rates."""
   for package in PACKAGES:
     report.attempt(package, version, report, package)
   report.add("python", platform.python_version(), "version")
@@ -32,7 +32,7 @@ def run(report: Report, smoke: bool) -> None:
 
 
 def version(report: Report, package: str) -> None:
-  """A package's version."""
+  """Writes a package's version."""
   try:
     report.add(package, importlib.metadata.version(package), "version")
   except importlib.metadata.PackageNotFoundError:
@@ -40,7 +40,7 @@ def version(report: Report, package: str) -> None:
 
 
 def devices(report: Report) -> None:
-  """What the devices are, how many, and what drives them."""
+  """Writes the kind, number and backend of the devices."""
   first = jax.devices()[0]
   report.add("device", first.device_kind, "kind", f"backend {jax.default_backend()}")
   report.add("devices", jax.device_count(), "devices")
@@ -49,21 +49,21 @@ def devices(report: Report) -> None:
 
 
 def memory(report: Report) -> None:
-  """What JAX may use of the first device's memory."""
+  """Writes the memory of the first device that JAX may use."""
   stats = jax.devices()[0].memory_stats() or {}
   if "bytes_limit" not in stats:
-    raise NotMeasured("this backend does not tell")
-  report.add("memory", stats["bytes_limit"] / rates.GIB, "GiB", "that JAX may take")
+    raise NotMeasured("this backend does not report its memory")
+  report.add("memory", stats["bytes_limit"] / rates.GIB, "GiB", "that JAX may use")
 
 
 def product(report: Report, name: str, dtype: str, precision: str | None, smoke: bool) -> None:
-  """The rate of a large matrix product."""
+  """Measures a large matrix product."""
   rate = rates.product_rate(dtype, precision, smoke)
   report.add(f"matrix product, {name}", rate / 1e12, "TFLOP/s", f"precision {precision}")
 
 
 def copy(report: Report, smoke: bool) -> None:
-  """The rate at which memory is read and written."""
+  """Measures the bandwidth of reading and writing memory."""
   size = 2**20 if smoke else 2**28
   array = jnp.zeros(size, jnp.float32)
   add = jax.jit(lambda x: x + 1)

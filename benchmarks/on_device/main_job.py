@@ -1,4 +1,4 @@
-"""The main job from end to end, as it is typed: where its libraries are installed."""
+"""Runs the main job from end to end with its command, if its libraries are installed."""
 
 import importlib.util
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from on_device.rows import MOST_WORDS, NotMeasured, Report
 
 ROOT = Path(__file__).resolve().parents[2]
-# What the job imports, beyond what computes.
+# Packages that the job imports, besides those for computing.
 PACKAGES = ("absl", "array_record", "clu", "dm_pix", "fsspec", "grain", "importlib_resources")
 PACKAGES += ("jinja2", "matplotlib", "ml_collections", "orbax", "pooch", "requests", "safetensors")
 PACKAGES += ("scipy", "tenacity", "tensorflow_datasets", "tqdm")
@@ -25,7 +25,7 @@ SMALLEST = {
   "generate.num_images.test": 4,
   "generate.chunk": 8,
   "generate.shard_candidates": 16,
-  "generate.area": "(0.0,1.0)",  # A direction after two steps passes no filter for faces.
+  "generate.area": "(0.0,1.0)",  # A direction after two search steps passes no filter for faces.
   "generate.histogram_maxima": 0,
   "generate.roundness": 0.0,
   "train.features": "(4,8)",
@@ -54,25 +54,25 @@ def measure(report: Report, smoke: bool) -> None:
     ends = [*list(begun.values())[1:], seconds]
     for (stage, begin), end in zip(begun.items(), ends, strict=True):
       report.add(f"stage {stage}", end - begin, "s")
-    report.add("the main job", seconds, "s", "start and compilation included")
+    report.add("the main job", seconds, "s", "including start and compilation")
     scores = json.loads((Path(folder) / "metrics.json").read_text())
   for name, row in scores.items():
     report.add(f"IoU, {name}", float(row["iou"]), "", "held-out pairs")
 
 
 def follow(command: list[str], start: float) -> dict[str, float]:
-  """Runs a command to its end.
+  """Runs the job's command and watches its stages.
 
   Args:
-    command: the job's.
-    start: `time.perf_counter()` at its beginning.
+    command: the command.
+    start: `time.perf_counter()` at its start.
 
   Returns:
-    The seconds after which each stage began.
+    The start of each stage, in seconds after `start`.
 
   Raises:
-    NotMeasured: a package that it needs is not installed.
-    RuntimeError: it failed.
+    NotMeasured: a package that the job needs is not installed.
+    RuntimeError: the job failed.
   """
   process = subprocess.Popen(
     command, cwd=ROOT, stdout=sys.stderr, stderr=subprocess.PIPE, text=True
@@ -84,7 +84,7 @@ def follow(command: list[str], start: float) -> dict[str, float]:
     if found := re.search(r"stage (\w+): ", line):
       begun[found[1]] = time.perf_counter() - start
   if process.wait():
-    last = next((line for line in reversed(lines) if line), "no output")
+    last = next((line for line in reversed(lines) if line), "no message")
     if needed := re.search(r"No module named '(\w+)", last):
       raise NotMeasured(f"needs {', '.join(dict.fromkeys([needed[1], *missing()]))}")
     raise RuntimeError(f"exit status {process.returncode}: {last[:MOST_WORDS]}")
@@ -92,5 +92,5 @@ def follow(command: list[str], start: float) -> dict[str, float]:
 
 
 def missing() -> Iterator[str]:
-  """The packages of the job that are not installed."""
+  """Yields the packages of the job that are not installed."""
   return (package for package in PACKAGES if importlib.util.find_spec(package) is None)

@@ -1,4 +1,4 @@
-"""What several parts run: the same programs, compiled for all devices as the package does."""
+"""Programs that several parts run, compiled for all devices as in the package."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,17 +17,17 @@ from unseg_jax.segmentation import step
 from unseg_jax.synthesis import candidates
 
 NAMES = ("bigbigan-128", "biggan-deep-256", "stylegan2-1024")
-SMALL_WIDTHS = (4, 8)  # Of the U-Net in its smallest form.
+SMALL_WIDTHS = (4, 8)  # Channels of the smallest U-Net.
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """A compiled program with what it is called with.
+  """A compiled program and its arguments.
 
   Attributes:
-    program: for all devices.
-    arguments: spread over them.
-    stepping: whether the first argument is a state, given up for the next one by each call.
+    program: the program, for all devices.
+    arguments: its arguments, spread over the devices.
+    stepping: whether the first argument is a state, which each call donates and replaces.
   """
 
   program: work.Program
@@ -35,7 +35,7 @@ class Prepared:
   stepping: bool
 
   def calls(self) -> Callable[[], Any]:
-    """Returns calls of the program, each of which goes on from the one before where it steps."""
+    """Returns a function that calls the program; if stepping, it continues from the last state."""
     if not self.stepping:
       return lambda: self.program.call(*self.arguments)
     state, *fixed = self.arguments
@@ -50,7 +50,7 @@ def prepare(function: Callable[..., Any], arguments: Sequence[Any], stepping: bo
 
 
 def train_config(dtype: str, batch: int, smoke: bool) -> ml_collections.ConfigDict:
-  """The paper's `config.train` in this type, with so many pairs a step."""
+  """Returns the paper's `config.train` with this type and batch size."""
   config = default_config.get_config().train
   config.update({"dtype": dtype, "batch_size": batch})
   if smoke:
@@ -59,11 +59,11 @@ def train_config(dtype: str, batch: int, smoke: bool) -> ml_collections.ConfigDi
 
 
 def unet_step(config: ml_collections.ConfigDict, start: Any = None) -> Prepared:
-  """The training step on a batch of noise that lies on the devices.
+  """Prepares the training step on a batch of noise on the devices.
 
   Args:
     config: `config.train` of an experiment.
-    start: the U-Net's variables; None for fresh ones.
+    start: the U-Net's variables; None: random ones.
   """
   state = step.initial_state(config, jax.random.key(5), start)
   batch = jax.pmap(lambda x: x)(parallel.shard(cases.noise_pairs(config)))
@@ -72,7 +72,7 @@ def unet_step(config: ml_collections.ConfigDict, start: Any = None) -> Prepared:
 
 
 def generator_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
-  """The experiment of a published generator, with filters that run and accept everything."""
+  """Returns the config of a published generator, with filters that accept everything."""
   config = default_config.with_types(experiments.load(published.GENERATORS[name][2]))
   config.generate.update({"area": (0.0, 1.0), "histogram_maxima": 1})
   if smoke:
@@ -84,13 +84,13 @@ def generator_config(name: str, smoke: bool) -> ml_collections.ConfigDict:
 
 
 def random_generator(name: str, smoke: bool) -> Generator:
-  """A published architecture with random weights; in its smallest form with few channels."""
+  """Returns a published generator with random weights, and few channels for `smoke`."""
   architecture, config, _ = published.GENERATORS[name]
   return published.random_generator(architecture, small(config) if smoke else config)
 
 
 def small(config: dict[str, Any]) -> dict[str, Any]:
-  """A generator's config with as few layers as show everything, and images of 8 pixels."""
+  """Reduces a generator's config to one layer of each kind, with images of 8 pixels."""
   if "layers" in config:
     return config | {"layers": [["up", 8], ["attention", 8]], "bottom_features": 16}
   if "channels" in config:
@@ -99,19 +99,19 @@ def small(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def unit_direction(generator: Generator) -> jax.Array:
-  """A random direction `[1, *latent_shape]` of unit length."""
+  """Returns a random direction `[1, *latent_shape]` of unit length."""
   return directions.normalise(directions.initial(jax.random.key(4), 1, generator.latent_shape))
 
 
 def make_candidates(
   generator: Generator, config: ml_collections.ConfigDict, chunk: int
 ) -> Prepared:
-  """Candidates with masks and the filters' verdicts, `chunk` on each device.
+  """Prepares candidates with masks and the filters' verdicts, `chunk` on each device.
 
   Args:
-    generator: with float32 weights.
-    config: `config.generate` of an experiment; its type counts.
-    chunk: candidates of a device at once.
+    generator: the generator, with float32 weights.
+    config: `config.generate` of an experiment, which sets the type.
+    chunk: candidates per device.
   """
   generator = with_dtype(generator, config.dtype)
   fixed = (generator.variables, unit_direction(generator), jax.random.key(3))

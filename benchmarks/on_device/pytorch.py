@@ -1,4 +1,4 @@
-"""Beside PyTorch on the same device: the U-Net's step and BigBiGAN's generator, by the twins."""
+"""Compares the U-Net's step and BigBiGAN's generator with PyTorch on the same device."""
 
 import jax
 import jax.numpy as jnp
@@ -13,15 +13,15 @@ from unseg_jax.generators import DTYPES, sample_at, with_dtype
 from unseg_jax.runtime import parallel
 
 GENERATOR = programs.NAMES[0]
-DIVISOR = 16  # Of channels, in its smallest form.
+DIVISOR = 16  # Divides the channels in the smallest form.
 
 
 def run(report: Report, smoke: bool) -> None:
-  """Writes JAX's times, PyTorch's and their ratios; one row if PyTorch cannot take part."""
+  """Writes the times of JAX and PyTorch and their ratios; one row if PyTorch cannot run."""
   torch_device = report.attempt("PyTorch", choose, report)
   if torch_device is None:
     return
-  for dtype in DTYPES[-1:] if smoke else DTYPES:  # Five levels take long to compile.
+  for dtype in DTYPES[-1:] if smoke else DTYPES:  # Five levels are slow to compile.
     what = f"U-Net step, {dtype}"
     report.attempt(what, measure_unet, report, what, dtype, torch_device, smoke)
   for dtype in DTYPES:
@@ -30,7 +30,7 @@ def run(report: Report, smoke: bool) -> None:
 
 
 def choose(report: Report) -> str:
-  """Where PyTorch runs."""
+  """Returns the device for PyTorch."""
   require("torch")
   torch_device, about = device.choose(wanted=True)
   if torch_device is None:
@@ -40,12 +40,12 @@ def choose(report: Report) -> str:
 
 
 def measure_unet(report: Report, what: str, dtype: str, torch_device: str, smoke: bool) -> None:
-  """A training step of a device's share of the batch, from the same weights."""
+  """Compares a training step on a device's share of the batch, from the same weights."""
   from twins import unet
 
   count = parallel.device_count()
   config = programs.train_config(dtype, 2 * count if smoke else 128, smoke)
-  if smoke:  # The twin has five levels, whatever their widths.
+  if smoke:  # The twin always has five levels.
     config.features = published.divided(default_config.get_config().train.features, DIVISOR)
   network = unet.network(config.features)
   prepared = programs.unet_step(config, unet.flax_variables(network))
@@ -64,7 +64,7 @@ def measure_unet(report: Report, what: str, dtype: str, torch_device: str, smoke
 def measure_generator(
   report: Report, what: str, dtype: str, torch_device: str, smoke: bool
 ) -> None:
-  """A chunk of images from the same latents."""
+  """Compares a chunk of images from the same latents."""
   import torch
 
   from twins import biggan

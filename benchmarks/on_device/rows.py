@@ -1,8 +1,8 @@
-"""The rows that `accelerator.py` finds: written one by one, as soon as they are there.
+"""The rows of `accelerator.py`, each written as soon as it is measured.
 
 A row is a dict of `part`, `what` was measured, its `value` (a number, a word, or None), `unit` and
-`note`. The note of a row without a result begins with one of the words below. Nothing but the
-standard library is needed.
+`note`. The note of a row without a result begins with one of the words below. This module needs
+only the standard library.
 """
 
 import concurrent.futures
@@ -23,23 +23,23 @@ FIELDS = ("part", "what", "value", "unit", "note")
 OUR_OWN = ("unseg_jax", "checkpoints_convert", "on_device", "twins")
 MOST_WORDS = 200  # Characters of an error's message.
 MOST_THREADS = 8
-PATIENCE = 0.6  # The share of the time left that programs may take to compile before they run.
+PATIENCE = 0.6  # The share of the remaining time for compiling programs before they run.
 
 Row = dict[str, Any]
 
 
 class NotMeasured(Exception):
-  """Something cannot be measured here, and nothing is wrong; the message says why."""
+  """Something cannot be measured on this machine; this is not a failure."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """Where the rows of a part go.
+  """The output of a part.
 
   Attributes:
-    part: its name.
-    path: the file that rows are appended to, a JSON object a line.
-    until: `time.time()` after which no measurement begins.
+    part: the part's name.
+    path: the file to which rows are appended, one JSON object per line.
+    until: the `time.time()` after which no measurement begins.
   """
 
   part: str
@@ -53,27 +53,27 @@ class Report:
     row = dict(zip(FIELDS, (self.part, what, value, unit, note), strict=True))
     with self.path.open("a") as file:
       file.write(json.dumps(row) + "\n")
-    # In one piece, for measurements may run in threads.
+    # One write, since measurements may run in threads.
     sys.stdout.write(f"{' | '.join(cells(row))}\n")
     sys.stdout.flush()
 
   def compare(self, what: str, apart: float, tolerance: float, unit: str = "") -> None:
-    """Writes how far results are apart; beyond the tolerance it is a failure."""
+    """Writes the difference between results; a difference above the tolerance is a failure."""
     note = f"within the tolerance of {tolerance:g}"
     if not apart <= tolerance:
       note = f"{FAILED}beyond the tolerance of {tolerance:g}"
     self.add(what, float(apart), unit, note)
 
   def attempt(self, what: str, measure: Callable[..., Any], *arguments: Any) -> Any:
-    """Runs a measurement that writes its own rows; what it raises costs one more row.
+    """Runs a measurement that writes its own rows; an exception becomes a row.
 
     Args:
-      what: names the row, should there be no other.
+      what: the name of that row.
       measure: the function.
-      arguments: of it.
+      arguments: its arguments.
 
     Returns:
-      What the function returns; None if it raised, or was skipped.
+      The function's result; None if it raised an exception or was skipped.
     """
     if time.time() > self.until:
       self.add(what, None, note=f"{SKIPPED}the part's time is used up")
@@ -94,15 +94,15 @@ class Report:
   def attempt_together(
     self, work: Mapping[str, Callable[[], Any]], share: float = PATIENCE
   ) -> dict[str, Any]:
-    """Attempts several things at once, in threads: most programs take much time to compile.
+    """Attempts several measurements in parallel threads, since programs are slow to compile.
 
     Args:
-      work: what each is, as for `attempt`, and the function.
-      share: of the time that is left, how much all of them may take.
+      work: the name of each, as for `attempt`, and the function.
+      share: the share of the remaining time that all of them together may take.
 
     Returns:
-      What came of those that succeeded in that time, by name, in the same order; each of the others
-      costs a row.
+      The results of those that succeeded in that time, by name and in order. Each of the others
+      becomes a row.
     """
     pool = concurrent.futures.ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1))
     futures = {what: pool.submit(self.attempt, what, function) for what, function in work.items()}
@@ -119,7 +119,7 @@ class Report:
 
 
 def missing_package(error: BaseException) -> str | None:
-  """The package that is not installed, if that is what the error says, and it is not ours."""
+  """Returns the missing package of an import error, unless it is part of this project."""
   name = (getattr(error, "name", None) or "") if isinstance(error, ModuleNotFoundError) else ""
   package = name.partition(".")[0]
   if not package or package in OUR_OWN or importlib.util.find_spec(package):
@@ -128,32 +128,32 @@ def missing_package(error: BaseException) -> str | None:
 
 
 def require(*packages: str) -> None:
-  """Raises a NotMeasured that names the packages which are not installed, if there are any."""
+  """Raises a NotMeasured that names the packages that are not installed, if any."""
   missing = [package for package in packages if importlib.util.find_spec(package) is None]
   if missing:
     raise NotMeasured(f"needs {', '.join(missing)}")
 
 
 def describe(error: BaseException) -> str:
-  """An exception's type and the first line of its message."""
+  """Returns an exception's type and the first line of its message."""
   lines = str(error).strip().splitlines()
   return f"{type(error).__name__}: {lines[0][:MOST_WORDS] if lines else 'no message'}"
 
 
 def read(path: Path, offset: int = 0) -> list[Row]:
-  """The rows of a file from a byte on."""
+  """Reads the rows of a file from a byte offset on."""
   with path.open("rb") as file:
     file.seek(offset)
     return [json.loads(line) for line in file]
 
 
 def has_failed(row: Mapping[str, Any]) -> bool:
-  """Whether the row tells of a failure."""
+  """Whether the row reports a failure."""
   return row["note"].startswith(FAILED)
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-  """The row as it is shown, in the order of `FIELDS`."""
+  """Formats a row in the order of `FIELDS`."""
   value = row["value"]
   if isinstance(value, float):
     value = f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -162,7 +162,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
-  """All rows as a Markdown table; the part's name stands in its first row alone."""
+  """Formats rows as a Markdown table, with each part's name in its first row only."""
   lines = [f"| {' | '.join(FIELDS)} |", "| --- | --- | ---: | --- | --- |"]
   before = None
   for row in rows:

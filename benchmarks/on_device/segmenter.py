@@ -1,4 +1,4 @@
-"""Segmenters over pictures in memory: how fast, and what crosses to the device in a call."""
+"""Measures segmenters on pictures in memory: their rate, and transfers to the device per call."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ def run(report: Report, smoke: bool) -> None:
 
 
 def shipped(smoke: bool) -> Segmenter:
-  """The face segmenter, the same in its smallest form."""
+  """Returns the shipped face segmenter, also for `smoke`."""
   require("safetensors")
   return Segmenter.restore(SHIPPED)
 
 
 def of_the_papers_width(smoke: bool) -> Segmenter:
-  """A segmenter with random weights."""
+  """Returns a segmenter of the paper's width with random weights."""
   config = programs.train_config("float32", 1, smoke)
   features, size = tuple(config.features), config.image_size
   images = np.zeros((1, size, size, 3), np.float32)
@@ -52,20 +52,20 @@ def of_the_papers_width(smoke: bool) -> Segmenter:
 
 
 def pictures(segmenter: Segmenter, count: int) -> list[np.ndarray]:
-  """So many square pictures of noise, uint8, as the network takes them."""
+  """Returns square pictures of noise, uint8, of the network's size."""
   shape = (count, segmenter.image_size, segmenter.image_size, 3)
   return list(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 
 def measure_rate(report: Report, what: str, segmenter: Segmenter, batch: int, smoke: bool) -> None:
-  """Pictures per second, from memory to logits in memory."""
+  """Measures pictures per second, from host memory to logits in host memory."""
   images = pictures(segmenter, batch)
   seconds, _ = rates.seconds_of(lambda: segmenter.small_logits(images), smoke)
   report.add(what, batch / seconds, "pictures/s")
 
 
 def measure_bytes(report: Report, name: str, segmenter: Segmenter) -> None:
-  """What a second call with the same weights hands to the device anew."""
+  """Measures the bytes that a second call with the same weights transfers to the device."""
   calls: list[Sequence[Any]] = []
 
   def logits(*arguments):
@@ -84,7 +84,7 @@ def measure_bytes(report: Report, name: str, segmenter: Segmenter) -> None:
 
 
 def look_for_transfer(report: Report, what: str, segmenter: Segmenter, direction: str) -> None:
-  """Whether a call moves anything that nobody asked to be moved."""
+  """Reports whether a call makes implicit transfers."""
   images = pictures(segmenter, 1)
   segmenter.small_logits(images)
   try:

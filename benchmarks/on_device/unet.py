@@ -1,4 +1,4 @@
-"""The U-Net's training step at the paper's size."""
+"""Measures the U-Net's training step at the paper's size."""
 
 import functools
 
@@ -9,13 +9,13 @@ from on_device.rows import Report
 from unseg_jax.runtime import parallel
 
 DTYPES = ("bfloat16", "float32")
-# In the order of the memory that they need, for the peak cannot be set back.
+# In the order of their memory, since the peak cannot be reset.
 PAPERS_BATCH = 128
 BATCHES, SMALL_BATCHES = (PAPERS_BATCH, 512), (2,)
 
 
 def run(report: Report, smoke: bool) -> None:
-  """Writes time, rates and memory of each batch and type."""
+  """Writes the time, rates and memory of each batch size and type."""
   ceilings = {
     dtype: report.attempt(f"ceiling, {dtype}", rates.product_rate, dtype, None, smoke)
     for dtype in DTYPES
@@ -46,11 +46,11 @@ def measure(
   """Writes the rows of one type and batch.
 
   Args:
-    report: receives them.
-    name: what they begin with.
+    report: the output.
+    name: the beginning of the rows' names.
     prepared: the step.
-    batch: pairs of a step, over all devices.
-    ceiling: FLOP/s of a matrix product in that type at the default precision, if it was measured.
+    batch: pairs per step, over all devices.
+    ceiling: FLOP/s of a matrix product in that type at the default precision, if measured.
     smoke: whether the network is small.
   """
   report.add(f"{name}: compiled memory", prepared.program.memory / rates.GIB, "GiB")

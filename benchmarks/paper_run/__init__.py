@@ -1,1 +1,1 @@
-"""How long does each stage take at the paper's size, and the whole run? `../paper.py` asks."""
+"""Parts of `../paper.py`: times each stage at the paper's size, and projects the full run."""

@@ -1,4 +1,4 @@
-"""From what was measured to the time of the paper's whole run."""
+"""Projects the time of the paper's full run from measurements."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ from common import experiments
 
 @dataclasses.dataclass
 class Measured:
-  """What the stages found: seconds of one unit, and its work; None where it was not measured.
+  """Measurements of the stages: seconds and operations of one unit; None if not measured.
 
   Attributes:
-    search: of a step of the search.
-    candidate: of a candidate, on the devices alone.
-    pair: of a kept pair, onto the disk, where all candidates are kept.
-    disk_step: of a training step from the disk.
-    on_the_fly_step: of a training step that makes its pairs, all candidates kept.
-    written, read: a pair written to the disk, and one read from it, by the host alone.
+    search: seconds of a search step.
+    candidate: seconds of a candidate, on the devices only.
+    pair: seconds of a kept pair, up to the disk, if all candidates are kept.
+    disk_step: seconds of a training step from the disk.
+    on_the_fly_step: seconds of a training step that makes its pairs, if all candidates are kept.
+    written, read: the host's seconds to write or read a pair.
     candidate_flops, step_flops: floating-point operations of a candidate and of a training step.
   """
 
@@ -36,11 +36,11 @@ class Measured:
 def project(
   measured: Measured, config: ml_collections.ConfigDict, acceptance: float
 ) -> dict[str, float | None]:
-  """Seconds of each part of the paper's run; None where its stage was not measured.
+  """Returns the seconds of each part of the paper's run; None if its stage was not measured.
 
   Args:
-    measured: what the stages found.
-    config: the experiment's, as measured; smaller batches are scaled up.
+    measured: the measurements.
+    config: the measured experiment; its smaller batches are scaled up.
     acceptance: the share of candidates that the filters keep.
   """
   paper = experiments.load("bigbigan.py")
@@ -75,13 +75,13 @@ def print_table(
   acceptance: float,
   where: str = "on this machine",
 ) -> None:
-  """Prints the time of the paper's run, a column for each type or whatever else was measured.
+  """Prints the time of the paper's run, with a column for each type or number of chips.
 
   Args:
-    measured: what the stages found, by the column's heading.
-    config: the experiment's, as measured.
+    measured: the measurements, by the column's heading.
+    config: the measured experiment.
     acceptance: the share of candidates that the filters keep.
-    where: what the times are of.
+    where: the source of the times, for the title.
   """
   paper = experiments.load("bigbigan.py")
   pairs, steps = paper.generate.num_images.train, paper.train.steps
@@ -105,7 +105,7 @@ def print_table(
 
 
 def _duration(seconds: float | None) -> str:
-  """Seconds in the unit that suits them; "-" for None."""
+  """Formats seconds in a suitable unit; "-" for None."""
   if seconds is None:
     return "-"
   for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):

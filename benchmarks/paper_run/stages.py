@@ -1,4 +1,4 @@
-"""The stages that `paper.py` times. Each prints its rows, and adds what it found."""
+"""The stages that `paper.py` times. Each prints its rows and stores its measurements."""
 
 import dataclasses
 import functools
@@ -21,24 +21,24 @@ from unseg_jax.segmentation import batches
 from unseg_jax.segmentation import step as training
 from unseg_jax.synthesis import candidates, on_the_fly, shards
 
-# The data set takes so many times as long as a timing, within these numbers of calls.
+# Making the data set takes this many times as long as a timing, within these numbers of calls.
 GENERATE_TIMES, GENERATE_CALLS = 10, (4, 256)
-DISK_TIMES = 4  # From disk for longer: what was read ahead must not count.
+DISK_TIMES = 4  # Timings from disk are longer, so that batches read ahead have little effect.
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What the command line asks for, in one type, and what all stages share.
+  """The settings of all stages for one type.
 
   Attributes:
-    config: the experiment's.
-    generator: with float32 weights.
-    restarts: of the search, beside one alone.
-    dtype: what everything computes in.
-    rounds: timings of each.
-    seconds: what one timing is to fill.
-    data_set: folder that receives the pairs.
-    torch_device: where the twins run; None: no twins.
+    config: the experiment.
+    generator: the generator, with float32 weights.
+    restarts: restarts of a search, besides 1.
+    dtype: the type of all computations.
+    rounds: number of timings per row.
+    seconds: length of one timing.
+    data_set: folder for the pairs.
+    torch_device: the twins' device; None: no twins.
   """
 
   config: ml_collections.ConfigDict
@@ -51,12 +51,12 @@ class Settings:
   torch_device: str | None
 
   def per_call(self, call, torch_call=None) -> tuple[float, float | None]:
-    """Median seconds of a call and of its twin's."""
+    """Returns the median seconds of a call and of its twin."""
     return timing.per_call(self.rounds, self.seconds, call, torch_call, device.wait)
 
 
 def measure_search(settings: Settings, measured: Measured) -> None:
-  """The search step, with its drawing of latents and radii, with 1 restart and with several."""
+  """Measures the search step with its random draws, with 1 restart and with several."""
   config, generator = settings.config.search, with_dtype(settings.generator, settings.dtype)
   for restarts in sorted({1, settings.restarts}):
     arguments = cases.search_arguments(generator, config, restarts)
@@ -84,7 +84,7 @@ def measure_search(settings: Settings, measured: Measured) -> None:
 
 
 def measure_generate(settings: Settings, measured: Measured) -> None:
-  """The generator alone, candidates on the devices alone, then pairs onto the disk."""
+  """Measures the generator, candidates on the devices, and pairs up to the disk."""
   _measure_forward(settings)
   config, per_call = settings.config.generate, _candidates_per_call(settings)
   generator = with_dtype(settings.generator, settings.dtype)
@@ -126,7 +126,7 @@ def measure_generate(settings: Settings, measured: Measured) -> None:
 
 
 def _measure_forward(settings: Settings) -> None:
-  """The generator alone, in one chunk on each device, beside its twin."""
+  """Measures the generator, with one chunk on each device, and its twin."""
   generator, chunk = with_dtype(settings.generator, settings.dtype), settings.config.generate.chunk
   per_call = _candidates_per_call(settings)
   latents, labels = sample_at(generator, jax.random.key(2), jnp.arange(per_call))
@@ -161,7 +161,7 @@ def _measure_forward(settings: Settings) -> None:
 
 
 def measure_train(settings: Settings, measured: Measured) -> None:
-  """The training step from pairs on the devices, beside its twin, then from the disk."""
+  """Measures the training step with pairs on the devices, its twin, and the step from disk."""
   config, devices = settings.config.train, parallel.device_count()
   pairs, state = cases.noise_pairs(config), training.initial_state(config, jax.random.key(5))
   note, torch_call = f"batch {config.batch_size}", None
@@ -198,7 +198,7 @@ def measure_train(settings: Settings, measured: Measured) -> None:
     note,
   )
   if not (settings.data_set / "dataset_info.json").exists():
-    print("training step from the disk: skipped, for the stage generate did not run", flush=True)
+    print("training step from the disk: skipped, as the stage generate did not run", flush=True)
     return
   source = shards.read(settings.data_set, "train")
   pairs = functools.partial(batches.from_disk, [source], [1.0], config, jax.random.key(7))
@@ -214,7 +214,7 @@ def measure_train(settings: Settings, measured: Measured) -> None:
 
 
 def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
-  """The step that makes its own pairs, and what it saves against the disk."""
+  """Measures the step that makes its own pairs, and compares it with the disk."""
   config, generator = settings.config, settings.generator
   pairs = functools.partial(
     on_the_fly.batches, generator, unit_direction(generator), config, jax.random.key(3)
@@ -228,7 +228,7 @@ def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
     note += "times as long"
   flops = None
   if measured.step_flops and measured.candidate_flops:
-    # From its parts: how often its loop runs is not in the program.
+    # Summed from its parts, since the program does not contain the number of loop iterations.
     flops = measured.step_flops + batch_size * measured.candidate_flops
   print_row(
     "training step, pairs on the fly", settings.dtype, 1 / seconds, "steps/s", flops, note=note
@@ -238,7 +238,7 @@ def measure_on_the_fly(settings: Settings, measured: Measured) -> None:
 def _measure_steps(
   settings: Settings, pairs: Callable[[training.TrainState], Iterator[training.Batch]]
 ) -> float:
-  """Seconds of a training step with these pairs."""
+  """Returns the seconds of a training step with these pairs."""
   state = training.initial_state(settings.config.train, jax.random.key(5))
   upcoming = pairs(state)
   step = training.make_step(settings.config.train, jax.random.key(6))
@@ -249,7 +249,7 @@ def _measure_steps(
 
 
 def _compile(function, arguments, donate: tuple[int, ...] = ()) -> work.Program:
-  """Compiles for all devices, as `parallel.pmap` does; gives up the memory of some arguments."""
+  """Compiles for all devices, as `parallel.pmap` does, and donates some arguments."""
   mapped = jax.pmap(function, axis_name=parallel.AXIS, donate_argnums=donate)
   return work.compile_and_count(mapped, arguments)
 
@@ -259,6 +259,6 @@ def _candidates_per_call(settings: Settings) -> int:
 
 
 def unit_direction(generator: Generator) -> np.ndarray:
-  """A random direction `[1, *latent_shape]` of unit length."""
+  """Returns a random direction `[1, *latent_shape]` of unit length."""
   start = directions.initial(jax.random.key(4), 1, generator.latent_shape)
   return np.asarray(directions.normalise(start))

@@ -1,1 +1,1 @@
-"""How long does a step take on a TPU, by the compiler's own estimate? `../tpu.py` asks."""
+"""Parts of `../tpu.py`: estimates the time of a step on a TPU with its compiler."""

@@ -1,8 +1,8 @@
-"""Reads a compiled program's `as_text()`: what runs, how often, and what the compiler estimates.
+"""Parses a compiled program's `as_text()`: its operations, their counts and estimated cycles.
 
-The text is XLA's scheduled HLO. The TPU compiler writes `estimated_cycles` to nearly every
-operation that runs; gathers, scatters and transfers that run beside others have none. What a fusion
-holds runs as one operation, with one estimate. The body of a loop is written once.
+The text is XLA's scheduled HLO. The TPU compiler adds `estimated_cycles` to nearly every operation,
+but not to gathers, scatters and asynchronous transfers. A fusion runs as one operation with one
+estimate. The body of a loop appears once.
 """
 
 import collections
@@ -20,27 +20,27 @@ COLLECTIVES = (
   "collective-permute",
   "collective-broadcast",
 )
-# An operation is of the first kind of which it, or the fusion's inside, holds an opcode.
+# An operation is of the first kind that lists its opcode, or an opcode inside its fusion.
 KINDS = {
   "collective": COLLECTIVES,
-  "product": ("convolution", "dot"),  # Of matrices; convolutions are.
+  "product": ("convolution", "dot"),  # Both run as matrix products.
   "scatter": ("scatter",),
   "gather": ("gather",),
   "sort": ("sort",),
   "reduction": ("reduce", "reduce-window", "select-and-scatter"),
 }
-# Of these alone: data is moved or laid out anew, and nothing is computed.
+# An operation with only these opcodes moves data and computes nothing.
 MOVES = frozenset(
   "bitcast broadcast concatenate constant copy copy-done copy-start dynamic-slice "
   "dynamic-update-slice get-tuple-element iota pad parameter reshape reverse slice slice-done "
   "slice-start transpose tuple".split()
 )
-# They move nothing.
+# Opcodes that move no data.
 FREE = frozenset(
   "bitcast call conditional constant copy-done get-tuple-element parameter slice-done tuple "
   "while".split()
 )
-# A kernel that the compiler generates or calls, in which it looks no further.
+# A kernel that the compiler generates or calls, and whose contents the text does not show.
 KERNEL = 'custom_call_target="tpu_custom_call"'
 
 
@@ -49,11 +49,11 @@ class Operation:
   """An operation of a computation.
 
   Attributes:
-    name: unique in the program.
-    shape: of its result, with its layout.
-    opcode: HLO's.
-    operands: names of what goes in.
-    attributes: what follows in the text.
+    name: a name that is unique in the program.
+    shape: shape of its result, with the layout.
+    opcode: the HLO opcode.
+    operands: names of its operands.
+    attributes: the rest of its line.
   """
 
   name: str
@@ -64,24 +64,24 @@ class Operation:
 
   @property
   def cycles(self) -> int | None:
-    """The compiler's estimate; None where it has none."""
+    """The compiler's estimate, or None."""
     found = re.search(r'"estimated_cycles":"(\d+)"', self.attributes)
     return int(found[1]) if found else None
 
   @property
   def source(self) -> str:
-    """Where it comes from in the traced function, as `jit(step)/Unet/up_1/concatenate`; or ""."""
+    """Its origin in the traced function, such as `jit(step)/Unet/up_1/concatenate`, or ""."""
     found = re.search(r'op_name="([^"]*)"', self.attributes)
     return found[1] if found else ""
 
   @property
   def trips(self) -> int | None:
-    """How often a while loop's body runs; None where the compiler does not know."""
+    """The number of iterations of a while loop, or None if the compiler does not know it."""
     found = re.search(r'"known_trip_count":\{"n":"(\d+)"\}', self.attributes)
     return int(found[1]) if found else None
 
   def called(self, *names: str) -> list[str]:
-    """The computations that these attributes name, such as `body` and `condition`."""
+    """Returns the computations that attributes such as `body` and `condition` name."""
     found = []
     for name in names:
       if match := re.search(rf"\b{name}=(\{{[^}}]*\}}|%[\w.-]+)", self.attributes):
@@ -94,9 +94,9 @@ class Program:
   """A compiled program.
 
   Attributes:
-    computations: by name, each its operations in their order.
-    entry: the name of the one that runs.
-    shapes: of the results of all operations, by name.
+    computations: lists of operations, by name.
+    entry: the name of the entry computation.
+    shapes: shapes of the results of all operations, by name.
   """
 
   computations: Mapping[str, Sequence[Operation]]
@@ -106,7 +106,7 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-  """An operation that runs, its kind, how often it does, and what goes in, in bytes."""
+  """An executed operation, its kind, how often it runs, and the bytes of its operands."""
 
   operation: Operation
   kind: str
@@ -115,15 +115,15 @@ class Run:
 
   @property
   def cycles(self) -> float:
-    """The estimate of all times together; 0 where there is none."""
+    """The estimate of all executions together, or 0 if there is none."""
     return self.times * (self.operation.cycles or 0)
 
 
 def parse(text: str) -> Program:
-  """Reads the text of a compiled program.
+  """Parses the text of a compiled program.
 
   Raises:
-    ValueError: there is no entry computation.
+    ValueError: the text has no entry computation.
   """
   computations, entry, current = {}, None, None
   for line in text.splitlines():
@@ -152,7 +152,7 @@ def _operation(line: str) -> Operation | None:
 
 
 def _closing(text: str) -> int:
-  """The length of the text's first part, up to the bracket that closes its first one."""
+  """Returns the length of the text up to the bracket that closes its first one."""
   depth = 0
   for i, character in enumerate(text):
     depth += (character == "(") - (character == ")")
@@ -162,38 +162,39 @@ def _closing(text: str) -> int:
 
 
 def size(shape: str) -> int:
-  """Bytes of an array's or a tuple's elements, whatever the layout pads."""
+  """Returns the bytes of an array's or a tuple's elements, without padding."""
   return sum(number * _bits(kind) for kind, number in _arrays(shape)) // 8
 
 
 def elements(shape: str) -> int:
-  """The number of an array's or a tuple's elements."""
+  """Returns the number of an array's or a tuple's elements."""
   return sum(number for _, number in _arrays(shape))
 
 
 def _arrays(shape: str) -> list[tuple[str, int]]:
-  """Each array's type and number of elements."""
+  """Returns each array's type and number of elements."""
   found = re.findall(r"\b([a-z]+\d*\w*)\[([\d,]*)\]", shape)
   return [(kind, math.prod(map(int, filter(None, lengths.split(","))))) for kind, lengths in found]
 
 
 def _bits(kind: str) -> int:
-  """Bits of an element; 0 for what is no number, such as a token."""
+  """Returns the bits of an element; 0 for types without data, such as tokens."""
   return 8 if kind == "pred" else int((re.search(r"\d+", kind) or "0")[0])
 
 
 def runs(program: Program, trips: Sequence[float] = ()) -> list[Run]:
-  """Everything that runs, from the entry computation down, loops as often as they turn.
+  """Lists all executed operations, from the entry computation down.
 
-  Of a conditional the branch counts that is estimated to take longest.
+  Operations of loops are multiplied by the number of iterations. Of a conditional, the branch with
+  the longest estimate counts.
 
   Args:
     program: the parsed text.
-    trips: how often loops turn whose number of turns the compiler does not know: the outermost one,
-      then those within it, and so on.
+    trips: numbers of iterations of loops for which the compiler does not know it, by depth, the
+      outermost first.
 
   Raises:
-    ValueError: there are such loops deeper than that.
+    ValueError: such loops are nested more deeply.
   """
   return list(_runs(program, program.entry, 1.0, tuple(trips)))
 
@@ -207,8 +208,8 @@ def _runs(program: Program, name: str, times: float, trips: tuple[float, ...]) -
       if turns is None:
         if not trips:
           raise ValueError(
-            f"nobody knows how often the loop {operation.name} turns ({operation.source}); give as "
-            "many numbers as such loops are nested"
+            f"unknown number of iterations of the loop {operation.name} ({operation.source}); give "
+            "one number in `trips` for each level of nesting"
           )
         turns, *inner_trips = trips
       inner_times, inner_trips = times * turns, tuple(inner_trips)
@@ -237,7 +238,7 @@ def _kind(program: Program, operation: Operation) -> str:
 
 
 def _parts(program: Program, operation: Operation) -> list[Operation]:
-  """The operation, or what the fusion holds."""
+  """Returns the operation, or the operations of a fusion."""
   if operation.opcode != "fusion":
     return [operation]
   (inside,) = operation.called("calls")
@@ -245,12 +246,12 @@ def _parts(program: Program, operation: Operation) -> list[Operation]:
 
 
 def cycles(found: Sequence[Run]) -> float:
-  """The estimate for all of them, one after the other."""
+  """Returns the sum of all estimates."""
   return sum(run.cycles for run in found)
 
 
 def kinds(found: Sequence[Run]) -> dict[str, float]:
-  """Cycles by kind and by the operation of the traced function that it was, the costliest first."""
+  """Returns cycles by kind and operation of the traced function, the costliest first."""
   total = collections.Counter()
   for run in found:
     total[f"{run.kind} {run.operation.source.rpartition('/')[2]}".strip()] += run.cycles
@@ -258,7 +259,7 @@ def kinds(found: Sequence[Run]) -> dict[str, float]:
 
 
 def sources(found: Sequence[Run]) -> dict[str, float]:
-  """Cycles by kind and place in the traced function, the costliest first."""
+  """Returns cycles by kind and origin in the traced function, the costliest first."""
   total = collections.Counter()
   for run in found:
     total[f"{run.kind} {run.operation.source}".strip()] += run.cycles
@@ -266,9 +267,10 @@ def sources(found: Sequence[Run]) -> dict[str, float]:
 
 
 def without_estimate(program: Program, found: Sequence[Run]) -> dict[tuple[str, int], float]:
-  """How often gathers, scatters, sorts and kernels run for which the compiler has no estimate.
+  """Counts the gathers, scatters, sorts and kernels without an estimate.
 
-  By kind and size: the elements that are gathered or scattered; of others, those of the result.
+  The counts are by kind and size: the number of elements gathered or scattered, or else of the
+  result.
   """
   counted = collections.Counter()
   for run in found:
@@ -285,7 +287,7 @@ def _moved(program: Program, run: Run) -> int:
 
 
 def collectives(program: Program, found: Sequence[Run]) -> list[tuple[str, str, float, int]]:
-  """What crosses chips: operation, place in the traced function, how often, bytes of each chip."""
+  """Lists transfers between chips: operation, origin, number of executions, bytes per chip."""
   return [
     (part.opcode.removesuffix("-start"), run.operation.source, run.times, run.operand_bytes)
     for run in found
@@ -296,10 +298,10 @@ def collectives(program: Program, found: Sequence[Run]) -> list[tuple[str, str, 
 
 
 def traffic(program: Program, found: Sequence[Run]) -> float:
-  """Bytes that operations take from the chip's memory and put there, as often as they run.
+  """Returns the bytes that all operations read from and write to HBM.
 
-  What lies in the faster memory beside the processor (`S(1)` in its layout) does not count, nor
-  what a layout pads. Whole arrays count even where an operation takes a part of one.
+  Data in on-chip memory (`S(1)` in the layout) and padding do not count. An array counts fully even
+  if an operation reads only a part of it.
   """
   return sum(run.times * _memory_bytes(program, run.operation) for run in found)
 
@@ -308,7 +310,7 @@ def _memory_bytes(program: Program, operation: Operation) -> int:
   if operation.opcode in FREE:
     return 0
   if operation.opcode in ("copy-start", "slice-start"):
-    # Beside others: between the memories, of a whole array or of its part.
+    # An asynchronous transfer of an array, or a part of it, between the memories.
     return min(size(shape) for shape in re.findall(r"[a-z]+\d*\w*\[[\d,]*\]", operation.shape)[:2])
   shapes = (operation.shape, *(program.shapes[name] for name in operation.operands))
   return sum(

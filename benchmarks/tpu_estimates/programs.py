@@ -1,7 +1,7 @@
-"""Compiles the programs of `tpu.py`, which starts this as a process of its own.
+"""Compiles the programs of `tpu.py`, which runs this module in its own process.
 
-The environment says for which accelerator, before JAX is imported. The only argument is a `Request`
-as JSON; each program's result is printed as a line of JSON.
+The environment selects the accelerator before JAX is imported. The only argument is a `Request` as
+JSON. Each program's result is printed as one line of JSON.
 """
 
 import collections
@@ -29,24 +29,24 @@ from unseg_jax.segmentation import copy_paste
 from unseg_jax.segmentation import step as training
 from unseg_jax.synthesis import candidates, masks, on_the_fly
 
-CLOCK = 1.5e9  # Cycles a second of a v5e.
-LABELLED = 4  # Chunks of masks whose labelling is watched.
+CLOCK = 1.5e9  # Cycles per second of a v5e.
+LABELLED = 4  # Chunks of masks on which labelling iterations are counted.
 EMBEDDED = "dcgan-faces"
-# In how many chips the leading axis of an argument or a result is cut: none of them, or all.
+# Replicated on all chips, or with the leading axis split over them.
 WHOLE, SPLIT = PartitionSpec(), PartitionSpec(parallel.AXIS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-  """What to compile, all with one number of chips.
+  """The programs to compile for one number of chips.
 
   Attributes:
-    topology: its name, such as `v5e:2x2`; it may have more chips.
-    chips: how many run the program.
+    topology: name of the topology, such as `v5e:2x2`; it may have more chips.
+    chips: number of chips that run the program.
     programs: stage and generator of each.
-    dtype: what everything computes in.
-    batch, microbatch, chunk: in place of the configs'; None: theirs.
-    text: folder that receives the programs' HLO; None: nowhere.
+    dtype: type of all computations.
+    batch, microbatch, chunk: override the configs; None: the configs' values.
+    text: folder for the programs' HLO; None: not written.
   """
 
   topology: str
@@ -61,16 +61,16 @@ class Request:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-  """A function as `parallel.pmap` runs it, with arguments that have no leading axis of devices.
+  """A function of `parallel.pmap`, with arguments without the leading axis of devices.
 
   Attributes:
-    function: averages over `parallel.AXIS`.
+    function: a function that averages over `parallel.AXIS`.
     arguments: arrays, or their shapes and types.
     inputs: how each argument is spread over the chips.
-    outputs: how the results are.
-    donated: arguments whose memory the results may take.
-    note: what a call does.
-    turns: how often the loops turn of which the program does not say; the outermost one first.
+    outputs: how the results are spread.
+    donated: indices of donated arguments.
+    note: a description of a call.
+    turns: numbers of iterations of loops that the program does not contain, the outermost first.
   """
 
   function: Callable[..., Any]
@@ -83,7 +83,7 @@ class Step:
 
 
 def search_step(generator: generators.Generator, config: Any, request: Request) -> Step:
-  """A step of the search, with its drawing."""
+  """Returns a search step with its random draws."""
   settings = config.search
   generator = generators.with_dtype(generator, settings.dtype)
   share = settings.batch_size // request.chips
@@ -105,7 +105,7 @@ def search_step(generator: generators.Generator, config: Any, request: Request) 
 
 
 def candidates_step(generator: generators.Generator, config: Any, request: Request) -> Step:
-  """A chunk of candidates on each chip."""
+  """Returns the program that makes a chunk of candidates on each chip."""
   settings = config.generate
   generator = generators.with_dtype(generator, settings.dtype)
   indices = np.arange(settings.chunk * request.chips)
@@ -121,7 +121,7 @@ def candidates_step(generator: generators.Generator, config: Any, request: Reque
 
 
 def train_step(generator: generators.Generator, config: Any, request: Request) -> Step:
-  """A training step on pairs that are there."""
+  """Returns a training step on given pairs."""
   settings = config.train
   state = jax.eval_shape(functools.partial(training.initial_state, settings), jax.random.key(5))
   return Step(
@@ -135,14 +135,14 @@ def train_step(generator: generators.Generator, config: Any, request: Request) -
 
 
 def on_the_fly_step(generator: generators.Generator, config: Any, request: Request) -> Step:
-  """A training step that makes its pairs, where the filters keep all candidates."""
+  """Returns a training step that makes its pairs and keeps all candidates."""
   settings = config.generate
   generator = generators.with_dtype(generator, settings.dtype)
   state = jax.eval_shape(functools.partial(training.initial_state, config.train), jax.random.key(5))
   update = training.make_step(config.train, jax.random.key(6))
   make = on_the_fly.make_batch(generator, config, jax.random.key(3))
   pool = jax.eval_shape(lambda: on_the_fly.empty_pool(config, 0))
-  # What one step finds too many, the next one uses: on average there is a part of a round.
+  # A step uses surplus pairs of the one before, so the average number of rounds is a fraction.
   rounds = config.train.batch_size / (settings.chunk * request.chips)
 
   def make_and_train(state, pool, variables, directions):
@@ -169,10 +169,10 @@ STAGES = {
 
 
 def labelling_turns(config: ml_collections.ConfigDict, size: int) -> tuple[float, ...]:
-  """How often the loops of the labelling turn for chunks of real masks; the outermost one first.
+  """Counts the iterations of the labelling loops for realistic masks, the outermost loop first.
 
-  The masks are those of the embedded face generator, enlarged: larger generators' weights are not
-  at hand, and with random weights masks are noise.
+  The masks are enlarged masks of the shipped face generator, since weights of larger generators are
+  not available, and random weights give masks of noise.
   """
   faces = generators.load(experiments.load("dcgan_faces.py").generator)
   latents, labels = generators.sample_at(
@@ -209,7 +209,7 @@ def labelling_turns(config: ml_collections.ConfigDict, size: int) -> tuple[float
 
 
 def experiment(name: str, request: Request) -> ml_collections.ConfigDict:
-  """The settings that the generator's config has, with what the request changes."""
+  """Returns the config of a generator with the changes of the request."""
   file = "dcgan_faces.py" if name == EMBEDDED else published.GENERATORS[name][2]
   config = experiments.load(file)
   for stage in (config.search, config.generate, config.train):
@@ -223,19 +223,19 @@ def experiment(name: str, request: Request) -> ml_collections.ConfigDict:
 
 
 def load(name: str) -> generators.Generator:
-  """The embedded generator, or a published one with random weights."""
+  """Returns the shipped generator, or a published one with random weights."""
   if name == EMBEDDED:
     return generators.load(experiments.load("dcgan_faces.py").generator)
   return published.random_generator(*published.GENERATORS[name][:2])
 
 
 def _gathers(settings: ml_collections.ConfigDict) -> bool:
-  """Whether training takes backgrounds from the whole batch, wherever its parts are."""
+  """Whether training takes backgrounds from other pairs, which may be on other chips."""
   return settings.share > 0 and bool(set(copy_paste.FROM_OTHER_PAIRS) & set(settings.kinds))
 
 
 def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:
-  """The compiled program, and the floating-point operations of one chip's products."""
+  """Compiles a step; also returns the floating-point operations of one chip's products."""
   mapped = jax.jit(
     jax.shard_map(
       step.function, mesh=mesh, in_specs=step.inputs, out_specs=step.outputs, check_vma=False
@@ -250,13 +250,13 @@ def compile_step(step: Step, mesh: Mesh) -> tuple[Any, float]:
     )
 
   arguments = [shapes(tree, spec) for tree, spec in zip(step.arguments, step.inputs, strict=True)]
-  # Products stand in the outermost of the loops, at most.
+  # Only the outermost loop can contain products.
   flops = work.product_flops(jax.make_jaxpr(mapped)(*arguments), *step.turns[:1])
   return mapped.lower(*arguments).compile(), flops
 
 
 def summary(executable: Any, flops: float, step: Step) -> dict[str, Any]:
-  """What the compiler says of a program, for one chip; times in seconds, memory in bytes."""
+  """Summarises the compiler's data on a program, for one chip, in seconds and bytes."""
   program = hlo.parse(executable.as_text())
   found = hlo.runs(program, step.turns)
   memory = executable.memory_analysis()
@@ -285,7 +285,7 @@ def summary(executable: Any, flops: float, step: Step) -> dict[str, Any]:
 
 
 def compiled(request: Request) -> Iterator[dict[str, Any]]:
-  """Compiles one program after the other; what does not fit the chip says so as its `error`."""
+  """Compiles each program; the result of one that does not fit the chip has an `error`."""
   devices = topologies.get_topology_desc(platform="tpu", topology_name=request.topology).devices
   mesh = Mesh(np.array(devices[: request.chips]), (parallel.AXIS,))
   for stage, name in request.programs:
@@ -316,8 +316,8 @@ def compiled(request: Request) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
-  """Compiles what the argument asks for."""
-  # On the fly the program depends on how many devices there are: the host stands in for the chips.
+  """Compiles the programs of the request."""
+  # The program on the fly depends on the number of devices: simulated CPU devices stand for chips.
   for result in compiled(Request(**json.loads(sys.argv[1]))):
     print(json.dumps(result), flush=True)
 

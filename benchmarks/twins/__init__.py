@@ -1,5 +1,5 @@
-"""The same networks and steps in PyTorch, to be timed beside ours.
+"""The same networks and steps in PyTorch, for comparison.
 
-Each twin takes our weights, or gives us its own, so that the two can be checked to compute the same
-before they are timed. Only `device.py` can be imported where PyTorch is not installed.
+A twin takes the weights of this package or provides its own, so that results can be compared before
+timings. Without PyTorch, only `device.py` can be imported.
 """

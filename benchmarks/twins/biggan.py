@@ -1,4 +1,4 @@
-"""BigBiGAN's generator, its operations those of `unseg_jax.generators.biggan`."""
+"""BigBiGAN's generator, with the operations of `unseg_jax.generators.biggan`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ Weights = dict[str, Any]
 def generator(
   variables: dict[str, Any], device: str, dtype: str
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-  """Returns the function of latents `[N, latent_size]` that gives images `[N, 3, S, S]`."""
+  """Returns a function that maps latents `[N, latent_size]` to images `[N, 3, S, S]`."""
   dtype = getattr(torch, dtype)
   weights = _to_torch(variables["params"], device, dtype)
   blocks = sum(name.startswith("block_") for name in weights)
@@ -21,7 +21,7 @@ def generator(
   def forward(latents):
     with torch.no_grad():
       first, *pieces = latents.to(dtype).chunk(blocks + 1, dim=1)
-      # The projection's channels come last, as the next layers want them.
+      # The projection's output has its channels last.
       x = _dense(first, weights["project"]).unflatten(1, (4, 4, -1)).permute(0, 3, 1, 2)
       for i, piece in enumerate(pieces):
         x = _block(x, weights[f"block_{i}"], piece)

@@ -1,4 +1,4 @@
-"""BigGAN-deep by the package that the published weights are for."""
+"""BigGAN-deep of pytorch-pretrained-biggan, the package of the published weights."""
 
 import torch
 from pytorch_pretrained_biggan import BigGAN, BigGANConfig
@@ -11,7 +11,7 @@ TRUNCATION = 0.4
 
 
 def network(name: str, device: str) -> BigGAN:
-  """A published network with random weights, such as `biggan-deep-128`."""
+  """Returns a published network, such as `biggan-deep-128`, with random weights."""
   torch.manual_seed(0)
   config = BigGANConfig(
     output_dim=int(name.rpartition("-")[2]),
@@ -20,17 +20,17 @@ def network(name: str, device: str) -> BigGAN:
   )
   twin = BigGAN(config)
   with torch.no_grad():
-    # What the package leaves as the memory happened to be, or at 0.
+    # The package leaves these uninitialised, or at 0.
     twin.generator.bn.weight.fill_(1)
     twin.generator.bn.bias.zero_()
     twin.generator.layers[DEEP_ATTENTION].gamma.fill_(1)
-    for _ in range(3):  # In training mode it finds its spectral norms.
+    for _ in range(3):  # In training mode, calls estimate the spectral norms.
       twin(torch.randn(1, DEEP_LATENT), torch.eye(config.num_classes)[:1], TRUNCATION)
   return twin.eval().to(device)
 
 
 def converted(name: str, twin: BigGAN) -> Generator:
-  """Our generator with the twin's weights."""
+  """Returns this package's generator with the twin's weights."""
   arrays = {key: array.cpu().numpy() for key, array in twin.state_dict().items()}
   _, config, variables = biggan_deep_format.convert(
     arrays, biggan_deep_format.VARIANTS[name].settings
@@ -39,7 +39,7 @@ def converted(name: str, twin: BigGAN) -> Generator:
 
 
 def images(twin: BigGAN, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-  """Images `[N, 3, S, S]` of latents `[N, 128]` and labels `[N]`."""
+  """Returns images `[N, 3, S, S]` of latents `[N, 128]` and labels `[N]`."""
   classes = torch.nn.functional.one_hot(labels.long(), twin.config.num_classes).float()
   with torch.no_grad():
     return twin(latents, classes, TRUNCATION)

@@ -1,4 +1,4 @@
-"""Pairs as the reference implementation makes them: its filters by scikit-image, one by one."""
+"""Pairs made as in the reference implementation, with filters of scikit-image per image."""
 
 import io
 from pathlib import Path
@@ -17,9 +17,9 @@ from unseg_jax.synthesis import records
 def candidates(
   generator: nn.Module, config: Any, direction: np.ndarray, latents: torch.Tensor
 ) -> list[tuple[np.ndarray, np.ndarray] | None]:
-  """Both images as a batch, then mask, components, area and histogram, image by image.
+  """Makes both images as a batch; then mask, components, area and histogram per image.
 
-  Returns for each candidate its uint8 image and its mask, or None in place of those rejected.
+  Returns the uint8 image and the mask of each candidate, or None for a rejected one.
   """
   with torch.no_grad():
     images = generator(latents)
@@ -50,7 +50,7 @@ def _histogram_maxima(values: np.ndarray, config: Any) -> int:
 def write_data_set(
   generator: nn.Module, config: Any, direction: np.ndarray, pairs: int, folder: Path
 ) -> None:
-  """Makes, encodes and writes so many pairs, one batch of `config.chunk` after the other."""
+  """Makes, encodes and writes pairs, one batch of `config.chunk` after the other."""
   kept = 0
   while kept < pairs:
     latents = torch.randn(config.chunk, *direction.shape[1:])

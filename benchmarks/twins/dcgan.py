@@ -1,4 +1,4 @@
-"""The face generator."""
+"""The face generator, a DCGAN."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def generator(variables: dict[str, Any]) -> nn.Sequential:
-  """The DCGAN with the folded weights: `[N, latent_size] -> [N, 3, 64, 64]`."""
+  """Returns the DCGAN with folded weights: `[N, latent_size] -> [N, 3, 64, 64]`."""
   layers: list[nn.Module] = []
   for name, layer in variables["params"].items():
     first = name == "project"

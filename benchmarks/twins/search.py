@@ -12,26 +12,26 @@ SOBEL = torch.stack([SOBEL, SOBEL.T])[:, None]
 
 
 def grey(images: torch.Tensor) -> torch.Tensor:
-  """Luma `[N, H, W]` of `[N, 3, H, W]`."""
+  """Returns the luma `[N, H, W]` of `[N, 3, H, W]`."""
   red, green, blue = images.unbind(1)
   return 0.2989 * red + 0.5870 * green + 0.1140 * blue
 
 
 def distance(size: int) -> torch.Tensor:
-  """The weight `[size, size]` of each pixel in the circle loss."""
+  """Returns the weight `[size, size]` of each pixel in the circle loss."""
   line = torch.linspace(-1, 1, size)
   rho = torch.sqrt(line[:, None] ** 2 + line[None] ** 2)
   return 4 * (rho - rho.mean())
 
 
 def gradient_magnitude(greys: torch.Tensor) -> torch.Tensor:
-  """Sobel magnitude of `[N, H, W]`, borders replicated."""
+  """Returns the Sobel magnitude of `[N, H, W]`, with replicated borders."""
   edges = F.conv2d(F.pad(greys[:, None], (1, 1, 1, 1), mode="replicate"), SOBEL)
   return torch.sqrt((edges**2).sum(1) + 1e-6)
 
 
 class Search:
-  """Adam, then back to unit length.
+  """A search with Adam that normalises the direction after each step.
 
   Attributes:
     direction: `[1, *latent_shape]`.
@@ -44,7 +44,7 @@ class Search:
     self.optimizer = torch.optim.Adam([self.direction], lr=config.learning_rate)
 
   def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
-    """Latents and radii `[batch_size, *latent_shape]` for a step."""
+    """Draws latents and radii `[batch_size, *latent_shape]` for a step."""
     latents = torch.randn(self.config.batch_size, *self.direction.shape[1:])
     return latents, (2 + 0.5 * torch.randn_like(latents)).clamp(min=0.1)
 

@@ -1,7 +1,7 @@
 """StyleGAN3 as upstream computes it without its CUDA kernels, from its published description.
 
-Every sample has a kernel of its own; upsampling puts zeros between the samples; filters are
-depthwise convolutions. The keys of the arrays are upstream's.
+Every sample has its own kernel; upsampling inserts zeros; filters are depthwise convolutions. The
+arrays have upstream's keys.
 """
 
 import itertools
@@ -28,7 +28,7 @@ DEFAULTS |= {"w_dim": 512, "z_dim": 512, "mapping_layers": 2}
 
 
 class Affine(nn.Module):
-  """A fully connected layer of equalised learning rate."""
+  """A fully connected layer with equalised learning rate."""
 
   def __init__(self, size_in: int, size_out: int, multiplier: float = 1):
     super().__init__()
@@ -87,7 +87,7 @@ def filtered(x: torch.Tensor, taps: torch.Tensor, up: int, padding: tuple[int, i
 
 
 class Layer(nn.Module):
-  """A modulated convolution, and the activation between filters."""
+  """A modulated convolution, followed by an activation between two filters."""
 
   def __init__(self, channels, kernel_size, w_dim, sizes, bands, is_colours, is_radial):
     super().__init__()
@@ -130,7 +130,7 @@ class Layer(nn.Module):
 
 
 class Network(nn.Module):
-  """Synthesis, and the arrays of a mapping that is never run."""
+  """The synthesis network, and the arrays of a mapping network that is never run."""
 
   def __init__(self, img_resolution: int, **settings: Any):
     super().__init__()
@@ -168,7 +168,7 @@ class Network(nn.Module):
       self.mapping.add_module(f"fc{i}", Affine(size_in, w_dim, 0.01))
 
   def forward(self, ws: torch.Tensor) -> torch.Tensor:
-    """Images `[N, 3, S, S]` of latents `[N, layers + 1, w_dim]`."""
+    """Returns images `[N, 3, S, S]` of latents `[N, layers + 2, w_dim]`."""
     x = self.synthesis.input(ws[:, 0])
     for i, name in enumerate(self.names):
       x = self.synthesis.get_submodule(name)(x, ws[:, i + 1])
@@ -176,19 +176,24 @@ class Network(nn.Module):
 
 
 def network(img_resolution: int, **settings: Any) -> Network:
-  """A network with random weights."""
+  """Returns a network with random weights."""
   torch.manual_seed(0)
   return Network(img_resolution, **settings).eval()
 
 
 def converted(twin: Network, settings: Mapping[str, Any]) -> Generator:
-  """Our generator with the twin's weights; settings are upstream's that arrays do not tell."""
+  """Returns this package's generator with the twin's weights.
+
+  Args:
+    twin: the network.
+    settings: upstream's settings that the arrays do not determine.
+  """
   arrays = {key: np.asarray(array) for key, array in twin.state_dict().items()}
   _, config, variables = stylegan3_format.convert(arrays, settings)
   return stylegan3.build(config, variables, "twin")
 
 
 def images(twin: Network, latents: np.ndarray) -> np.ndarray:
-  """Images `[N, S, S, 3]` of latents `[N, layers + 2, w_dim]`."""
+  """Returns images `[N, S, S, 3]` of latents `[N, layers + 2, w_dim]`."""
   with torch.no_grad():
     return twin(torch.tensor(latents)).permute(0, 2, 3, 1).numpy()

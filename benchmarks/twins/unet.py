@@ -12,7 +12,7 @@ from checkpoints_convert.unet import variables_from_state_dict
 
 
 class Block(nn.Module):
-  """Twice: 3 x 3 convolution, batch norm, ReLU."""
+  """Two times: 3 x 3 convolution, batch norm, ReLU."""
 
   def __init__(self, inputs: int, outputs: int):
     super().__init__()
@@ -26,7 +26,7 @@ class Block(nn.Module):
 
 
 class Unet(nn.Module):
-  """The segmentation U-Net, `[N, 3, H, W] -> [N, 2, H, W]`, its modules named as upstream's."""
+  """The segmentation U-Net, `[N, 3, H, W] -> [N, 2, H, W]`, with upstream's module names."""
 
   def __init__(self, features: Sequence[int]):
     super().__init__()
@@ -55,19 +55,19 @@ class Unet(nn.Module):
 
 
 def network(features: Sequence[int]) -> Unet:
-  """A U-Net with random weights, the same at each call."""
+  """Returns a U-Net with random weights, the same at each call."""
   torch.manual_seed(0)
   return Unet(features)
 
 
 def flax_variables(unet: Unet) -> dict[str, Any]:
-  """Its weights and statistics as they are now, for our U-Net."""
+  """Returns the current weights and statistics as variables of this package's U-Net."""
   arrays = {name: array.numpy().copy() for name, array in unet.state_dict().items()}
   return variables_from_state_dict(arrays)
 
 
 def logits(unet: Unet, pixels: np.ndarray) -> np.ndarray:
-  """The trained network's logits `[N, H, W, 2]` of uint8 images `[N, H, W, 3]`."""
+  """Returns logits `[N, H, W, 2]` of uint8 images `[N, H, W, 3]`, in evaluation mode."""
   images = torch.tensor(pixels.transpose(0, 3, 1, 2)).float() / 127.5 - 1
   with torch.no_grad():
     return unet.eval()(images).permute(0, 2, 3, 1).numpy()
@@ -80,14 +80,14 @@ def training_step(
   device: str = "cpu",
   memory_format: torch.memory_format = torch.channels_last,
 ) -> Callable[[], torch.Tensor]:
-  """Returns calls that each take a step on one and the same batch, and return its loss.
+  """Returns a function that takes a training step on a fixed batch and returns the loss.
 
   Args:
-    unet: what to train; moved to the device.
-    batch: `image` `[N, S, S, 3]` uint8 and `mask` `[N, S, S, 1]` uint8, 255 is foreground.
-    config: `config.train` of an experiment, for learning rate and type.
-    device: where to compute.
-    memory_format: of weights and images.
+    unet: the network, which is moved to the device.
+    batch: `image` `[N, S, S, 3]` uint8 and `mask` `[N, S, S, 1]` uint8, where 255 is foreground.
+    config: `config.train` of an experiment, for the learning rate and the type.
+    device: the device.
+    memory_format: memory format of weights and images.
   """
   unet.train().to(device, memory_format=memory_format)
   optimizer = torch.optim.Adam(unet.parameters(), lr=config.learning_rate)

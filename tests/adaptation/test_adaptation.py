@@ -1,4 +1,4 @@
-"""Pictures become squares with masks; an average is one over the flip and several scales."""
+"""Images become squares with masks, predicted as an average over the flip and scales."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_confidence_is_1_where_a_segmenter_is_certain_and_0_where_it_guesses():
 
 @pytest.fixture
 def segmenter():
-  """Says of each pixel how much redder it is than a ramp from left to right."""
+  """Predicts by how much each pixel is redder than a ramp from left to right."""
 
   def logits(variables, images, sizes):
     columns = np.arange(images.shape[2]) / sizes[:, 1, None, None]

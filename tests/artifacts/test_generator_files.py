@@ -1,4 +1,4 @@
-"""Generator files give back what was saved, or say what is wrong with them."""
+"""Generator files restore what was saved, or report what is wrong."""
 
 import os
 import re
@@ -17,7 +17,7 @@ def small_generator(**changes):
     "config": {"latent_size": 2, "widths": [3]},
     "variables": {
       "params": {
-        # A transposed view: its memory does not lie in the order of its elements.
+        # A transposed view, which is not in C order.
         "project": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T, "bias": np.ones(2)},
         "gain": np.float32(0.5),
       }
@@ -45,7 +45,7 @@ def test_a_generator_file_gives_back_what_was_saved(tmp_path):
 
 
 def test_the_same_generator_always_gives_the_same_bytes(tmp_path):
-  # safetensors shuffles its metadata at every call: four equal files by chance are rare.
+  # safetensors shuffles its metadata at every call; four equal files by chance are rare.
   for i in range(4):
     generator_files.save_generator(tmp_path / str(i), small_generator())
   assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
@@ -70,7 +70,7 @@ def test_a_write_that_fails_midway_leaves_what_was_there(tmp_path, monkeypatch, 
   ("variables", "message"),
   [
     ({"params": {"bias": np.array([1, np.nan])}}, "array params/bias holds NaN or infinity"),
-    ({}, "there are no arrays"),
+    ({}, "no arrays, expected at least one"),
   ],
 )
 def test_a_useless_generator_is_not_saved(tmp_path, variables, message):
@@ -92,7 +92,7 @@ def test_a_truncated_or_other_file_is_refused(tmp_path, damage):
   path = tmp_path / "a.safetensors"
   generator_files.save_generator(path, small_generator())
   path.write_bytes(damage(path.read_bytes()))
-  with pytest.raises(ValueError, match=r"a\.safetensors is not a whole safetensors file.*convert"):
+  with pytest.raises(ValueError, match=r"a\.safetensors is not a complete safetensors.*convert"):
     generator_files.read_generator(path)
 
 

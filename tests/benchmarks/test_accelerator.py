@@ -1,4 +1,4 @@
-"""`benchmarks/accelerator.py` as a user runs it: every part tells its numbers, and fails alone."""
+"""`benchmarks/accelerator.py` as a user runs it: each part reports numbers or fails alone."""
 
 import json
 import math
@@ -23,7 +23,7 @@ FAILED, MISSING, SKIPPED = "failed: ", "not measured: ", "skipped: "
 
 
 def run(output, *flags, **environment):
-  """Runs the command; returns its exit status, its rows, and what it printed."""
+  """Runs the command; returns its exit status, its rows, and its output."""
   done = subprocess.run(
     [sys.executable, "benchmarks/accelerator.py", "--smoke", f"--output={output}", *flags],
     cwd=ROOT,
@@ -40,9 +40,9 @@ def run(output, *flags, **environment):
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-  """The output of all parts in their smallest form, and what `run` returned."""
+  """The output file of all parts in their smallest form, and the result of `run`."""
   output = tmp_path_factory.mktemp("smoke") / "found.jsonl"
-  # To optimise takes longer than to run what is this small.
+  # Optimising takes longer than running such small programs.
   return output, *run(output, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
@@ -54,7 +54,7 @@ def test_every_part_measures_and_nothing_fails(smoke):
   _, status, rows, _ = smoke
   assert not [row for row in rows if row["note"].startswith((FAILED, SKIPPED))]
   assert status == 0
-  # JAX does not tell what memory a CPU has.
+  # JAX does not report the memory of a CPU.
   missing = [row for row in rows if row["note"].startswith(MISSING)]
   assert all("memory" in row["what"] for row in missing)
   assert list(dict.fromkeys(row["part"] for row in rows)) == list(PARTS)
@@ -144,7 +144,7 @@ def test_a_part_stops_when_its_time_is_used_up(tmp_path):
 
 def test_without_time_the_parts_left_are_named(tmp_path):
   output = tmp_path / "found.jsonl"
-  for call in (1, 2):  # The second call's rows follow the first one's; its table is its own.
+  for call in (1, 2):  # The second call appends its rows; its table contains only its own.
     status, rows, printed = run(output, "--seconds=1")
     assert status == 0
     assert [row["part"] for row in rows] == call * list(PARTS)

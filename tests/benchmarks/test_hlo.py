@@ -1,4 +1,4 @@
-"""Reading compiled programs: what runs, how often, at what estimate."""
+"""Parsing of compiled programs: their operations, counts and estimates."""
 
 import importlib
 
@@ -55,7 +55,7 @@ def test_a_loop_of_unknown_length_needs_a_number(hlo):
   entry, others = loop()
   parsed = program(hlo, *entry, others=others)
   assert hlo.cycles(hlo.runs(parsed, [2.5])) == 2.5 * 11
-  with pytest.raises(ValueError, match=r"how often the loop loop turns \(jit\(f\)/while\)"):
+  with pytest.raises(ValueError, match=r"iterations of the loop loop \(jit\(f\)/while\)"):
     hlo.runs(parsed)
 
 
@@ -126,7 +126,7 @@ def test_a_fusion_is_what_it_holds(hlo):
   assert list(kinds.items())[:2] == [("movement stack", 500), ("product conv", 300)]
 
 
-def test_what_has_no_estimate_is_told_with_how_much_it_gathers_and_scatters(hlo):
+def test_operations_without_estimate_are_listed_with_their_sizes(hlo):
   parsed = program(hlo, *ENTRY, others=FUSIONS)
   assert hlo.without_estimate(parsed, hlo.runs(parsed)) == {("scatter", 640): 1, ("kernel", 6): 1}
 

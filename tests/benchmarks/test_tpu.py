@@ -1,4 +1,4 @@
-"""What is reported of programs compiled for TPUs that are not there."""
+"""Reports on programs that are compiled for TPUs without a TPU."""
 
 import importlib
 import importlib.util
@@ -24,7 +24,7 @@ def load(monkeypatch):
 
 @pytest.fixture
 def run(load, monkeypatch, capsys):
-  """Runs `python benchmarks/tpu.py FLAGS`; returns what it prints."""
+  """Runs `python benchmarks/tpu.py FLAGS`; returns its output."""
 
   def run(*flags):
     monkeypatch.setattr(sys, "argv", ["tpu.py", *flags])
@@ -39,7 +39,7 @@ def collective(operation, source, size, times=1.0):
 
 
 def result(stage="train", chips=16, **changed):
-  """A program's result as the compiling process prints it."""
+  """Returns a program's result in the form that the compiling process prints."""
   found = {
     "stage": stage,
     "generator": "bigbigan-128",
@@ -63,7 +63,7 @@ def result(stage="train", chips=16, **changed):
   return found | changed
 
 
-def test_a_row_tells_time_share_memory_and_where_it_goes(load):
+def test_a_row_shows_time_share_memory_and_costliest_kinds(load):
   row = dict(zip(load("tpu").HEADINGS, load("tpu").row(result()), strict=True))
   assert row["program"] == "train, bfloat16, batch 128"
   assert (row["estimate"], row["full rate"]) == ("100 ms", "20 ms (20%)")
@@ -72,7 +72,7 @@ def test_a_row_tells_time_share_memory_and_where_it_goes(load):
   assert row["without estimate"] == "2 scatter of 3,145,728"
 
 
-def test_a_program_that_does_not_fit_the_chip_says_so_in_its_row(load):
+def test_a_program_that_does_not_fit_the_chip_has_an_error_in_its_row(load):
   row = load("tpu").row(
     {name: result()[name] for name in ("stage", "generator", "dtype", "chips", "note")}
     | {"error": "RESOURCE_EXHAUSTED: used 20.1G of 15.75G hbm"}
@@ -151,9 +151,9 @@ def test_the_slower_of_chip_and_host_counts(load):
     return [load("paper_run.projection").project(found, paper, 0.3) for found in units.values()]
 
   one, eight, _ = times(28)
-  assert one["train"] == pytest.approx(18_000 * 0.1)  # The chip is slower.
+  assert one["train"] == pytest.approx(18_000 * 0.1)  # The chip is slower than the host.
   assert one["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / 64)
-  # Of eight chips on one host, what one process does for every pair is slower.
+  # On one host with eight chips, the serial work limits the rate.
   assert eight["generate"] == pytest.approx(1e6 / 0.3 * 0.1 / (8 * 64))
   assert load("tpu").host_seconds(host["read"], 8, 28) == 2e-4
   assert load("tpu").host_seconds(host["read"], 16, 28) == 1e-4
@@ -194,7 +194,7 @@ def test_products_with_the_zeros_between_pixels_do_not_count(load):
     )
 
   traced = jax.make_jaxpr(dilated)(jnp.zeros((1, 8, 8, 3)), jnp.zeros((4, 4, 3, 5)))
-  # Of the 4 x 4 pixels that the kernel sees, 2 x 2 are there.
+  # Of the 4 x 4 inputs of the kernel, all but 2 x 2 are inserted zeros.
   assert load("common.work").product_flops(traced) == 2 * 16**2 * (2 * 2 * 3) * 5
 
 

@@ -1,4 +1,4 @@
-"""Converting published checkpoints by the command, by name and by recognising their format."""
+"""Converts published checkpoints by command, by name and by detecting their format."""
 
 import argparse
 import hashlib
@@ -55,7 +55,7 @@ def test_the_command_converts_a_generator_that_makes_the_same_pictures(tmp_path)
   with Image.open(sheet) as picture:
     assert picture.size == (2 * 64, 3 * 64)
 
-  # Converting again, in another process, gives the same bytes; but only with --overwrite.
+  # Repeating the conversion in another process gives the same bytes, but needs --overwrite.
   with pytest.raises(FileExistsError, match=r"small\.safetensors exists already.*--overwrite"):
     convert.convert_file(GOLDEN / "dcgan.pth", path, "dcgan")
   first, first_sheet = path.read_bytes(), sheet.read_bytes()
@@ -64,7 +64,7 @@ def test_the_command_converts_a_generator_that_makes_the_same_pictures(tmp_path)
   assert path.read_bytes() == first
   assert contact_sheet.draw(path, 5) == sheet and sheet.read_bytes() == first_sheet
 
-  # A sheet in the way is noticed before anything is written.
+  # An existing sheet is detected before anything is written.
   path.unlink()
   result = run_command(*command)
   assert result.returncode == 1
@@ -183,7 +183,7 @@ def test_settings_in_yaml_that_are_no_mapping_are_refused(tmp_path, content, mes
   assert "\n" not in str(error.value)
 
 
-# What is published.
+# Published checkpoints.
 
 
 def publish(monkeypatch, **changes):
@@ -200,7 +200,7 @@ def test_a_published_checkpoint_is_downloaded_and_converted(tmp_path, served, mo
   publish(monkeypatch, url=f"{served.url}/a.pth", sha256=sha256)
   file = convert.convert_file(None, tmp_path / "a.safetensors", variant="small")
   assert (file.architecture, file.source_sha256) == ("dcgan", sha256)
-  # The same from a URL and from a file, and with the format's name.
+  # A URL, a file and an explicit format give the same result.
   (served.folder / "a.pth").rename(served.folder / "b.pth")
   convert.convert_file(f"{served.url}/b.pth", tmp_path / "b.safetensors", "dcgan")
   convert.convert_file(GOLDEN / "dcgan.pth", tmp_path / "c.safetensors", "dcgan", "small")
@@ -210,7 +210,7 @@ def test_a_published_checkpoint_is_downloaded_and_converted(tmp_path, served, mo
 def test_a_published_checkpoint_that_was_exchanged_is_refused(tmp_path, served, monkeypatch):
   (served.folder / "a.pth").write_bytes((GOLDEN / "dcgan.pth").read_bytes())
   publish(monkeypatch, url=f"{served.url}/a.pth", sha256="0" * 64)
-  with pytest.raises(ValueError, match=rf"{served.url}/a\.pth gave a file with SHA-256"):
+  with pytest.raises(ValueError, match=rf"{served.url}/a\.pth does not have the published SHA-256"):
     convert.convert_file(None, tmp_path / "a.safetensors", variant="small")
   assert not list(tmp_path.iterdir())
 
@@ -287,12 +287,13 @@ def test_a_checkpoint_of_another_project_is_recognised(tmp_path, name):
 @pytest.mark.parametrize(
   "name", ["cips_skip", "dcgan", "stylegan2", "stylegan2_rosinality", "studiogan_new_sngan"]
 )
-def test_the_format_is_told_by_the_keys(tmp_path, name):
-  paths = tmp_path / "told.safetensors", tmp_path / "found.safetensors"
+def test_the_format_is_detected_from_the_keys(tmp_path, name):
+  paths = tmp_path / "given.safetensors", tmp_path / "found.safetensors"
   for path, format_name in zip(paths, (GOLDEN_FORMATS.get(name, "studiogan"), None), strict=True):
     convert.convert_file(GOLDEN / f"{name}.pth", path, format_name)
-  told, found = (path.read_bytes() for path in paths)
-  assert told == found
+
+  given, found = (path.read_bytes() for path in paths)
+  assert given == found
 
 
 def test_a_format_that_the_keys_do_not_tell_has_to_be_named(tmp_path):
@@ -301,13 +302,16 @@ def test_a_format_that_the_keys_do_not_tell_has_to_be_named(tmp_path):
     name: torch.load(GOLDEN / f"{name}.pth", weights_only=True) for name in ("dcgan", "cips_skip")
   }
   torch.save(both, tmp_path / "both.pth")
-  for name, message in (("none", "tells no format"), ("both", "holds networks of cips and dcgan")):
+  for name, message in (
+    ("none", "has an unknown format"),
+    ("both", "holds networks of cips and dcgan"),
+  ):
     with pytest.raises(ValueError, match=rf"{name}\.pth {message}: expected --format with one of"):
       convert.convert_file(tmp_path / f"{name}.pth", tmp_path / "a.safetensors")
   assert not list(tmp_path.glob("*.safetensors"))
 
 
-# Networks that were trained by rosinality's code, in what its copies wrap around them.
+# Networks trained with rosinality's code, in the containers that its forks save.
 
 
 @pytest.mark.parametrize("names", [("g_ema", ""), ("params_ema", ""), ("ema", "module.")])
@@ -373,7 +377,8 @@ def test_a_lightning_checkpoint_of_several_generators_is_refused(tmp_path):
   state_dict["net2.main.0.weight"] = 2 * state_dict["net.main.0.weight"]
   save_lightning({}, tmp_path / "a.ckpt", state_dict=state_dict)
   message = (
-    r"a\.ckpt .*several such networks, 'state_dict' > 'net2?\.', 'state_dict' > 'net2?\.', e"
+    r"a\.ckpt .*several networks of this format, 'state_dict' > 'net2?\.', "
+    r"'state_dict' > 'net2?\.', e"
   )
   with pytest.raises(ValueError, match=message):
     convert.convert_file(tmp_path / "a.ckpt", tmp_path / "a.safetensors", "dcgan")

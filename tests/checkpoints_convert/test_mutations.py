@@ -1,4 +1,4 @@
-"""Damaged and forged checkpoints: one line, or a generator that computes; nothing else."""
+"""Damaged and forged checkpoints give a one-line error or a working generator."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from whole_runs import GOLDEN
 from checkpoints_convert import convert
 from unseg_jax import generators
 
-# Source -> its format, and the settings that it needs.
+# Source -> its format and the required settings.
 SOURCES = {
   "biggan": ("biggan", {"BN_eps": 1e-5, "SN_eps": 1e-6}),
   "dcgan": ("dcgan", {}),
@@ -27,7 +27,7 @@ BATCH = 20
 
 
 class _Trap:
-  """Leaves a trace when it is opened by what executes it."""
+  """Leaves a trace if the reader executes it."""
 
   def __reduce__(self):
     return os.mkdir, ("trace",)
@@ -41,7 +41,7 @@ def read(name):
 
 
 def change_array(array, random):
-  """Another shape, type or content of an array, or something that is none."""
+  """Changes the shape, dtype or content of an array, or replaces it by another object."""
   shape = list(array.shape)
   axis = random.integers(len(shape)) if shape else 0
   first = array.flatten()[:1]
@@ -79,7 +79,7 @@ def change_key(key, random):
 
 
 def change_structure(checkpoint, random):
-  """Changes some entries of the dict that holds the arrays; then perhaps wraps it."""
+  """Changes some entries of the dict of arrays, then sometimes wraps the dict."""
   changed = dict(checkpoint)
   inner = max((v for v in changed.values() if isinstance(v, dict)), key=len, default=None)
   arrays = dict(changed if inner is None else inner)
@@ -103,7 +103,7 @@ def change_structure(checkpoint, random):
 
 
 def change_bytes(data, random):
-  """Flips, cuts, doubles or blanks some bytes, most often those that say what the others are."""
+  """Flips, cuts, duplicates or blanks some bytes, most often structural ones."""
   data = bytearray(data)
   interesting = [0, data.find(b".pkl"), data.find(b"cnn_"), len(data) - 500]
   for _ in range(random.integers(1, 6)):
@@ -128,7 +128,7 @@ def change_bytes(data, random):
 
 
 def mutate(seed):
-  """The mutation of a number: bytes of a file, its format, and its settings."""
+  """The mutation with a given number: the bytes of a file, its format and its settings."""
   random = np.random.default_rng(seed)
   name = sorted(SOURCES)[random.integers(len(SOURCES))]
   checkpoint = read(name)
@@ -142,7 +142,7 @@ def mutate(seed):
 
 
 def check(seed, folder):
-  """Converts a mutation; returns whether that made a generator."""
+  """Converts a mutation; returns whether this gave a generator."""
   data, format_name, settings = mutate(seed)
   source, output = folder / "a.pth", folder / "a.safetensors"
   source.write_bytes(data)
@@ -168,7 +168,7 @@ def check(seed, folder):
 def check_all(seeds, folder, monkeypatch):
   folder = folder / "mutations"
   folder.mkdir()
-  monkeypatch.chdir(folder)  # Where the traps would leave their trace.
+  monkeypatch.chdir(folder)  # The traps would leave their trace here.
   made = [check(seed, folder) for seed in seeds]
   assert 0 < sum(made) < len(made)
 
@@ -185,7 +185,7 @@ def test_many_mutated_checkpoints(start, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["dcgan", "selfcond", "stylegan2", "unet"])
 def test_forged_shapes_do_not_fill_the_memory(name, tmp_path):
-  """Small arrays that ask for a large one, which is missing."""
+  """Small arrays whose shapes imply a large array, which is missing."""
   keys = {
     "dcgan": ["main.0.weight", "main.3.weight", "main.6.weight", "main.9.weight", "main.12.weight"],
     "selfcond": ["resnet_0_0.conv_0.weight", "resnet_5_1.conv_1.weight", "conv_img.weight"],

@@ -1,4 +1,4 @@
-"""NVIDIA's pickles: what they hold is read, what they would execute is not."""
+"""NVIDIA's pickles are read without executing anything."""
 
 import collections
 import io
@@ -16,14 +16,14 @@ from checkpoints_convert import nvidia_reader, stylegan2, torch_reader
 
 
 def reconstruct(meta):
-  """What `torch_utils.persistence` does when NVIDIA's own code opens a pickle, in short."""
+  """A short version of `torch_utils.persistence`, which NVIDIA's code uses to open pickles."""
   exec(meta["module_src"], {})
   return meta["class_name"]
 
 
 @pytest.fixture
 def nvidia(monkeypatch):
-  """NVIDIA's modules, as far as their pickles name them, importable during the test."""
+  """Makes the modules that NVIDIA's pickles name importable during the test."""
   easy_dict = type("EasyDict", (dict,), {"__module__": "dnnlib.util"})
   network = type("Network", (), {"__module__": "dnnlib.tflib.network"})
   persistence = types.ModuleType("torch_utils.persistence")
@@ -41,7 +41,7 @@ def nvidia(monkeypatch):
 
 
 class Persistent(torch.nn.Module):
-  """A module that is pickled as NVIDIA's are: its source and its attributes."""
+  """A module pickled like NVIDIA's: its source and its attributes."""
 
   source = "raise AssertionError('executed')"
 
@@ -149,7 +149,7 @@ def test_the_source_in_a_pickle_is_not_run(tmp_path, nvidia):
 
 
 class Call:
-  """Is pickled as the call of a function."""
+  """An object pickled as a function call."""
 
   def __init__(self, function, *arguments):
     self.function, self.arguments = function, arguments
@@ -171,7 +171,7 @@ def call(function, *arguments):
 
 
 def raw(code):
-  """A pickle whose `G_ema` is what the code leaves on the stack."""
+  """A pickle whose `G_ema` is the top of the stack after the code."""
   head = pickle.PROTO + b"\x04" + pickle.EMPTY_DICT + text("G_ema")
   return head + code + pickle.SETITEM + pickle.STOP
 
@@ -181,9 +181,9 @@ EMPTY_MODULE = call(
   name(*RECONSTRUCT),
   pickle.EMPTY_DICT + text("state") + pickle.EMPTY_DICT + pickle.SETITEM,
 )
-FORBIDDEN = "to be executed, expected nothing but tensors.*do not trust this file"
+FORBIDDEN = "to be executed, expected only tensors.*do not trust this file"
 
-# Each leads to os.mkdir(path) where an ordinary unpickler opens it.
+# An ordinary unpickler would call os.mkdir(path) for each.
 TRAPS = {
   "a call": lambda path: pickle.dumps({"G_ema": Call(os.mkdir, path)}),
   "eval": lambda path: pickle.dumps({"G_ema": Call(eval, f"__import__('os').mkdir({path!r})")}),
@@ -218,7 +218,7 @@ def test_the_traps_work(tmp_path, trap):
   try:
     pickle.loads(data)
   except pickle.UnpicklingError:
-    pass  # The stack is not what the last opcode expects, but the call is done.
+    pass  # The last opcode fails on this stack, but only after the call.
   assert trace.exists()
 
 
@@ -319,7 +319,7 @@ def test_a_network_within_itself_is_refused(tmp_path, nvidia):
   network, shared = Persistent(), Persistent()
   network.a = network.b = shared
   path = write(tmp_path / "a.pkl", {"G_ema": network})
-  with pytest.raises(ValueError, match=r"the module b\. stands in several places"):
+  with pytest.raises(ValueError, match=r"the module b\. occurs several times"):
     nvidia_reader.read(path)
 
 

@@ -1,4 +1,4 @@
-"""rosinality's StyleGAN2: the converted network draws and makes what the original does."""
+"""rosinality's converted StyleGAN2 generates the original's latents and images."""
 
 import functools
 import re
@@ -21,14 +21,14 @@ def golden():
 
 
 def read(**changes):
-  """The small network's checkpoint, its averaged arrays replaced or removed (None)."""
+  """The small network's checkpoint with averaged arrays replaced, or removed for None."""
   checkpoint = torch_reader.read(GOLDEN / "stylegan2_rosinality.pth")
   arrays = checkpoint["g_ema"] | changes
   return checkpoint | {"g_ema": {k: array for k, array in arrays.items() if array is not None}}
 
 
 def without_average():
-  """As training checkpoints are."""
+  """In the format of training checkpoints."""
   return {key: value for key, value in read().items() if key != "latent_avg"}
 
 
@@ -38,7 +38,7 @@ def converted():
 
 
 def random_checkpoint(channels, style_dim=6, depth=2):
-  """A published checkpoint with every array of a network, random."""
+  """A published checkpoint with every array of a network, randomly filled."""
   random = np.random.default_rng(0)
   convolutions = {"conv1": (channels[0], channels[0], 4)}
   colours = {"to_rgb1": channels[0]}
@@ -112,7 +112,7 @@ def test_an_average_that_is_not_stored_is_computed():
   np.testing.assert_array_equal(computed, average(without_average()))
   assert computed.dtype == np.float32
 
-  # What upstream computes, in its own order and without anything folded.
+  # Upstream's computation in its own order, without folding.
   x = np.random.RandomState(0).standard_normal((4096, 32))
   x = x / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + 1e-8)
   arrays = read()["g_ema"]
@@ -138,7 +138,7 @@ def test_sizes_are_read_off_the_shapes(channels, depth):
     assert images.shape == (2, generator.image_size, generator.image_size, 3)
 
 
-def test_the_multiplier_of_the_mapping_network_may_be_told():
+def test_the_multiplier_of_the_mapping_network_can_be_set():
   doubled = rosinality.convert(read(), {"lr_mlp": 0.02})[2]["params"]["mapping"]["dense_0"]
   expected = converted()[2]["params"]["mapping"]["dense_0"]
   np.testing.assert_allclose(doubled["kernel"], 2 * expected["kernel"], rtol=1e-6)
@@ -167,7 +167,7 @@ def test_a_checkpoint_that_is_not_quite_rosinalitys_is_refused_in_its_own_names(
 @pytest.mark.parametrize(
   ("settings", "message"),
   [
-    ({"lr_mlp": 0}, "lr_mlp is 0, expected a positive number: --config=FILE"),
+    ({"lr_mlp": 0}, "lr_mlp is 0, expected a positive number: use --config=FILE"),
     ({"lr_mlp": "0.01"}, "lr_mlp is '0.01', expected a positive number"),
     ({"size": 64}, "unknown settings: size; expected lr_mlp"),
   ],
@@ -177,7 +177,7 @@ def test_a_wrong_setting_is_named(settings, message):
     rosinality.convert(read(), settings)
 
 
-def test_the_formats_of_stylegan2_are_told_apart():
+def test_the_formats_of_stylegan2_are_distinguished():
   arrays = read()["g_ema"]
   assert all(key in arrays for key in rosinality.SIGNATURE)
   assert not any(key in arrays for key in nvidia.SIGNATURE)

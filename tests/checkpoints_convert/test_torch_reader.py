@@ -1,4 +1,4 @@
-"""Reading PyTorch's files: both formats, and nothing in them is executed."""
+"""Reads PyTorch's files in both formats without executing anything."""
 
 import argparse
 import collections
@@ -101,7 +101,7 @@ def test_code_in_a_source_is_not_run(tmp_path, served, save, is_url, format_name
 
 
 def modules_of_settings(monkeypatch):
-  """Modules named as Lightning's and OmegaConf's, with classes that objects are pickled of."""
+  """Modules named like Lightning's and OmegaConf's, with the classes of pickled objects."""
   made = {}
   for name in (
     "omegaconf.dictconfig.DictConfig",
@@ -128,7 +128,7 @@ def make(cls, **attributes):
 
 
 def lightning_settings(modules):
-  """What Lightning 1.3 saves beside the weights: OmegaConf's configs, and callbacks by class."""
+  """Entries that Lightning 1.3 saves beside the weights: configs and callbacks by class."""
   metadata = make(
     modules.ContainerMetadata,
     ref_type=typing.Any,
@@ -140,7 +140,7 @@ def lightning_settings(modules):
   config = make(modules.DictConfig, _metadata=metadata, _parent=None)
   leaf = make(modules.AnyNode, _val=1e-3, _parent=config)
   values = make(modules.ListConfig, _content=[leaf], _parent=config)
-  config._content = {"lr": leaf, "betas": values}  # Each child knows its parent.
+  config._content = {"lr": leaf, "betas": values}  # Each child references its parent.
   arguments = argparse.Namespace(folder=pathlib.Path("a"), loss=np.float64(0.5))
   return {
     "hyper_parameters": config,
@@ -195,7 +195,7 @@ def test_code_inside_of_settings_is_not_run(tmp_path, monkeypatch, place, is_zip
 
 
 class _Trap:
-  """A class of the project's own, which leaves a trace when it is made or filled."""
+  """A class of the project, which leaves a trace if it is constructed or filled."""
 
   def __new__(cls, *_):
     pathlib.Path(os.environ["TRACE"]).touch()
@@ -247,7 +247,7 @@ def test_a_whole_module_is_refused(tmp_path, is_zip):
 
 def test_what_is_mentioned_often_is_copied_once(tmp_path):
   shared = [torch.ones(2)]
-  for _ in range(60):  # 2^60 tensors, if each mention were one
+  for _ in range(60):  # 2^60 tensors, if every reference were copied
     shared = [shared, shared]
   torch.save({"a": shared}, tmp_path / "a.pth")
   plain = torch_reader.read(tmp_path / "a.pth")["a"]

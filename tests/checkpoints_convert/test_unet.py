@@ -39,7 +39,7 @@ def test_a_unets_arrays_all_reach_their_place():
   }
   for key, array in pairs.items():
     np.testing.assert_array_equal(array, state_dict[key])
-  # Nothing is lost, nothing is used twice.
+  # Every array is used exactly once.
   arrays = [a for key, a in state_dict.items() if not key.endswith("num_batches_tracked")]
   assert sorted(float(a.sum(dtype=np.float64)) for a in arrays) == pytest.approx(
     sorted(float(a.sum(dtype=np.float64)) for a in jax.tree.leaves(variables))

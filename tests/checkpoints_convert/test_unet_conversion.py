@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def make_state_dict(divisor=1):
-  """Upstream's state dict as tensors, its channels divided."""
+  """Upstream's state dict as tensors, with fewer channels."""
   arrays = golden_unet.make_state_dict(divisor)
   return {key: torch.as_tensor(array) for key, array in arrays.items()}
 
@@ -30,7 +30,7 @@ def state_dict():
 
 
 def lightning(state_dict, prefix="net."):
-  """What PyTorch Lightning saves, with an optimiser's state and hyper-parameters beside."""
+  """A PyTorch Lightning checkpoint with optimiser state and hyper-parameters."""
   return {
     "epoch": 3,
     "global_step": 18000,
@@ -57,7 +57,7 @@ def test_the_converted_published_network_gives_the_originals_logits(tmp_path, mo
   segmenter = Segmenter.restore(output)
   monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
   for size in ("64x64", "100x75"):
-    # The golden pictures are floats, not of 8 bits as a segmenter's: undo its scaling.
+    # The golden images are floats, not 8-bit as a segmenter's, so its scaling is undone.
     image = 127.5 * (GOLDEN[f"image_{size}"][None] + 1)
     height, width = image.shape[1:3]
     padded = [(0, 0), (0, -height % 32), (0, -width % 32), (0, 0)]
@@ -66,7 +66,7 @@ def test_the_converted_published_network_gives_the_originals_logits(tmp_path, mo
         segmenter.variables, np.pad(image, padded), np.array([(height, width)])
       )
     expected = GOLDEN[f"logits_{size}"][..., 1] - GOLDEN[f"logits_{size}"][..., 0]
-    # Class 0 is the background: the logits of the foreground come first in the difference.
+    # Class 0 is the background, so the difference is foreground minus background.
     np.testing.assert_allclose(logits[0, :height, :width], expected, atol=2e-4, rtol=0)
 
 
@@ -93,7 +93,7 @@ def test_the_command_makes_a_segmenter_of_the_size_in_the_config(state_dict, tmp
     f"--config={tmp_path / 'settings.json'}",
   )
   assert done.stdout.startswith(f"wrote {output}: unet ")
-  # No contact sheet: a segmenter makes no pictures.
+  # No contact sheet, because a segmenter generates no images.
   assert {path.name for path in tmp_path.iterdir()} == {
     "settings.json",
     "u_net_imagenet.pth",

@@ -1,4 +1,4 @@
-"""Networks in whatever their project wraps around them: names, prefixes, dicts in dicts."""
+"""Networks are found in any container: names, prefixes and nested dicts."""
 
 import re
 
@@ -14,7 +14,7 @@ from whole_runs import GOLDEN
 from checkpoints_convert import convert, torch_reader, unwrapping
 from unseg_jax.artifacts import generator_files
 
-# Checkpoint -> its format, and the settings that it needs.
+# Checkpoint -> its format and the required settings.
 NETWORKS = {
   "biggan": ("biggan", {"BN_eps": 1e-5, "SN_eps": 1e-6}),
   "dcgan": ("dcgan", {}),
@@ -29,7 +29,7 @@ NETWORKS = {
 
 
 def network(name):
-  """A network's state dict, bare."""
+  """A network's bare state dict."""
   if name == "unet":
     return golden_unet.make_state_dict(16)
   checkpoint = torch_reader.read(GOLDEN / f"{name}.pth")
@@ -126,7 +126,7 @@ def test_several_different_networks_are_named():
     "main.0.weight": arrays["main.0.weight"][:10],
   }
   checkpoint = {"g_ema": arrays, "small_ema": arrays | narrow}
-  message = "several such networks, 'g_ema', 'small_ema', expected one"
+  message = "several networks of this format, 'g_ema', 'small_ema', expected one"
   with pytest.raises(ValueError, match=message):
     converted(checkpoint, "dcgan")
 
@@ -158,7 +158,7 @@ def test_a_network_that_fits_is_taken_before_one_that_nearly_does():
 
 @pytest.mark.parametrize("is_zip", [True, False])
 def test_the_file_of_a_training_is_converted(tmp_path, is_zip):
-  """As "Big GANs Are Watching You" trains its U-Net, `{"model": state_dict}`."""
+  """The U-Net format of "Big GANs Are Watching You", `{"model": state_dict}`."""
   arrays = {key: torch.as_tensor(x) for key, x in network("unet").items()}
   path, output = tmp_path / "a.pth", tmp_path / "a.safetensors"
   torch.save({"model": arrays}, path, _use_new_zipfile_serialization=is_zip)

@@ -1,4 +1,4 @@
-"""What the tests of the demo share: a folder of runs, the served page, and files to send to it."""
+"""Fixtures of the demo's tests: a folder of runs, the served page, and files to upload."""
 
 import shutil
 import struct
@@ -14,7 +14,7 @@ from unseg_jax.demo import server
 
 @pytest.fixture(scope="session")
 def runs(generator, finished, tmp_path_factory):
-  """A folder of runs: a whole one, and a search of two directions."""
+  """A folder with a finished run, and with a search for two directions."""
   folder = tmp_path_factory.mktemp("runs")
   shutil.copytree(finished, folder / "whole")
   config = make_config(generator)
@@ -26,7 +26,7 @@ def runs(generator, finished, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def served(runs, compile_quickly):
-  """The served page, a `gradio.Blocks`, with these runs; its `local_url` says where it is."""
+  """The served page, a `gradio.Blocks` with these runs; `local_url` is its address."""
   pytest.importorskip("gradio", reason="the page needs Gradio")
   with server.serve(str(runs), "127.0.0.1", free_port()) as page:
     yield page
@@ -34,22 +34,22 @@ def served(runs, compile_quickly):
 
 @pytest.fixture
 def photograph():
-  """The example that ships, as a file."""
+  """The file of the shipped example."""
   return ROOT / "unseg_jax" / "pretrained" / "example" / "astronaut_head.png"
 
 
 @pytest.fixture(scope="session")
 def refused(tmp_path_factory):
-  """Files that the page must refuse, by what is wrong with them."""
+  """Files that the page must refuse, by the reason."""
   folder = tmp_path_factory.mktemp("refused")
   text, bomb = folder / "notes.png", folder / "bomb.png"
-  text.write_text("This is no picture, whatever its name says.\n" * 20)
+  text.write_text("This is not an image, despite its name.\n" * 20)
   bomb.write_bytes(_blank_png(30_000))
   return {"text": text, "bomb": bomb}
 
 
 def _blank_png(side):
-  """A whole black square of one bit a pixel: 900 million pixels of it are half a megabyte."""
+  """Returns a black square of one bit a pixel: 900 million pixels take half a megabyte."""
 
   def chunk(name, data):
     check = struct.pack(">I", zlib.crc32(name + data))

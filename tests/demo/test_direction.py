@@ -1,4 +1,4 @@
-"""The second and third tab: what the slider shows is what the synthesis makes."""
+"""The second and third tab: at the run's shift, images and masks equal those of the synthesis."""
 
 import shutil
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 @pytest.fixture(scope="module")
 def search(runs, compile_quickly):
-  """A search of two directions that uses the filters area, histogram and agreement."""
+  """A search for two directions, with the filters area, histogram and agreement."""
   return direction.open_search(runs / "light_and_dark")
 
 
@@ -53,7 +53,7 @@ def test_another_shift_is_other_pixels_and_another_verdict(search):
   judged = [direction.judge(drawn, 0, search.settings) for drawn in (still, moved)]
   assert "area" in direction.rejected_by(judged[0])
   assert "area" not in direction.rejected_by(judged[1])
-  assert judged[0][0] == direction.Judgement("area", "0.000", "0.01 to 1 of the picture", False)
+  assert judged[0][0] == direction.Judgement("area", "0.000", "0.01 to 1 of the image", False)
 
 
 def test_other_seeds_are_other_latents_and_a_seed_is_always_the_same(search):
@@ -74,7 +74,7 @@ def test_every_filter_says_why_and_those_not_used_say_so(search):
   assert judged["agreement"].wanted == "at least 0.5 of the pixels"
   text = html.direction(search, drawn, 5)
   assert text.count("not used") == direction.LATENTS
-  assert all(f": {name}" in text for name in ("as drawn", "light", "dark", "difference", "mask"))
+  assert all(f": {name}" in text for name in ("unshifted", "light", "dark", "difference", "mask"))
 
 
 def test_a_run_of_one_direction_has_no_dark_side(runs):
@@ -114,7 +114,7 @@ def test_a_search_of_an_older_version_says_that_it_kept_no_snapshots(runs, tmp_p
   text = html.search_history(
     search, search_history.curves(search.workdir), search_history.snapshots(search, 0)
   )
-  assert "kept no pictures of its way" in text and "<svg" in text
+  assert "saved no snapshots" in text and "<svg" in text
 
 
 def test_names_cannot_become_a_part_of_the_page():

@@ -1,4 +1,4 @@
-"""What the page takes for a picture, and what it says of the rest."""
+"""Uploads that the page accepts, and the errors for all others."""
 
 import numpy as np
 import pytest
@@ -15,8 +15,8 @@ def test_a_picture_is_read_as_everywhere_else(photograph):
 @pytest.mark.parametrize(
   ("kind", "message"),
   [
-    ("text", r"^notes\.png is no picture .* Expected AVIF, .*WEBP; a name"),
-    ("bomb", r"^bomb\.png has [\d,]+ x [\d,]+ pixels; this page takes at most 25 million\."),
+    ("text", r"^notes\.png is not an image .* Expected one of AVIF, .*WEBP; the"),
+    ("bomb", r"^bomb\.png has [\d,]+ x [\d,]+ pixels; this page accepts at most 25 million\."),
   ],
 )
 def test_what_is_no_picture_or_far_too_large_is_one_message(refused, kind, message):
@@ -44,12 +44,12 @@ def test_a_damaged_picture_is_named_without_its_folder(tmp_path, photograph, kep
 
 
 def test_an_upload_that_was_deleted_meanwhile_is_named(tmp_path):
-  with pytest.raises(ValueError, match=r"^photo\.png is no longer here: .* Send it again\.$"):
+  with pytest.raises(ValueError, match=r"^photo\.png was deleted: .* Upload it again\.$"):
     limits.read_upload(tmp_path / "photo.png")
 
 
 def test_what_another_program_would_have_to_draw_is_refused(tmp_path):
   path = tmp_path / "drawing.png"
   path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
-  with pytest.raises(ValueError, match=r"^drawing\.png is no picture"):
+  with pytest.raises(ValueError, match=r"^drawing\.png is not an image"):
     limits.read_upload(path)

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: what a visitor does, and sees."""
+"""The page in Chromium, used as a visitor would."""
 
 import base64
 import contextlib
@@ -23,7 +23,7 @@ FLAGS = (
   "--no-sandbox --disable-gpu --disable-background-networking "
   "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
 )
-WAIT = 60_000  # Milliseconds: on a busy machine, the first picture waits for the compiler.
+WAIT = 60_000  # Milliseconds: on a busy machine, the first image waits for the compiler.
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def browser():
 
 @pytest.fixture
 def visit(browser, served):
-  """The function that opens the page, at a width; whatever goes wrong on it fails the test."""
+  """A function that opens the page at a width; any error on the page fails the test."""
   with contextlib.ExitStack() as stack:
     wrong = []
 
@@ -63,7 +63,7 @@ def visit(browser, served):
 
 
 def elsewhere(url, own):
-  """The address as a list, if it is one of another host."""
+  """Returns a list with the address if it belongs to another host."""
   return [] if url.startswith((own, "data:", "blob:", "about:")) else [f"asked for {url}"]
 
 
@@ -72,7 +72,7 @@ def send(page, path, to="#picture"):
 
 
 def picture(page, description):
-  """The picture that the page describes so, as an array."""
+  """Returns the image with this description as an array."""
   source = page.get_by_alt_text(description, exact=True)
   source.first.wait_for()
   data = base64.b64decode(source.first.get_attribute("src").partition("base64,")[2])
@@ -80,7 +80,7 @@ def picture(page, description):
 
 
 def text_after(page, selector, before):
-  """The text of an element, once it is another one than it was."""
+  """Waits until the text of an element changes; returns the new text."""
   page.wait_for_function(
     "([selector, before]) => document.querySelector(selector).innerText !== before",
     arg=[selector, before],
@@ -89,7 +89,7 @@ def text_after(page, selector, before):
 
 
 def move_slider(page, name, value):
-  """Sets a slider as its number beside it is set by hand."""
+  """Sets a slider through its number field."""
   number = page.locator(f"{name} input[type=number]")
   number.fill(str(value))
   number.press("Enter")
@@ -104,15 +104,15 @@ def fits(page):
 def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, width):
   page = visit(width)
   send(page, photograph)
-  mask = picture(page, "Mask of your picture")
+  mask = picture(page, "Mask of your image")
   probability = Segmenter.restore("pretrained:faces")(photograph)
   assert ((mask[..., 0] > 127) == (probability > 0.5)).mean() > 0.999
   share = page.locator("#views .lead").inner_text()
-  assert share == f"{100 * (probability > 0.5).mean():.1f} % of the picture are foreground."
+  assert share == f"{100 * (probability > 0.5).mean():.1f}% of the pixels are foreground."
 
   move_slider(page, "#threshold", 0.9)
   moved = text_after(page, "#views .lead", share)
-  assert moved == f"{100 * (probability > 0.9).mean():.1f} % of the picture are foreground."
+  assert moved == f"{100 * (probability > 0.9).mean():.1f}% of the pixels are foreground."
   assert fits(page)
 
   page.locator("#make").click()
@@ -122,6 +122,13 @@ def test_a_photograph_becomes_a_mask_and_files(visit, photograph, tmp_path, widt
   mask = reading.read_mask(tmp_path / "mask.png")
   assert (mask == (probability > 0.9)).mean() > 0.999
   assert page.locator("#files a[download]").count() == 4
+
+
+def test_the_example_opens_wherever_the_command_was_started(visit, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  page = visit()
+  page.locator("#example").click()
+  assert picture(page, "Mask of your image").any()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -134,7 +141,7 @@ def test_the_shift_moves_pixels_and_verdicts_at_once(visit, width):
   lead = page.locator("#latents .lead").inner_text()
   move_slider(page, "#shift", 0)
   assert "at a shift of 0.0" in text_after(page, "#latents .lead", lead)
-  assert (picture(page, "Latent 1: light") == picture(page, "Latent 1: as drawn")).all()
+  assert (picture(page, "Latent 1: light") == picture(page, "Latent 1: unshifted")).all()
   assert (picture(page, "Latent 1: light") != before).any()
   still = page.locator("#latents .verdict").first.inner_text()
   assert "area" in still and "area" not in verdict
@@ -153,13 +160,13 @@ def test_how_the_direction_was_found_is_shown(visit, width):
 
 
 @pytest.mark.parametrize(
-  ("kind", "message"), [("text", "is no picture"), ("bomb", "at most 25 million")]
+  ("kind", "message"), [("text", "is not an image"), ("bomb", "at most 25 million")]
 )
 def test_what_is_refused_is_one_message_and_the_page_lives_on(
   visit, refused, photograph, kind, message
 ):
   page = visit()
-  for _ in range(2):  # Again after a good one.
+  for _ in range(2):  # The second time after an accepted image.
     send(page, refused[kind])
     said = page.get_by_test_id("toast-text")
     said.wait_for()
@@ -169,19 +176,19 @@ def test_what_is_refused_is_one_message_and_the_page_lives_on(
     page.get_by_test_id("toast-close").click()
     said.wait_for(state="detached")
     send(page, photograph)
-    assert picture(page, "Mask of your picture").any()
+    assert picture(page, "Mask of your image").any()
     assert said.count() == 0
     page.locator("#picture").get_by_label("Remove Image").click()
-    page.locator("#views").get_by_text("Drop a picture").wait_for()
+    page.locator("#views").get_by_text("Drop an image").wait_for()
 
 
 def test_another_visitor_sees_nothing_of_the_first_ones_picture(visit, photograph):
   first, second = visit(), visit()
   send(first, photograph)
-  assert picture(first, "Mask of your picture").any()
+  assert picture(first, "Mask of your image").any()
   assert second.locator("#views img").count() == 0
   second.locator("#make").click()
-  assert "There is no picture yet" in second.get_by_test_id("toast-text").inner_text()
+  assert "No image to segment" in second.get_by_test_id("toast-text").inner_text()
   first.reload()
   first.locator("#example").wait_for()
   assert first.locator("#views img").count() == 0
@@ -195,7 +202,7 @@ def test_a_page_that_is_closed_takes_its_picture_along(visit, served, photograph
 
   page = visit()
   send(page, photograph)
-  assert picture(page, "Mask of your picture").any()
+  assert picture(page, "Mask of your image").any()
   (kept,) = (each for each in held() if each.name == photograph.stem)
   page.close()
   wait_until(lambda: all(each is not kept for each in held()), "the picture is still kept")
@@ -213,27 +220,27 @@ def test_the_clipboard_and_the_camera_give_pictures_and_one_can_be_taken_away(vi
     }"""
   )
   page.locator("#picture").get_by_label("Paste from clipboard").click()
-  assert picture(page, "Overlay of your picture").shape == (80, 90, 3)
+  assert picture(page, "Overlay of your image").shape == (80, 90, 3)
   page.locator("#picture").get_by_label("Remove Image").click()
-  page.locator("#views").get_by_text("Drop a picture").wait_for()
+  page.locator("#views").get_by_text("Drop an image").wait_for()
   assert page.locator("#views img").count() == 0
   page.locator("#picture").get_by_label("Capture from camera").click()
   page.get_by_text("Click to Access Webcam").click()
   page.wait_for_function("document.querySelector('#picture video')?.videoWidth > 0")
   page.locator("#picture").get_by_label("capture photo").click()
-  assert picture(page, "Overlay of your picture").shape[1] > 90
+  assert picture(page, "Overlay of your image").shape[1] > 90
 
 
 @pytest.mark.slow
 def test_a_composite_stands_on_the_picture_that_is_chosen(visit, photograph, tmp_path):
   page = visit()
   page.locator("#example").click()
-  on_colour = picture(page, "Composite of your picture")
+  on_colour = picture(page, "Composite of your image")
   Image.new("RGB", (20, 20), (255, 0, 0)).save(tmp_path / "red.png")
   send(page, tmp_path / "red.png", "#other")
   page.wait_for_function(
     "before => document.querySelector('#views img.composite').src !== before",
     arg=page.locator("#views img.composite").get_attribute("src"),
   )
-  on_red = picture(page, "Composite of your picture")
+  on_red = picture(page, "Composite of your image")
   assert on_colour[0, 0, 2] > on_colour[0, 0, 0] and on_red[0, 0, 0] > on_red[0, 0, 2] + 60

@@ -1,4 +1,4 @@
-"""The first tab: what is drawn of a picture is what the command writes."""
+"""The first tab: its files equal those of the predict command."""
 
 import shutil
 
@@ -60,7 +60,7 @@ def test_a_threshold_keeps_the_order_of_probabilities_and_their_ends():
   for threshold in picture.THRESHOLDS:
     moved = picture.at_threshold(probability, threshold)
     assert (np.diff(moved) > 0).all() and moved[0] == 0 and moved[-1] == 1
-  with pytest.raises(ValueError, match=r"threshold=1: expected a probability inside \(0, 1\)"):
+  with pytest.raises(ValueError, match=r"threshold=1: expected a probability in \(0, 1\)"):
     picture.at_threshold(probability, 1)
 
 
@@ -93,7 +93,7 @@ def test_colours_are_read_as_browsers_write_them(text, expected):
 
 @pytest.mark.parametrize("text", ["white", "#12", "rgb(1, 2)", "rgb(300, 0, 0)", "rgb()", ""])
 def test_what_is_no_colour_is_refused_by_its_value(text):
-  with pytest.raises(ValueError, match="is no colour"):
+  with pytest.raises(ValueError, match="is not a colour"):
     picture.colour(text)
 
 

@@ -1,4 +1,4 @@
-"""The page's server: many visitors at once, and nothing left behind."""
+"""The server: many visitors at once, and no files or memory left behind."""
 
 import concurrent.futures
 import gc
@@ -26,7 +26,7 @@ SETTINGS = (runs.SHIPPED, False, "none", 0.5, "#2060a0")
 
 
 def ask(url, path):
-  """Sends a picture as a visitor of its own; returns the page's answer."""
+  """Uploads an image as a new visitor; returns the page's answer."""
   client = gradio_client.Client(url, verbose=False)
   try:
     return client.predict(gradio_client.handle_file(str(path)), *SETTINGS, api_name="/segment")
@@ -41,7 +41,7 @@ def expected(path):
 
 @pytest.fixture
 def photographs(photograph, tmp_path):
-  """Twenty pictures that differ: parts of one."""
+  """Twenty different crops of one image."""
   image, paths = Image.open(photograph), []
   for number in range(20):
     left, top = 2 * (number % 5), 3 * (number // 5)
@@ -53,7 +53,7 @@ def photographs(photograph, tmp_path):
 
 @pytest.fixture
 def noise(tmp_path):
-  """A picture of a size at which holding on to it shows."""
+  """An image large enough that a leak of its memory is measurable."""
   path = tmp_path / "noise.png"
   Image.fromarray(np.random.default_rng(0).integers(0, 255, NOISE, np.uint8)).save(path)
   return path
@@ -77,12 +77,12 @@ def test_a_file_that_is_too_large_is_not_taken(served, photograph):
 
 def test_a_refused_upload_is_a_message_to_programs_too(served, refused):
   for path in refused.values():
-    with pytest.raises(gradio_client.exceptions.AppError, match=rf"^{path.name} (is no|has)"):
+    with pytest.raises(gradio_client.exceptions.AppError, match=rf"^{path.name} (is not|has)"):
       ask(served.local_url, path)
 
 
 def call(url, *data):
-  """Calls the page as no visitor does, by plain HTTP; returns the events that answer."""
+  """Calls the page by plain HTTP; returns the events of the answer."""
   url = f"{url.rstrip('/')}/gradio_api/call/segment"
   event = requests.post(url, json={"data": data}, timeout=60).json()["event_id"]
   return requests.get(f"{url}/{event}", timeout=60).text
@@ -113,7 +113,7 @@ def test_nothing_is_left_when_the_server_ends(tmp_path, photograph):
 
 @pytest.fixture
 def command(tmp_path):
-  """The command in a process of its own, with this folder for its files; and the page's URL."""
+  """The command in its own process, with this folder for its files; and the page's URL."""
   code = "import runpy; runpy.run_module('unseg_jax.demo', run_name='__main__')"
   port = free_port()
   process = start_python(code, f"--port={port}", TMPDIR=tmp_path)

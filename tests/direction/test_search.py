@@ -1,4 +1,4 @@
-"""The direction search: step by step the original's, and safe to interrupt."""
+"""The direction search matches the original step by step and can be interrupted safely."""
 
 import pathlib
 
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def paper_config(**changes):
-  """`config.search` with the paper's settings, but for the changes."""
+  """`config.search` with the paper's settings and the given changes."""
   config = default_config.get_config().search
   config.update(changes)
   return config
@@ -123,7 +123,7 @@ def test_one_search_gives_light_and_dark_which_do_the_opposite(tmp_path):
 
 
 def test_restarts_are_the_searches_that_they_would_be_alone(tmp_path):
-  """Restart 0 of three is the only restart of one; the others start, and end, elsewhere."""
+  """Restart 0 of three equals a single restart; the others start and end elsewhere."""
   results = []
   for restarts in (1, 3):
     (tmp_path / str(restarts)).mkdir()
@@ -142,7 +142,7 @@ def test_impossible_settings_are_refused(tmp_path, name, value):
 
 
 def circle(generator, direction):
-  """The loss that is low for a light middle, at latents that no search has seen."""
+  """The `outside_circle` loss at latents that no search has used."""
   latents = np.random.default_rng(9).normal(size=(64, 6)).astype(np.float32) + 2 * direction
   images = generator.generate(generator.variables, latents, None)
   return float(losses.outside_circle(images))

@@ -1,4 +1,4 @@
-"""Benchmarks open from the documented folders or from TFDS, and what does not fit is named."""
+"""Benchmarks open from the documented folders or from TFDS; errors name bad files."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from unseg_jax import errors
 from unseg_jax.evaluation import benchmarks, tfds_source, unlabelled
 
 
@@ -43,7 +44,7 @@ def test_documented_folders_open_without_cropping(tmp_path, name, images, masks,
   assert benchmark.crop == crop
   source = benchmarks.open_pairs(benchmark, str(tmp_path))
   assert len(source) == 2
-  for _ in range(2):  # It can be read again.
+  for _ in range(2):  # A source can be read repeatedly.
     examples = list(source)
     assert [stem for stem, _, _ in examples] == ["a", "b"]
     for stem, image, mask in examples:
@@ -114,7 +115,7 @@ GREYS = np.array([[0, 51, 102, 127]] * 2 + [[128, 153, 204, 255]] * 3, np.uint8)
 
 
 class Anything(tfds.core.GeneratorBasedBuilder):
-  """A data set whose masks come in every form."""
+  """A data set with every form of mask."""
 
   VERSION = tfds.core.Version("1.0.0")
 
@@ -233,6 +234,19 @@ def test_records_that_cannot_be_used_are_named(prepared):
   ):
     with pytest.raises(ValueError, match=message):
       list(tfds_source.open_pairs("anything", "test", image, mask, data_dir=prepared))
+
+
+def test_without_tensorflow_other_formats_and_preparing_ask_for_it(prepared, monkeypatch, tmp_path):
+  monkeypatch.setitem(sys.modules, "tensorflow", None)
+  arguments = ("anything", "test", "photo", "greys")
+  if prepared.name.startswith("tfrecord"):
+    message = r"reading .* anything, stored as tfrecord, needs TensorFlow.*unseg-jax\[tensorflow\]"
+    with pytest.raises(errors.MissingPackage, match=message):
+      tfds_source.open_pairs(*arguments, data_dir=prepared)
+  else:
+    assert len(list(tfds_source.open_pairs(*arguments, data_dir=prepared))) == 3
+  with pytest.raises(errors.MissingPackage, match=r"preparing .* needs TensorFlow.*\[tensorflow\]"):
+    benchmarks.prepare("ecssd", tmp_path)
 
 
 def test_random_access_needs_neither_tensorflow_nor_the_builder(prepared):

@@ -1,4 +1,4 @@
-"""The builders read the original archives: TFDS's own tests, on tiny ones of the same layout."""
+"""The builders pass TFDS's own tests on tiny archives with the original layout."""
 
 import io
 import tarfile
@@ -39,7 +39,7 @@ def mask(seed):
 
 
 def segmentation(seed):
-  """A red flower in the left half, before the original's blue."""
+  """A red flower in the left half, on the original's blue."""
   width, height = SIZES[seed % 2]
   image = Image.new("RGB", (width, height), (0, 0, 254))
   image.paste((200, 20, 30), (0, 0, width // 2, height))
@@ -89,7 +89,7 @@ def write_dut_omron(root):
 def write_duts(root):
   train = pairs("DUTS-TR/DUTS-TR-Image", "DUTS-TR/DUTS-TR-Mask", ("n01532829_13482", "b", "c"))
   test = pairs("DUTS-TE/DUTS-TE-Image", "DUTS-TE/DUTS-TE-Mask", ("sun_bcogaqperiljqupq", "e"), 3)
-  # The archives of before the erratum: here the JPEG is right, there the PNG.
+  # Archives older than the erratum: the JPEG is right for one, the PNG for the other.
   train["DUTS-TR/DUTS-TR-Mask/n01532829_13482.jpg"] = encoded(Image.new("L", SIZES[0], 255), "JPEG")
   test["DUTS-TE/DUTS-TE-Mask/sun_bcogaqperiljqupq.jpg"] = encoded(Image.new("L", (3, 3)), "JPEG")
   write_zips(root, {"DUTS-TR.zip": train, "DUTS-TE.zip": test})
@@ -111,7 +111,7 @@ def write_flowers(root):
 
 
 class OnFakeArchives:
-  """Points TFDS's test at archives that are made for it."""
+  """Points TFDS's test to generated archives."""
 
   @classmethod
   def setUpClass(cls):
@@ -153,7 +153,7 @@ def root(tmp_path):
 
 
 def prepared(name, write, root):
-  """Prepares a benchmark from archives put where the instructions say, and reads it."""
+  """Prepares a benchmark from manually placed archives, and reads it."""
   write(root / "downloads" / "manual")
   benchmarks.prepare(name, root)
   return list(benchmarks.open_pairs(benchmarks.get(name), root))
@@ -207,7 +207,7 @@ def test_birds_of_tfds_keep_the_annotators_greys(root):
     iter_archive=lambda *_: [(path, io.BytesIO(data)) for path, data in images.items()],
   ):
     benchmarks.prepare("cub", root)
-  # It lies beside the folders of its own archive, which are not those of the benchmark.
+  # It is beside the folders of its own archive, which differ from the benchmark's folders.
   ((name, image, foreground),) = benchmarks.open_pairs(benchmarks.get("cub"), root)
   assert name == "bird_b"
   np.testing.assert_array_equal(image, np.array(Image.open(io.BytesIO(picture(2)))))

@@ -1,4 +1,4 @@
-"""Any segmenter is evaluated by one command, on pictures of any kind, whatever the batches."""
+"""One command evaluates any segmenter on images of any kind, with any batch size."""
 
 import dataclasses
 import json
@@ -29,11 +29,11 @@ SCORES = {"accuracy", "iou", "f_beta", "f_max", "background_iou", "miou"}
 
 @pytest.fixture(scope="session")
 def unet_file(tmp_path_factory):
-  """A converted U-Net of random weights that tells light from dark, at 32 pixels."""
+  """A converted U-Net of random weights that separates light from dark, at 32 pixels."""
   network = Unet(WIDTHS)
   variables = jax.jit(network.init)(jax.random.key(3), np.zeros((1, 16, 16, 3), np.float32))
   variables = jax.device_get(variables)
-  # Or nearly all logits would be of one sign.
+  # Otherwise nearly all logits would have the same sign.
   out = variables["params"]["out"]
   out["kernel"] = 20 * out["kernel"]
   path = tmp_path_factory.mktemp("unet") / "unet.safetensors"
@@ -50,7 +50,7 @@ def segmenter(unet_file):
 
 
 def make_pair(height, width, seed=0):
-  """A picture of noise with a lighter disc, and the disc."""
+  """A noise image with a lighter disc, and the disc as its mask."""
   rng = np.random.default_rng(seed)
   rows, columns = np.mgrid[:height, :width]
   mask = np.hypot(rows / height - 0.5, columns / width - 0.5) < rng.uniform(0.2, 0.4)
@@ -73,7 +73,7 @@ def save_pair(images, masks, stem, height, width, mode="RGB", suffix="png", seed
 
 
 def make_root(root):
-  """ECSSD and CUB in the original folders, two pictures each."""
+  """ECSSD and CUB in the original folders, with two images each."""
   for name in ("ecssd", "cub"):
     benchmark = benchmarks.get(name)
     for seed, size in enumerate([(40, 60), (75, 50)]):
@@ -103,7 +103,7 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
     "--config.evaluate.benchmarks=('ecssd','cub')",
     f"--workdir={workdir}",
   )
-  written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json"}
+  written = {"metrics.json", "metrics.md", "metrics.txt", "baselines.json", "image_counts.json"}
   assert {path.name for path in workdir.iterdir()} == written
   results = json.loads((workdir / "metrics.json").read_text())
   assert list(results) == ["ecssd", "cub"] and results["ecssd"].keys() == SCORES
@@ -116,7 +116,7 @@ def test_one_command_evaluates_the_benchmarks_in_their_original_folders(
   assert list(rows) == [name + answer for name in ("ecssd", "cub") for answer in ("", *answers)]
   assert f"{results['cub']['iou']:.4f}" in rows["cub"]
   assert re.match(r"\| Data set +\| Accuracy \|", (workdir / "metrics.md").read_text())
-  # Each number is that of the pictures segmented one by one; those of CUB, as central squares.
+  # Scores equal those of images segmented one by one, and for CUB of central squares.
   for name, averages in results.items():
     benchmark = benchmarks.get(name)
     alone = []
@@ -154,7 +154,7 @@ def test_a_folder_of_pictures_of_every_kind_and_size_simply_works(unet_file, tmp
     (50, 70, "RGB", "png"),
     (90, 40, "RGB", "jpg"),  # Portrait.
     (33, 33, "L", "png"),
-    (20, 31, "RGBA", "png"),  # Smaller than the network's pictures.
+    (20, 31, "RGBA", "png"),  # Smaller than the network's input.
     (47, 64, "LA", "png"),
     (64, 47, "I;16", "png"),
     (41, 58, "P", "png"),
@@ -174,7 +174,7 @@ def test_a_folder_of_pictures_of_every_kind_and_size_simply_works(unet_file, tmp
 
 @pytest.fixture(scope="session")
 def pairs():
-  """Seven pictures of five sizes, of which several share a padded size."""
+  """Seven images of five sizes, some of which share a padded size."""
   sizes = [(40, 60), (40, 60), (75, 50), (41, 60), (40, 60), (32, 32), (75, 50)]
   return [make_pair(*size, seed) for seed, size in enumerate(sizes)]
 
@@ -185,7 +185,7 @@ def test_the_size_of_the_batches_changes_nothing(segmenter, pairs):
   for batch_size in (1, 3, 8):
     results = evaluate.evaluate(segmenter, iter(pairs), batch_size)
     assert results == pytest.approx(alone, abs=1e-6)
-  # Nor does the order of the pictures.
+  # The order of images has no effect either.
   assert evaluate.evaluate(segmenter, pairs[::-1], 8) == pytest.approx(alone, abs=1e-6)
 
 
@@ -196,7 +196,7 @@ def test_200_sizes_take_a_few_compilations(unet_file, caplog):
   sizes = sorted(sizes)[:200]
   assert len(sizes) == 200
   pairs = [make_pair(*size) for size in sizes]
-  evaluate.evaluate(segmenter, pairs[:1], batch_size=4)  # What else JAX compiles at first.
+  evaluate.evaluate(segmenter, pairs[:1], batch_size=4)  # Other programs that JAX compiles first.
   with jax.log_compiles(), caplog.at_level(logging.WARNING, logger="jax"):
     evaluate.evaluate(segmenter, pairs, batch_size=4)
   compiled = [r for r in caplog.records if "Finished XLA compilation" in r.getMessage()]
@@ -218,7 +218,7 @@ def test_what_looks_at_no_picture_is_scored_beside_the_segmenter(segmenter, pair
 def test_the_ellipse_is_the_published_one():
   ellipse = baselines.ellipse((200, 100)) > 0.5
   assert ellipse[105, 50] and not ellipse[:, :9].any() and ellipse[105, 11]
-  assert not ellipse[0].any() and ellipse[-1, 50]  # It reaches further down than up.
+  assert not ellipse[0].any() and ellipse[-1, 50]  # The ellipse extends further down than up.
   assert ellipse.mean() == pytest.approx(np.pi / 4 * 0.8, abs=0.02)
 
 
@@ -233,7 +233,7 @@ def test_averaging_is_over_the_mirror_image_and_three_scales(segmenter, pairs):
     other = Segmenter(segmenter.variables, round(scale * segmenter.image_size), segmenter.logits)
     by_hand += [other(image), other(image[:, ::-1])[:, ::-1]]
   np.testing.assert_allclose(segmenter(image, average=True), np.mean(by_hand, axis=0), atol=1e-6)
-  # A mirrored picture therefore gets the mirrored answer.
+  # The prediction of a mirrored image is therefore the mirrored prediction.
   mirrored = segmenter(image[:, ::-1], average=True)
   np.testing.assert_allclose(segmenter(image, average=True), mirrored[:, ::-1], atol=1e-5)
 
@@ -305,7 +305,7 @@ def test_central_square_and_resize_equal_pillows(size):
   image, mask = make_pair(*size)
   height, width = size
   side = min(size)
-  # As torchvision's CenterCrop and Resize ask Pillow.
+  # As torchvision's CenterCrop and Resize call Pillow.
   left, top = round((width - side) / 2), round((height - side) / 2)
   box = (left, top, left + side, top + side)
   cropped = Image.fromarray(image).crop(box)
@@ -319,7 +319,7 @@ def test_central_square_and_resize_equal_pillows(size):
 
 
 def test_the_network_sees_what_pillow_makes_of_the_cropped_pictures(segmenter, tmp_path):
-  # The whole way from the file: a change of the crop, or of the order of the steps, shows here.
+  # Covers all steps from the file, so it detects changes in the crop or the order of steps.
   seen = []
 
   def look(variables, batch, sizes):

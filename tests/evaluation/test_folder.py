@@ -1,4 +1,4 @@
-"""Pictures and masks are read whatever their format, and errors name what is wrong."""
+"""Images and masks of any format are read, and errors describe problems in folders."""
 
 import os
 from pathlib import Path
@@ -11,9 +11,9 @@ from PIL import Image
 from unseg_jax.evaluation import folders
 from unseg_jax.images import reading
 
-ORIENTATION = 0x0112  # The EXIF tag; 6 means: turn clockwise by 90 degrees to see it upright.
+ORIENTATION = 0x0112  # The EXIF tag; 6 means to rotate the image clockwise by 90 degrees.
 
-# Four colours that are far apart, so that JPEG and CMYK cannot blur one into another.
+# Four very different colours, which JPEG and CMYK cannot mix up.
 QUADRANTS = np.zeros((32, 48, 3), np.uint8)
 QUADRANTS[:16, :24] = (200, 30, 30)
 QUADRANTS[:16, 24:] = (30, 200, 30)
@@ -152,7 +152,7 @@ MASK = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], bool)
 
 
 def with_opacity(colour, mode="RGBA"):
-  """A mask that only the opacity holds."""
+  """A mask stored only in the opacity."""
   image = Image.new(mode, MASK.shape[::-1], colour)
   image.putalpha(Image.fromarray(np.where(MASK, 255, 0).astype(np.uint8)))
   return image
@@ -166,7 +166,7 @@ def with_palette(*colours):
 
 
 def cut_out():
-  """A picture in colour whose background is transparent."""
+  """A colour image with a transparent background."""
   noise = np.random.default_rng(0).integers(60, 250, (*MASK.shape, 3), np.uint8)
   image = Image.fromarray(noise)
   image.putalpha(Image.fromarray(np.where(MASK, 255, 0).astype(np.uint8)))
@@ -223,7 +223,7 @@ def test_class_numbers_are_refused_with_their_values(tmp_path, kind):
 
 @pytest.fixture
 def data_set(tmp_path):
-  """Saves masks, each with a picture; returns both folders."""
+  """Saves masks with one image each; returns both folders."""
   folders_made = tmp_path / "images", tmp_path / "masks"
   for folder in folders_made:
     folder.mkdir()
@@ -347,7 +347,7 @@ def test_missing_and_empty_folders_are_named(images_and_masks, tmp_path, where):
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-  """Pictures at two depths, and what is no picture."""
+  """Images at two folder depths, and other files."""
   monkeypatch.setenv("HOME", str(tmp_path))
   (tmp_path / "inner").mkdir()
   (tmp_path / "folder.jpg").mkdir()
@@ -402,7 +402,7 @@ def test_folder_with_the_folders_inside(tree):
 def test_folder_without_pictures_in_folders_inside(tree):
   (tree / "inner" / "c.png").unlink()
   (tree / "inner" / "deep").mkdir()
-  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in folders inside"):
+  with pytest.raises(FileNotFoundError, match="inner has no pictures in it or in its subfolders"):
     reading.find_pictures(tree / "inner", subfolders=True)
 
 

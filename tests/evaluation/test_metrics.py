@@ -1,4 +1,4 @@
-"""Metrics equal the reference implementation's, and keep their conventions at the edges."""
+"""Metrics equal the reference implementation's, including edge cases."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def softmax_foreground(logits):
 
 
 def plain_f_beta(prediction, target):
-  """F_beta straight from its definition, one threshold at a time."""
+  """F_beta by its definition, one threshold at a time."""
   hits = (prediction & target).sum()
   precision = hits / prediction.sum() if prediction.any() else 1.0
   recall = hits / target.sum() if target.any() else 1.0
@@ -46,7 +46,7 @@ def test_scores_equal_the_reference():
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), density=st.sampled_from([0.0, 0.3, 1.0]))
 def test_thresholds_equal_plain_comparisons(seed, density):
-  """Also for values on a threshold, and for their neighbours among float32 numbers."""
+  """Includes values on a threshold and their neighbouring float32 numbers."""
   rng = np.random.default_rng(seed)
   on_threshold = (rng.integers(0, 256, 60) / 255).astype(np.float32)
   probability = np.concatenate(
@@ -66,7 +66,7 @@ def test_thresholds_equal_plain_comparisons(seed, density):
 
 
 def test_bins_change_exactly_at_the_thresholds():
-  """Every float32 near a threshold, by counting comparisons; in between no bin can change."""
+  """Checks every float32 near a threshold by counting comparisons; others cannot change bins."""
   k = np.arange(0, 256)
   steps = np.arange(-200, 201)
   bits = (k / 255).astype(np.float32).view(np.int32)[:, None] + steps
@@ -74,7 +74,7 @@ def test_bins_change_exactly_at_the_thresholds():
   thresholds = (np.arange(1, 255) / 255).astype(np.float32)
   every = np.ones(values.shape, bool)
   scores = image_scores(values, every)
-  # With a full target F is a strictly rising function of the pixels above a threshold.
+  # With a full target, F strictly increases with the number of pixels above a threshold.
   above = [np.count_nonzero(values > t) / values.size for t in thresholds]
   expected = [1.3 * recall / (0.3 + recall) for recall in above]
   np.testing.assert_allclose(scores.f_at_thresholds, expected, rtol=0, atol=1e-12)
@@ -126,12 +126,12 @@ def test_no_overlap_makes_an_undefined_f_zero():
 
 
 def test_the_maximum_is_of_the_mean_not_the_mean_of_maxima():
-  """Two images that are perfect at different thresholds only."""
+  """Two images that are perfect only at different thresholds."""
   target = np.array([[True, False, False, False]])
   bright = image_scores(np.array([[0.9, 0.6, 0.6, 0.6]]), target)
   dark = image_scores(np.array([[0.4, 0.1, 0.1, 0.1]]), target)
   assert bright.f_at_thresholds.max() == dark.f_at_thresholds.max() == 1
-  # In between, one image is all foreground: P = 1/4, R = 1. Or the other is empty: F = 0.
+  # In between, either one image is all foreground (P = 1/4, R = 1), or the other is empty (F = 0).
   assert aggregate([bright, dark])["f_max"] == pytest.approx((1 + 1.3 * 0.25 / 1.075) / 2)
 
 

@@ -1,4 +1,4 @@
-"""What the field reports: the library's numbers, finite at the edges, whatever the order."""
+"""Saliency metrics equal the library's, stay finite in edge cases and ignore the order."""
 
 import sys
 
@@ -23,7 +23,7 @@ def disc(radius, size=64):
 
 
 def test_scores_equal_the_library_on_the_pictures_it_reads(library):
-  """Three pictures of 8 bits through the library's own accumulation, as its users run it."""
+  """Three 8-bit images through the library's own accumulation, as its users run it."""
   rng = np.random.default_rng(0)
   evaluators = [
     library.MAE(),
@@ -50,7 +50,7 @@ def test_a_perfect_prediction_is_perfect():
   scores = saliency.saliency_scores(target.astype(np.float32), target)
   assert scores["mae"] == 0
   assert scores["s_measure"] == pytest.approx(1)
-  # All of 256 thresholds but the first, which even the background passes.
+  # All 256 thresholds except the first, which even the background passes.
   assert scores["e_measure"] == pytest.approx(1, abs=0.004)
   assert scores["weighted_f"] == pytest.approx(1)
 
@@ -74,15 +74,15 @@ def test_probabilities_are_rounded_to_8_bits():
 @pytest.mark.parametrize(
   ("predicted", "target", "mae", "s_measure", "e_measure", "weighted_f"),
   [
-    (0.0, False, 0, 1, 1, 0),  # Target and prediction are empty: F is 0 all the same.
-    (0.0, True, 1, 0, 0, 0.171),  # The library smooths errors as if there were none outside.
+    (0.0, False, 0, 1, 1, 0),  # Target and prediction are empty, but F is still 0.
+    (0.0, True, 1, 0, 0, 0.171),  # The library smooths errors with zeros outside the image.
     (1.0, False, 1, 0, 0, 0),
     (1.0, True, 0, 1, 1, 1),
   ],
 )
 def test_constant_pictures(predicted, target, mae, s_measure, e_measure, weighted_f):
   scores = saliency.saliency_scores(np.full((30, 40), predicted), np.full((30, 40), target))
-  # At the threshold 0 an empty prediction is full: 1 of 256. And N / (N - 1).
+  # At threshold 0, an empty prediction is full: 1 of 256. N / (N - 1) is the library's factor.
   assert list(scores.values()) == pytest.approx(
     [mae, s_measure, e_measure, weighted_f], abs=1 / 256 + 1e-3
   )
@@ -97,7 +97,7 @@ def test_constant_pictures(predicted, target, mae, s_measure, e_measure, weighte
   levels=st.sampled_from([1, 2, 256]),
 )
 def test_scores_are_finite_on_any_picture(height, width, seed, density, levels):
-  """Also where the target lies in one corner, in the last row or in the last column."""
+  """Includes targets in one corner, in the last row and in the last column."""
   rng = np.random.default_rng(seed)
   target = rng.random((height, width)) < density
   probability = rng.integers(0, levels, (height, width)) / 255 * (255 // max(levels - 1, 1))

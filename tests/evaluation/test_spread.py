@@ -27,7 +27,7 @@ pipeline.run(config, sys.argv[3], list(pipeline.STAGES))
 
 @pytest.fixture
 def folders(tmp_path):
-  """Heads of one size with their masks, each turned otherwise."""
+  """Heads of one size with their masks, each rotated differently."""
   example = ROOT / "unseg_jax" / "pretrained" / "example"
   for name, kind in (("astronaut_head", "images"), ("astronaut_head_mask", "masks")):
     (tmp_path / kind).mkdir()

@@ -1,4 +1,4 @@
-"""Exported segmenters answer as the original does, and foreign files are refused."""
+"""Exported segmenters match the original, and other files are refused."""
 
 import sys
 
@@ -15,21 +15,21 @@ from unseg_jax import Segmenter, export
 from unseg_jax.segmentation.unet import Unet
 from unseg_jax.storage import whole_files
 
-# The least one, and odd ones, for which levels are padded in either direction.
+# The smallest size, and odd sizes, for which levels are padded in either direction.
 SIZES = ((16, 16), (17, 31), (33, 48), (64, 65), (50, 127))
 
 
 @pytest.fixture(scope="module")
 def segmenter():
   _, config, variables = unet.convert(golden_unet.make_state_dict(16), {})
-  # Sure of what it says: logits about 0 would agree whatever comes before them.
+  # Confident predictions: with logits near 0, a wrong network would match, too.
   variables["params"]["out"] = jax.tree.map(lambda x: 50 * x, variables["params"]["out"])
   return Segmenter.create(variables, config["widths"], 48)
 
 
 @pytest.fixture(scope="module")
 def folder(segmenter, tmp_path_factory):
-  """A folder with that segmenter and its exported files."""
+  """Yields a folder with that segmenter and its exported files."""
   folder = tmp_path_factory.mktemp("exported")
   segmenter.save(folder / "unet.safetensors")
   for name in export.FILE_FORMATS:
@@ -43,7 +43,7 @@ def pictures(height, width):
 
 @pytest.fixture(scope="module")
 def expected(segmenter, compile_quickly):
-  """What JAX finds of `pictures`, by their size."""
+  """Returns JAX's probabilities of `pictures`, by size."""
 
   @jax.jit
   def probability(images):
@@ -56,7 +56,7 @@ def expected(segmenter, compile_quickly):
 def test_onnx_and_jax_find_the_same_at_any_size(folder, expected):
   session = onnxruntime.InferenceSession(folder / "unet.onnx", providers=["CPUExecutionProvider"])
   for size, probability in expected.items():
-    assert np.ptp(probability) > 0.5  # There is something to find.
+    assert np.ptp(probability) > 0.5  # The image has foreground.
     (answer,) = session.run(["probability"], {"images": pictures(*size)})
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer, probability, rtol=0, atol=1e-4, err_msg=str(size))
@@ -91,7 +91,7 @@ def test_stablehlo_is_for_cpus_cuda_and_tpus(folder):
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 def test_tensorflow_lite_finds_the_same_of_one_picture_of_the_training_size(segmenter, folder):
-  import tensorflow as tf  # Here, for it takes seconds.
+  import tensorflow as tf  # Imported here, since it takes seconds.
 
   interpreter = tf.lite.Interpreter(str(folder / "unet.tflite"))
   interpreter.allocate_tensors()
@@ -114,7 +114,7 @@ def test_a_restored_onnx_file_segments_pictures_as_the_original(segmenter, folde
       )
 
 
-def test_an_exported_file_says_what_it_is_and_how_to_resize(folder):
+def test_the_metadata_describe_the_model_and_how_to_resize(folder):
   model = onnx.load(folder / "unet.onnx")
   metadata = {entry.key: entry.value for entry in model.metadata_props}
   assert metadata["image_size"] == "48"
@@ -192,9 +192,9 @@ def lose_a_weight(model):
   [
     (keep_outside, "keeps weights in another file"),
     (keep_outside_in_an_attribute, "keeps weights in another file"),
-    (use_another_operation, "holds the operation Loop"),
-    (use_another_domain, "holds the operation com.microsoft:Transpose"),
-    (define_a_function, "holds the operation F"),
+    (use_another_operation, "contains the operation Loop"),
+    (use_another_domain, "contains the operation com.microsoft:Transpose"),
+    (define_a_function, "contains the operation F"),
     (forget_the_metadata, "is an ONNX file with unseg_jax_segmenter=None"),
     (ask_for_huge_pictures, "has image_size='1000000'"),
     (rename_an_output, r"maps \['images'\] to \['logits', 'other'\]"),
@@ -223,14 +223,31 @@ def test_a_damaged_onnx_file_is_one_clear_error(folder, tmp_path, size):
 def test_a_picture_that_an_onnx_file_fails_on_is_one_clear_error(folder, tmp_path):
   model = onnx.load(folder / "unet.onnx")
   for node in model.graph.node:
-    if node.op_type == "Pad":  # What is doubled no longer has its skip's size, if that is odd.
+    if node.op_type == "Pad":  # After upsampling, an odd skip connection has another size.
       node.op_type = "Relu"
       del node.input[1:]
   (tmp_path / "no_padding.onnx").write_bytes(model.SerializeToString())
   restored = Segmenter.restore(tmp_path / "no_padding.onnx")
   assert restored(pictures(48, 48)[0]).shape == (48, 48)
-  with pytest.raises(ValueError, match=r"no_padding\.onnx fails on a picture \[48, 49, 3\]"):
+  with pytest.raises(ValueError, match=r"no_padding\.onnx fails on an image \[48, 49, 3\]"):
     restored(pictures(48, 49)[0])
+
+
+@pytest.mark.parametrize(
+  ("file_format", "name", "extra"),
+  [("stablehlo", "flatbuffers", "export"), ("tflite", "tensorflow", "tensorflow")],
+)
+def test_without_what_writes_a_format_the_error_names_the_extra(
+  folder, tmp_path, monkeypatch, file_format, name, extra
+):
+  monkeypatch.setitem(sys.modules, name, None)
+  monkeypatch.delitem(sys.modules, "jax._src.export.serialization", raising=False)
+  message = rf"the format {file_format} needs .*pip install 'unseg-jax\[{extra}\]'"
+  with pytest.raises(ImportError, match=message):
+    export.export(
+      str(folder / "unet.safetensors"), str(tmp_path / f"unet.{file_format}"), file_format
+    )
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["onnx", "onnxruntime"])

@@ -1,4 +1,4 @@
-"""BigGAN and BigBiGAN: the same pictures as upstream's, and clear words where that cannot be."""
+"""BigGAN and BigBiGAN generate upstream's images, or raise clear errors."""
 
 import re
 
@@ -16,7 +16,7 @@ SETTINGS = {"BN_eps": 1e-4, "SN_eps": 1e-4}
 
 
 def small_checkpoint(**changes):
-  """Upstream's state dict, with keys replaced, or removed where the value is None."""
+  """Upstream's state dict with keys replaced, or removed for None."""
   checkpoint = torch_reader.read(GOLDEN / "biggan.pth") | changes
   return {key: array for key, array in checkpoint.items() if array is not None}
 
@@ -60,7 +60,7 @@ def test_latents_get_finite_gradients(golden, unconditional):
 
   gradient = np.asarray(jax.jit(jax.grad(brightness))(golden["z"]))
   assert np.isfinite(gradient).all()
-  # Every block is steered by its own piece of the latents.
+  # Every block is conditioned on its own part of the latents.
   assert (np.abs(gradient).reshape(2, 6, 20).max(axis=-1) > 0).all()
 
 
@@ -71,7 +71,7 @@ def test_bfloat16_gives_nearly_the_same_pictures_as_float32(golden, unconditiona
   images = jax.jit(unconditional.generate)(variables, latents, None)
   assert images.dtype == jnp.float32 and np.isfinite(images).all()
   assert np.abs(images - golden["image_label0"]).mean() < 0.02
-  # All of it in bfloat16: nothing falls back to float32 on the way.
+  # All computations are in bfloat16; none falls back to float32.
   steps = str(jax.make_jaxpr(unconditional.generate)(variables, latents, None))
   assert re.search(r"bf16\[2,128,128,4\]", steps)
   assert not re.search(r"f32\[2,\d+,\d+,(?!3\])", steps)
@@ -100,7 +100,7 @@ def test_a_network_without_attention_and_pieces_of_latents_is_read_off_its_shape
     "hierarchical": False,
     "attention": [],
   }
-  with pytest.raises(ValueError, match="unconditional is true, but nothing but the class reaches"):
+  with pytest.raises(ValueError, match="unconditional is true, but only the class conditions"):
     converter.convert(shapes, SETTINGS | {"unconditional": True})
 
 
@@ -129,7 +129,7 @@ def test_settings_that_are_missing_or_wrong_are_named(settings, message):
     ({"blocks.3.0.conv1.bias": None}, "missing keys: blocks.3.0.conv1.bias"),
     ({"extra": np.ones(2)}, "unexpected keys: extra"),
     (
-      {"linear.weight": np.ones((1024, 21))},  # one more latent, but no place for it in the norms
+      {"linear.weight": np.ones((1024, 21))},  # One more latent, which the norms do not support.
       "blocks.0.0.bn1.gain.weight has shape [64, 36], expected [64, 37]",
     ),
     ({"blocks.1.0.bn1.stored_var": np.full(64, -1.0)}, "expected variances of at least 0"),

@@ -15,7 +15,7 @@ from checkpoints_convert import biggan_deep as conversion
 from checkpoints_convert import state_dict, torch_reader
 from unseg_jax.generators import biggan_deep
 
-# A network of 16 x 16 pixels with everything that a large one has.
+# A network of 16 x 16 pixels with all features of a large one.
 SMALL_CONFIG = {
   "output_dim": 16,
   "z_dim": 6,
@@ -30,7 +30,7 @@ SMALL_CONFIG = {
 
 
 class Golden:
-  """A small random network, what its upstream makes of some latents, and its conversion."""
+  """A small random network, upstream's images of some latents, and its conversion."""
 
   def __init__(self, name):
     arrays = np.load(GOLDEN / f"{name}.npz")
@@ -42,10 +42,10 @@ class Golden:
       self.config, self.variables = conversion.studiogan_variables(self.state(), self.settings)
     else:
       _, self.config, self.variables = conversion.convert(self.checkpoint, self.settings)
-    self.generate = jax.jit(self.build().generate)  # the same network for all truncations
+    self.generate = jax.jit(self.build().generate)  # The same network for all truncations.
 
   def state(self, **changes):
-    """The state dict, with arrays replaced, or removed where the value is None."""
+    """The state dict with arrays replaced, or removed for None."""
     arrays = {k: a for k, a in (self.checkpoint | changes).items() if a is not None}
     return state_dict.StateDict(arrays)
 
@@ -69,7 +69,7 @@ def studiogan():
 
 @pytest.fixture(scope="module")
 def package():
-  """A random network of the package that the published weights are for."""
+  """A random network of the package for which the weights were published."""
   torch.manual_seed(0)
   model = BigGAN(BigGANConfig(**SMALL_CONFIG))
   for name, array in model.state_dict().items():
@@ -80,7 +80,7 @@ def package():
     elif name.endswith("gamma"):
       array.fill_(0.7)
   with torch.no_grad():
-    for _ in range(3):  # in training mode it finds its spectral norms
+    for _ in range(3):  # Training mode computes its spectral norms.
       model(torch.randn(1, 6), torch.eye(5)[:1], 0.5)
   return model.eval()
 
@@ -95,7 +95,7 @@ def converted(package):
 
 @pytest.fixture(scope="module")
 def gradient_of(converted):
-  """Gradient by the latents of its weighted pictures' sum, and the pictures."""
+  """The gradient of a weighted sum of images with respect to latents, and the images."""
   generate = converted(1).generate
 
   def loss(latents, variables, labels, weights):
@@ -138,7 +138,7 @@ def test_pictures_and_gradients_are_the_packages(package, converted, gradient_of
   with jax.default_matmul_precision("highest"):
     gradient, images = gradient_of(latents, variables, labels, weights)
   assert np.abs(images - expected.detach().numpy()).max() < 1e-5
-  assert np.ptp(images, axis=(1, 2)).min() > 0.1  # otherwise the comparison shows nothing
+  assert np.ptp(images, axis=(1, 2)).min() > 0.1  # Otherwise the comparison is meaningless.
   expected_gradient = inputs.grad.numpy()
   error = np.linalg.norm(gradient - expected_gradient) / np.linalg.norm(expected_gradient)
   assert error < 1e-3
@@ -221,7 +221,7 @@ def test_a_checkpoint_that_is_not_quite_hugging_faces_is_refused(hugging_face, c
     ({"colour": 1}, "unknown settings: colour"),
     ({"eps": -1}, "eps is -1, expected a number"),
     ({"layers": [[16, 16]]}, r"layers is \[\[16, 16\]\], expected a list of \[true or false"),
-    (conversion.VARIANTS["biggan-deep-256"].settings, "layers is of a network with 12 blocks"),
+    (conversion.VARIANTS["biggan-deep-256"].settings, "layers describes a network with 12 blocks"),
     ({"output_dim": 256}, "output_dim is 256, expected 128: give --variant"),
     ({"attention_layer_position": 6}, "attention_layer_position is 6, expected 8"),
   ],
@@ -245,7 +245,7 @@ def test_it_makes_studiogans_pictures(studiogan):
 
 
 def test_studiogans_network_has_no_truncation(studiogan):
-  with pytest.raises(ValueError, match=r"truncation is 0\.4, expected none.*leave the option out"):
+  with pytest.raises(ValueError, match=r"truncation is 0\.4, expected none.*omit the option"):
     studiogan.build(truncation=0.4)
 
 

@@ -1,4 +1,4 @@
-"""Networks that make grey pictures, or pictures with an alpha channel, give RGB."""
+"""Networks with grey or RGBA images return RGB."""
 
 import re
 
@@ -13,7 +13,7 @@ from checkpoints_convert import convert, torch_reader
 from unseg_jax import generators
 from unseg_jax.generators import layers
 
-# Checkpoint -> format, settings, and the keys of what makes the last channels, with their axis.
+# Checkpoint -> format, settings, and the keys of the last layer with the axis of channels.
 LAST = {
   "biggan": ("biggan", {"BN_eps": 1e-5, "SN_eps": 1e-6}, {r"output_layer\.2\.(weight|bias)": 0}),
   "dcgan": ("dcgan", {}, {r"main\.12\.weight": 1}),
@@ -30,7 +30,7 @@ SPECTRAL = {
 
 
 def with_channels(name, channels):
-  """A golden network that makes the first of its channels, or its three and the first again."""
+  """A golden network reduced to its first channel, or with its first channel appended."""
   checkpoint = torch_reader.read(GOLDEN / f"{name}.pth")
   for entry in ("generator", "netG_state_dict", "state_dict"):
     checkpoint = checkpoint.get(entry, checkpoint)

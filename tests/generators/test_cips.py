@@ -1,4 +1,4 @@
-"""CIPS: the converted network makes what the original does, on grids of any size."""
+"""The converted CIPS network generates the original's images on grids of any size."""
 
 import functools
 import re
@@ -22,7 +22,7 @@ def golden():
 
 
 def read(**changes):
-  """The small network's arrays, replaced or removed (None)."""
+  """The small network's arrays with keys replaced, or removed for None."""
   arrays = torch_reader.read(GOLDEN / "cips_skip.pth")["g_ema"] | changes
   return {key: array for key, array in arrays.items() if array is not None}
 
@@ -75,7 +75,7 @@ def test_drawn_noise_is_a_function_of_the_latent_alone():
   with_noise, without = make(noise="random"), make()
   images = make_images(with_noise, latents)
   np.testing.assert_allclose(make_images(with_noise, latents[::-1])[::-1], images, atol=1e-5)
-  # As far from the image without noise as the original with its own noise, on average.
+  # On average as far from the noise-free image as the original with its own noise.
   far = np.abs(images - make_images(without, latents)).mean()
   expected = np.abs(golden()["image_noise"] - golden()["image"]).mean()
   assert 0.7 < far / expected < 1.4
@@ -89,7 +89,7 @@ def test_latents_come_mapped_and_truncated():
   average = converted()[2]["params"]["mapping"]["average"]
   assert full.shape == (50, 24)
   np.testing.assert_allclose(truncated, (average[None] + full) / 2, atol=1e-5)
-  # Upstream stores none: theirs in the golden file is that of other 1,024 latents.
+  # Upstream stores no average; that of the golden file is over 1,024 other latents.
   standard_error = golden()["w"].std() * np.sqrt(1 / 1024 + 1 / 4096)
   assert np.abs(average - golden()["truncation_latent"]).max() < 5 * standard_error
 

@@ -1,4 +1,4 @@
-"""StyleGAN3's activation: phases and matrices give what its definition gives."""
+"""StyleGAN3's activation in phases and by matrices equals its definition."""
 
 import functools
 import math
@@ -19,7 +19,7 @@ def mirrored(half, axis=-1):
 
 
 def literal(x, filters, geometry):
-  """The definition, with zeros between the samples and all that is cut away."""
+  """The definition, with zeros between samples and all discarded samples."""
   up, (rows, columns) = filters
   batch, size, _, channels = x.shape
   zeros = np.zeros((batch, size * geometry.up, size * geometry.up, channels))

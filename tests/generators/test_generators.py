@@ -1,4 +1,4 @@
-"""Generators: the one that ships, how a config names one, and how latents are drawn."""
+"""The shipped generator, names of generators in configs, and sampling of latents."""
 
 import pathlib
 

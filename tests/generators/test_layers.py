@@ -1,4 +1,4 @@
-"""A convolution behind nearest upsampling gives the same numbers however it is computed."""
+"""All implementations of nearest upsampling and convolution give the same numbers."""
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ BODIES = {
 
 
 def plain(x, kernel):
-  """The definition: every pixel repeated, then a convolution that keeps the size."""
+  """The definition: repeats every pixel, then applies a "SAME" convolution."""
   repeated = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
@@ -31,7 +31,7 @@ def case(shape, side):
   return jnp.asarray(random.normal(size=shape), jnp.float32), jnp.asarray(kernel, jnp.float32)
 
 
-# Either side of what makes up on a CPU for folding the kernel.
+# Below and above the size from which a CPU folds the kernel.
 @pytest.mark.parametrize("shape", [(1, 1, 1, 3), (2, 5, 4, 6), (3, 20, 19, 4)])
 @pytest.mark.parametrize("side", [1, 3])
 @pytest.mark.parametrize("body", BODIES)

@@ -1,4 +1,4 @@
-"""Every architecture through the whole method, from checkpoint to metrics."""
+"""Every architecture runs through all stages, from checkpoint to metrics."""
 
 import json
 
@@ -13,7 +13,7 @@ from checkpoints_convert.convert import convert_file
 from unseg_jax import generators, pipeline
 from unseg_jax.storage import whole_files
 
-# A golden checkpoint -> its format, and settings that its arrays do not tell.
+# Golden checkpoint -> its format, and settings that its arrays do not determine.
 PUBLISHED = {
   "biggan_deep": ("biggan_deep", ("layers", "eps")),
   "biggan": ("biggan", ("BN_eps", "SN_eps")),
@@ -29,13 +29,13 @@ PUBLISHED = {
 
 @pytest.fixture(scope="module", autouse=True)
 def compile_quickly():
-  """Nearly all of the time goes into compiling what runs for a moment."""
+  """Skips compiler optimisation, because compilation dominates these short runs."""
   jax.config.update("jax_disable_most_optimizations", True)
   yield
   jax.config.update("jax_disable_most_optimizations", False)
 
 
-# Of architectures that another one stands for.
+# Architectures that another one covers.
 ALSO = ("stylegan2_rosinality", "studiogan_new_sagan", "stylegan3_t")
 EVERY = [pytest.param(x, marks=pytest.mark.slow) if x in ALSO else x for x in PUBLISHED]
 

@@ -29,7 +29,7 @@ def generator(name, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def generate(generator):
-  """The generator's function, compiled once for all tests: they draw two images each."""
+  """The generator's function, compiled once for all tests, which generate two images each."""
 
   def highest(*arguments):
     with jax.default_matmul_precision("highest"):
@@ -39,7 +39,7 @@ def generate(generator):
 
 
 def read(name="selfcond", **changes):
-  """A generator's state dict, with keys replaced, or removed where the value is None."""
+  """A generator's state dict with keys replaced, or removed for None."""
   arrays = torch_reader.read(GOLDEN / f"{name}.pth")["generator"] | changes
   return {key: array for key, array in arrays.items() if array is not None}
 
@@ -92,7 +92,7 @@ def test_the_published_files_are_checked_for_their_latents():
       selfcond.convert(read(), variant.settings)
   _, config, _ = selfcond.convert(read(), {"z_dim": 32})
   assert config["latent_size"] == 32
-  # Without its embedding it would pass for an unconditional generator with longer latents.
+  # Without its embedding, it looks like an unconditional generator with longer latents.
   with pytest.raises(ValueError, match=r"fc\.weight has shape \[512, 48\], expected \[512, 32\]"):
     selfcond.convert(read(**{EMBEDDING: None}), {"z_dim": 32})
 

@@ -1,4 +1,4 @@
-"""SNGAN, SAGAN, BigGAN and ContraGAN of StudioGAN make upstream's pictures."""
+"""SNGAN, SAGAN, BigGAN and ContraGAN of StudioGAN generate upstream's images."""
 
 import json
 import re
@@ -12,12 +12,12 @@ from whole_runs import GOLDEN
 from checkpoints_convert import studiogan, torch_reader
 from unseg_jax.generators import biggan
 
-# "new" networks are of upstream's releases that are configured by YAML.
+# "new" networks are from upstream's releases with YAML configs.
 NAMES = ("sagan", "sngan", "big_resnet", "new_sagan", "new_sngan")
 
 
 def read(name, **changes):
-  """Upstream's checkpoint, with keys replaced, or removed where the value is None."""
+  """Upstream's checkpoint with keys replaced, or removed for None."""
   checkpoint = torch_reader.read(GOLDEN / f"studiogan_{name}.pth")
   arrays = checkpoint["state_dict"] | changes
   arrays = {key: array for key, array in arrays.items() if array is not None}
@@ -33,7 +33,7 @@ def flat_config(name):
 
 
 def nested_config(name):
-  """The same settings as StudioGAN's files hold them, for instance for ContraGAN."""
+  """The same settings in the format of StudioGAN's files, for instance for ContraGAN."""
   flat = flat_config(name)
   if name.startswith("new"):
     model = {"backbone": "resnet", "g_act_fn": "ReLU", "g_shared_dim": "N/A"}

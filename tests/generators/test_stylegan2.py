@@ -1,4 +1,4 @@
-"""StyleGAN2: the converted network draws and makes what the original does."""
+"""The converted StyleGAN2 network generates the original's latents and images."""
 
 import functools
 import itertools
@@ -22,7 +22,7 @@ def golden():
 
 
 def golden_checkpoint(**changes):
-  """The small network's state dict, with keys replaced, or removed where the value is None."""
+  """The small network's state dict with keys replaced, or removed for None."""
   arrays = torch_reader.read(GOLDEN / "stylegan2.pth") | changes
   return {key: array for key, array in arrays.items() if array is not None}
 
@@ -55,7 +55,7 @@ def make_mapping(config, **options):
 
 
 def random_state(num_classes=0, z_dim=6, w_dim=7, class_features=5, channels=(4, 3)):
-  """A state dict with every array of a network, random and all of different sizes."""
+  """A state dict with every array of a network, random and with different sizes."""
   random = np.random.default_rng(0)
   size_in = z_dim + (class_features if num_classes else 0)
   shapes = {"mapping.w_avg": (w_dim,), "synthesis.b4.const": (channels[0], 4, 4)}
@@ -161,7 +161,7 @@ def test_a_conditional_network_draws_its_class_with_the_latent():
   assert not np.any(labels)
   assert images.shape == (5, 8, 8, 3) and np.isfinite(images).all()
 
-  # What upstream computes, in its own order and without anything folded.
+  # Upstream's computation in its own order, without folding.
   def normalise(x):
     return x / np.sqrt(np.mean(x**2, axis=1, keepdims=True) + 1e-8)
 
@@ -193,7 +193,7 @@ def test_latents_are_of_the_classes_that_are_chosen(label, classes):
     stylegan2.build({**config, "label": each, "truncation_psi": 1}, variables, "small")
     for each in labels
   ]
-  # The noise of a latent does not depend on the option, so its class is that which maps it there.
+  # The noise of a latent does not depend on the option, so it identifies the latent's class.
   chosen, *of_one = jax.jit(
     lambda key: [generators.sample_at(each, key, jnp.arange(30))[0] for each in every]
   )(jax.random.key(0))
@@ -219,7 +219,7 @@ def test_a_class_that_there_is_not_is_named(label, message):
   _, config, variables = conditional()
   with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
     stylegan2.build({**config, "label": label}, variables, "small")
-  with pytest.raises(ValueError, match="label=0: this network has no classes; leave the option"):
+  with pytest.raises(ValueError, match="label=0: this network has no classes; omit the option"):
     make_generator(label=0)
 
 
@@ -257,7 +257,7 @@ def test_bfloat16_makes_nearly_the_same_images():
 
 
 def test_random_noise_is_as_strong_as_the_checkpoint_says():
-  """The same picture as with fields of the stored kind, drawn for this latent."""
+  """The same image as with stored noise fields that are drawn for this latent."""
   state, latents = random_state(), small_latents()[:1]
   generator = small_generator("random")
   for name, field in zip(
@@ -275,7 +275,7 @@ def test_random_noise_depends_on_the_latent_alone():
   generator = small_generator("random")
   latents, labels = generators.sample_at(generator, jax.random.key(0), jnp.arange(4))
   images = make_images(generator, latents)
-  # Not on the batch, on the device, nor on the rounding of another program.
+  # Independent of the batch, the device and the rounding of another program.
   nudged = latents * (1 + np.finfo(np.float32).eps)
   for same in (make_images(generator, latents[2:3]), make_images(generator, nudged)[2:3]):
     np.testing.assert_allclose(same, images[2:3], atol=1e-4, rtol=1e-4)
@@ -326,8 +326,11 @@ def test_random_noise_needs_a_file_that_holds_its_strength():
     ({"noise": "loud"}, "noise='loud': expected one of const, none, random"),
     ({"truncation_psi": "half"}, "truncation_psi='half': expected a number, such as 0.5"),
     ({"truncation_psi": float("nan")}, "truncation_psi=nan: expected a number"),
-    ({"truncation_cutoff": -1}, "truncation_cutoff=-1: expected how many rows of w to truncate"),
-    ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected how many rows"),
+    (
+      {"truncation_cutoff": -1},
+      "truncation_cutoff=-1: expected the number of rows of w",
+    ),
+    ({"truncation_cutoff": 2.5}, "truncation_cutoff=2.5: expected the number of rows"),
   ],
 )
 def test_a_wrong_option_is_named(options, message):
@@ -336,13 +339,13 @@ def test_a_wrong_option_is_named(options, message):
   assert set(options) <= set(stylegan2.OPTIONS)
 
 
-def test_activations_are_clamped_as_told():
+def test_activations_are_clamped_by_the_setting():
   checkpoint = {"G_ema": random_state(), "attributes": {"synthesis.b4.conv1.conv_clamp": None}}
   assert converted()[1]["clamp"] == 256
   assert conversion.convert(checkpoint, {})[1]["clamp"] is None
   _, config, variables = conversion.convert(checkpoint, {"conv_clamp": 0.1})
   images = make_images(stylegan2.build(config, variables, ""), small_latents())
-  # Each of the two blocks adds at most 0.1; rounding aside.
+  # Each of the two blocks adds at most 0.1, up to rounding.
   assert 0.1 < np.abs(images).max() < 0.2 + 1e-5
 
 

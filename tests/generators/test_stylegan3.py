@@ -1,4 +1,4 @@
-"""StyleGAN3: the converted network draws and makes what the original does."""
+"""The converted StyleGAN3 network generates the original's latents and images."""
 
 import functools
 import importlib
@@ -25,7 +25,7 @@ def golden(name):
 
 
 def golden_checkpoint(name="t", **changes):
-  """A small network's checkpoint, with keys replaced, or removed where the value is None."""
+  """A small network's checkpoint with keys replaced, or removed for None."""
   checkpoint = torch_reader.read(GOLDEN / f"stylegan3_{name}.pth")
   arrays = checkpoint["G_ema_state_dict"] | changes
   arrays = {key: array for key, array in arrays.items() if array is not None}
@@ -45,7 +45,7 @@ def make_generator(name, **options):
 
 @functools.cache
 def compiled(name):
-  """The images of two latents, by a program that is compiled once for all tests."""
+  """The images of two latents, by a program compiled once for all tests."""
   generate = make_generator(name).generate
   with jax.default_matmul_precision("highest"):
     shapes = (make_generator(name).variables, golden(name)["w"], jnp.zeros(2, jnp.int32))
@@ -166,7 +166,7 @@ def test_bfloat16_makes_nearly_the_same_images():
 
 
 def attributes(name):
-  """What a pickle's modules store beside their arrays, as far as the converter looks at it."""
+  """The attributes of a pickle's modules that the converter reads."""
   found = {"synthesis.margin_size": 10, "synthesis.output_scale": 0.25}
   clamp = json.loads(str(golden(name)["config"])).get("conv_clamp", 256)
   names = {"up_factor": "up", "up_taps": "up_taps", "out_sampling_rate": "out_rate"}
@@ -206,7 +206,7 @@ def test_a_network_of_other_settings_makes_what_pytorch_makes(monkeypatch):
   expected = twins.images(twin, latents)
   assert expected.std() > 0.02
   np.testing.assert_allclose(images, expected, atol=2e-5, rtol=0)
-  with pytest.raises(ValueError, match=r"by the settings|is not the filter"):
+  with pytest.raises(ValueError, match=r"the settings .*give|is not the filter"):
     twins.converted(twin, {})
 
 
@@ -248,11 +248,11 @@ def test_a_checkpoint_that_is_not_quite_a_stylegan3_is_refused(changes, message)
   ("settings", "message"),
   [
     ({"first_cutoff": 3}, "is not the filter"),
-    ({"margin_size": 8}, "L0_36_16 makes 36 x 36 samples, but by the settings 32 x 32"),
+    ({"margin_size": 8}, "L0_36_16 makes 36 x 36 samples, but the settings give 32 x 32"),
     ({"margin_size": 8.5}, "margin_size is 8.5, expected a whole number of at least 0"),
     ({"output_scale": "1"}, "output_scale is '1', expected a positive number"),
     ({"lrelu_upsampling": 1}, "lrelu_upsampling is 1, expected a whole number of at least 2"),
-    ({"img_resolution": 64}, "img_resolution is 64, but the arrays are those of a network with 32"),
+    ({"img_resolution": 64}, "img_resolution is 64, but the arrays have 32"),
     ({"conv_clamp": 0}, "conv_clamp is 0, expected a positive number or null"),
     ({"psi": 1}, "unknown settings: psi; expected num_critical"),
   ],

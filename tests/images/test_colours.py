@@ -1,4 +1,4 @@
-"""Whatever profile a picture brings, what is read of it is sRGB."""
+"""Images with any colour profile are read as sRGB."""
 
 import struct
 
@@ -25,7 +25,7 @@ BARS = np.array([[200, 60, 40], [30, 160, 60], [240, 130, 30], [90, 90, 90]], np
 
 
 def meant(stored, name):
-  """What the numbers in a profile's space are in sRGB, exactly."""
+  """Exact sRGB values of numbers in a profile's colour space."""
   matrix = np.linalg.inv(SRGB) @ np.transpose(PRIMARIES[name])
   return encoded(linear(stored, GAMMA[name]) @ matrix.T)
 
@@ -39,9 +39,9 @@ def test_rgb_of_another_space_is_read_as_srgb(tmp_path, name, suffix):
   image = Image.fromarray(stored[None].repeat(8, axis=0).repeat(8, axis=1))
   image.save(tmp_path / f"a.{suffix}", icc_profile=rgb_profile(name), **options)
   read = reading.read_picture(tmp_path / f"a.{suffix}")[4, 4::8].astype(int)
-  # JPEG rounds what it stores.
+  # JPEG is lossy.
   assert np.abs(read - meant(stored, name)).max() <= (3 if suffix == "jpg" else 1)
-  # Eight bits in a wider space tell less of dark colours.
+  # Eight bits in a wider space resolve dark colours less finely.
   assert np.abs(read - BARS).max() <= (2 if name == "p3" and suffix != "jpg" else 4)
   with Image.open(tmp_path / f"a.{suffix}") as image:
     np.testing.assert_array_equal(reading.as_picture(image)[4, 4::8], read)
@@ -79,7 +79,7 @@ def test_the_colours_of_srgb_itself_stay_exact(tmp_path):
 
 
 def test_ink_is_converted_by_its_profile(tmp_path):
-  """The profile maps every mixture of inks to one grey, as no rule without a profile would."""
+  """The profile maps every mixture of inks to one grey, unlike any conversion without it."""
   lab = struct.pack(">3H", round(0.5 * 65535), 0x8080, 0x8080)
   # lut16Type of ICC.1: 4 inputs, 3 outputs, a grid of 2, linear tables of 2 entries.
   identity = struct.pack(">9i", *fixed((1, 0, 0, 0, 1, 0, 0, 0, 1)))
@@ -107,9 +107,9 @@ def test_a_profile_that_cannot_be_used_is_said_and_left_out(tmp_path, caplog, mo
   image.save(tmp_path / "a.tif", icc_profile=broken)
   read = reading.read_picture(tmp_path / "a.tif")
   if mode == "L" and damage == "of other colours":
-    return  # RGB profiles describe grey as well.
+    return  # RGB profiles also describe grey.
   np.testing.assert_array_equal(read, np.asarray(image.convert("RGB")))
-  assert f"{tmp_path / 'a.tif'}: its colour profile is left out" in caplog.text
+  assert f"{tmp_path / 'a.tif'}: its colour profile is ignored" in caplog.text
 
 
 def test_an_rgb_profile_describes_grey_as_well():

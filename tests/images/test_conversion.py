@@ -1,4 +1,4 @@
-"""Pictures of any mode, depth, transparency and orientation come out as people see them."""
+"""Images of any mode, depth, transparency and orientation are converted as they look."""
 
 import io
 import struct
@@ -12,7 +12,7 @@ from unseg_jax.images import reading
 
 MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
 ORIENTATION = 0x0112
-# Three by two pixels, all different, so that no turn looks like another.
+# Three by two different pixels, so that every orientation looks different.
 GREYS = np.array([[0, 50, 100], [150, 200, 250]], np.uint8)
 
 
@@ -49,7 +49,7 @@ def test_the_transparent_colour_of_a_png_file_is_white(depth, code, step):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "tif", "webp", "jpg"])
 def test_a_picture_of_every_orientation_stands_upright(tmp_path, suffix, orientation):
-  # As TIFF 6.0 defines orientations: where row 0 and column 0 of what is stored are seen.
+  # TIFF 6.0 defines an orientation by the visual position of the stored row 0 and column 0.
   stored = {
     1: GREYS,
     2: GREYS[:, ::-1],
@@ -64,7 +64,7 @@ def test_a_picture_of_every_orientation_stands_upright(tmp_path, suffix, orienta
   exif[ORIENTATION] = orientation
   lossless = {"webp": {"lossless": True}, "jpg": {"quality": 100}}.get(suffix, {})
   path = tmp_path / f"a.{suffix}"
-  # JPEG is exact but for rounding where a block has one grey.
+  # JPEG is exact up to rounding if a block has a single grey.
   blocks = stored.repeat(8, axis=0).repeat(8, axis=1)
   Image.fromarray(np.ascontiguousarray(blocks)).save(path, exif=exif, **lossless)
   expected = GREYS.repeat(8, axis=0).repeat(8, axis=1).astype(int)
@@ -113,14 +113,14 @@ def test_damaged_exif_is_said_and_the_picture_read_as_it_is_stored(tmp_path, cap
   path = tmp_path / "a.png"
   Image.fromarray(GREYS).save(path, exif=b"Exif\x00\x00no such header")
   np.testing.assert_array_equal(reading.read_picture(path)[..., 0], GREYS)
-  assert f"{path}: it may not stand upright, as its EXIF is damaged" in caplog.text
+  assert f"{path}: it may not be upright, because its EXIF data is damaged" in caplog.text
 
 
 def test_a_drawing_is_not_given_to_another_program(tmp_path, monkeypatch):
   path = tmp_path / "drawing.png"
   path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n")
   monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("it was run"))
-  with pytest.raises(ValueError, match=r"drawing\.png .*EPS files are drawings"):
+  with pytest.raises(ValueError, match=r"drawing\.png .*EPS files are vector drawings"):
     reading.read_picture(path)
 
 

@@ -1,4 +1,4 @@
-"""Files that somebody changed are read or refused, in one line; nothing else ever happens."""
+"""Mutated files are either read or rejected with a one-line error."""
 
 import io
 import itertools
@@ -15,7 +15,7 @@ from unseg_jax.images import reading
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 FORMATS = "PNG JPEG TIFF GIF WEBP BMP PPM AVIF JPEG2000 MPO TGA ICO PCX DDS".split()
-# What a decoder has no business to do. Python tells of all of it, whatever the library.
+# Actions that a decoder must never take. Python audits them for every library.
 FORBIDDEN = (
   "subprocess.Popen",
   "os.system",
@@ -36,7 +36,7 @@ sys.addaudithook(watch)
 
 
 def originals():
-  """Small files of every format and of modes, with profiles, EXIF and transparent colours."""
+  """Small files of every format in several modes, with profiles, EXIF and transparency."""
   noise = np.random.default_rng(0).integers(0, 256, (12, 17, 4), np.uint8)
   exif = Image.Exif()
   exif[0x0112] = 6
@@ -64,12 +64,12 @@ def originals():
 
 
 def mutated(count, seed):
-  """Files with bytes changed, left out, doubled or cut off."""
+  """Files with bytes changed, removed, duplicated or truncated."""
   rng = np.random.default_rng(seed)
   for original in itertools.islice(itertools.cycle(originals()), count):
     data = bytearray(original)
     for _ in range(rng.integers(1, 4)):
-      # Most of what decides is near the start, after a mark by which the format is known.
+      # Most headers are near the start, after the magic number of the format.
       at = min(8 + int(len(data) * rng.random() ** rng.choice([1, 4])), len(data) - 1)
       length = int(rng.integers(1, 9))
       match rng.integers(0, 5):
@@ -107,7 +107,7 @@ def test_a_mutated_picture_is_read_or_refused_in_one_line(count):
       read += 1
   _watched.on = False
   assert _watched.events == []
-  # Or nothing but the first check would have been tried.
+  # Otherwise only the first check would have been tested.
   assert 0.1 * count < read < 0.9 * count
 
 

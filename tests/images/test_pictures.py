@@ -1,10 +1,14 @@
-"""Composites and animations look as described, and what cannot be drawn is an error."""
+"""Composites and animations look as described, and invalid input raises clear errors."""
 
 import io
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from unseg_jax.images import drawing, writing
 
@@ -26,7 +30,7 @@ def frames_of(count=4, height=24, width=36):
 
 
 def decoded(data):
-  """The frames of an animation, each with its milliseconds, and how often it runs (0: for ever)."""
+  """The frames of an animation with their milliseconds, and its loop count (0: forever)."""
   with Image.open(io.BytesIO(data)) as animation:
     shown = []
     for index in range(animation.n_frames):
@@ -51,18 +55,18 @@ def test_composite_is_blended_by_the_probability():
 
 @pytest.mark.parametrize(("height", "width"), [(20, 20), (40, 90), (7, 100)])
 def test_background_picture_covers_and_is_centred(height, width):
-  """A background of three stripes in the proportions of the crop shows the middle one alone."""
+  """A background of three stripes, each as large as the crop, shows only the middle one."""
   background = np.zeros((100, 300, 3), np.uint8)
-  if height * 300 > width * 100:  # Narrower: its sides go.
+  if height * 300 > width * 100:  # Narrower: the sides are cropped.
     start = round((300 - 100 * width / height) / 2)
     background[:, :start], background[:, -start:] = WHITE, WHITE
-  else:  # Wider: top and bottom go.
+  else:  # Wider: the top and bottom are cropped.
     start = round((100 - 300 * height / width) / 2)
     background[:start], background[-start:] = WHITE, WHITE
   image = picture(height, width)
   result = drawing.composite(image, np.zeros((height, width)), background)
   assert result.shape == image.shape
-  # Where the crop ends between two pixels, the outermost ones hold some of the next stripe.
+  # If the crop ends between two pixels, the outermost pixels include some of the next stripe.
   assert (result[1:-1, 1:-1] == 0).all()
   corner = drawing.composite(image, np.zeros((height, width)), 255 - background)
   assert (corner[1:-1, 1:-1] == 255).all()
@@ -183,3 +187,12 @@ def test_animation_of_a_photograph_is_small_and_close():
 def test_bad_input_is_named_with_the_way_out(call, words):
   with pytest.raises(ValueError, match=words):
     call()
+
+
+@given(mask=arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))), steps=st.integers(0, 4))
+def test_eroded_masks_are_those_of_scipy(mask, steps):
+  before = mask.copy()
+  # To scipy, no iterations means to go on until nothing changes.
+  expected = ndimage.binary_erosion(mask, iterations=steps, border_value=1) if steps else mask
+  np.testing.assert_array_equal(drawing.eroded(mask, steps), expected)
+  np.testing.assert_array_equal(mask, before)

@@ -1,4 +1,4 @@
-"""Batches are bounded by their pixels, whatever the pictures, and by the memory that there is."""
+"""Batches are bounded by their number of pixels and by the available memory."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ FEATURES = (2, 4, 4)
 
 @pytest.fixture(scope="module")
 def segmenter():
-  """A tiny one, of random weights."""
+  """Returns a tiny segmenter with random weights."""
   variables = unet.Unet(FEATURES).init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
   return Segmenter.create(jax.tree.map(np.asarray, variables), FEATURES, 16)
 
@@ -24,7 +24,7 @@ def noise(height, width):
 
 @pytest.fixture
 def batch_pixels(monkeypatch):
-  """The pixels of each image of each batch that the network sees."""
+  """Returns the number of pixels of each image in each batch of the network."""
   seen, start = [], Segmenter.start
 
   def count(self, images):
@@ -73,9 +73,7 @@ def test_ordinary_pictures_are_one_piece():
 
 
 def test_a_picture_whose_view_would_be_too_large_is_refused():
-  with pytest.raises(
-    ValueError, match=r"20000 x 1 pixels, and 2560000 x 128 .* cut it into pieces"
-  ):
+  with pytest.raises(ValueError, match=r"20000 x 1 pixels, or 2560000 x 128 .* cut it into pieces"):
     views.views(noise(1, 20000), 128, average=False)
   assert views.views(noise(2, 2000), 64, average=False)[0].shape == (64, 64000, 3)
 

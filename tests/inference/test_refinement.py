@@ -1,4 +1,4 @@
-"""Refinement draws a blurred mask to the edges of its picture, or says what it needs."""
+"""Refinement aligns a blurred mask with the edges of its image, or names a missing package."""
 
 import sys
 
@@ -11,7 +11,7 @@ from unseg_jax.inference.refinement import refine
 
 
 def blurred_star(seed=0, height=150, width=200):
-  """A textured star, and what a coarse segmenter that is a little off would say of it.
+  """Makes a textured star, and the probability of a coarse, slightly inaccurate segmenter.
 
   Returns the mask [H, W], the picture [H, W, 3] uint8 and the probability [H, W] float32.
   """

@@ -1,4 +1,4 @@
-"""`predict` on a folder never ends early, never writes a wrong size, and names what it skips."""
+"""`predict` on a folder never ends early, writes the right sizes, and names what it skips."""
 
 import io
 import os
@@ -29,7 +29,7 @@ def run(tmp_path, monkeypatch):
 
 
 def picture(mode, size, image_format):
-  """The bytes of a picture of noise, in this mode if the format has it, or else in RGB."""
+  """Returns the bytes of a noise image in this mode if the format supports it, or else in RGB."""
   values = np.random.default_rng(size[0]).integers(0, 256, (size[1], size[0], 3), np.uint8)
   image = Image.fromarray(values)
   if mode == "I;16":
@@ -46,7 +46,7 @@ def picture(mode, size, image_format):
 
 
 def broken(kind, path):
-  """Puts something in a picture's place that cannot be read as one."""
+  """Replaces an image with something unreadable."""
   if kind == "link":
     path.symlink_to("nowhere")
   elif kind == "loop":
@@ -62,14 +62,14 @@ def broken(kind, path):
 
 
 BROKEN = ("link", "loop", "pipe", "text", "empty", "cut")
-# Bytes of names: letters of several alphabets, and bytes that are no UTF-8.
+# Bytes of names: letters of several alphabets, and bytes that are not UTF-8.
 LETTERS = [b"a", b"A", b"_mask", b".png", b" ", b"\n", b"'", b"[0]", b"%s", b"\xe9", b"\xff\xfe"]
 LETTERS += ["é".encode(), "é".encode(), "猫".encode(), "😀".encode(), b"x" * 120]
 
 
 @st.composite
 def folders(draw):
-  """Files by the bytes of their names: a kind of broken one, or mode and size of a picture."""
+  """Draws files by the bytes of their names: a kind of damage, or mode and size of an image."""
   files = {}
   for _ in range(draw(st.integers(1, 8))):
     folder = draw(st.sampled_from([b"", b"inner/", b"Inner/", b"a_mask.png/"]))
@@ -84,13 +84,13 @@ def folders(draw):
 
 
 def make(root, files):
-  """Writes the files; returns the sizes of those that are pictures, by path."""
+  """Writes the files; returns the sizes of the valid images by path."""
   sizes = {}
   for name, content in files.items():
     path = root / os.fsdecode(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() or path.is_symlink():
-      continue  # It is a folder of another.
+      continue  # It is a folder of another file.
     if isinstance(content, str):
       broken(content, path)
     else:
@@ -120,7 +120,7 @@ def test_every_picture_is_segmented_or_named(run, files):
     for source, row in rows.items():
       if "skipped" in row:
         assert f"skipped: {predict.printable(source)}" in said
-        # What can be read is skipped for its outputs' names alone.
+        # A readable image is skipped only because of its outputs' names.
         assert source not in sizes or "cannot be written" in row["skipped"]
       else:
         assert (row["width"], row["height"]) == sizes[source]
@@ -138,7 +138,7 @@ def test_a_picture_of_one_name_and_several_suffixes_keeps_them(tmp_path, run):
   for name in ("a.jpg", "a.png", "a.jpg.png", "b.png", "inner/a.png"):
     save(photos / name)
   status, said, rows = call(photos, output, run, kinds=["mask"])
-  assert status == 0 and said.count("kept apart: 3 pictures") == 1
+  assert status == 0 and said.count("renamed: the outputs of 3 pictures") == 1
   assert {
     Path(source).name: row["outputs"] for source, row in rows.items() if "inner" not in source
   } == {
@@ -193,7 +193,7 @@ def test_what_is_no_file_is_a_skipped_row(tmp_path, run, kind, monkeypatch):
 
 
 def refuse_to_search(folder, monkeypatch):
-  """Has a folder refused as to a user without permission; the tests may run as root."""
+  """Refuses access to a folder, as for a user without permission; the tests may run as root."""
   scandir = os.scandir
 
   def refusing(path):
@@ -215,7 +215,7 @@ def test_one_output_that_cannot_be_written_is_one_skipped_row(tmp_path, run):
   assert "File name too long" in rows[str(photos / f"{long}.png")]["skipped"]
   assert "Is a directory" in rows[str(photos / "taken.png")]["skipped"]
   files = {path.name for path in output.rglob("*") if path.is_file()}
-  # All outputs of a picture or none.
+  # All outputs of an image or none.
   assert files == {f"{stem}_{k}.png" for stem in "az" for k in ("mask", "cutout", "overlay")} | {
     manifest.NAME
   }

@@ -1,4 +1,4 @@
-"""Worker processes read and encode pictures as threads do, and end with `predict`."""
+"""Worker processes read and encode images as threads do, and end with `predict`."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from predicting import save
 from whole_runs import ROOT, children, finish, is_running, start_python, wait_until
 
-# Needs no JAX beyond the import: what is tested is around the network.
+# Replaces the network, so that JAX is only imported.
 COMMAND = """
 import runpy, sys
 sys.argv = ["predict", *sys.argv[1:]]
@@ -34,7 +34,7 @@ def photos(tmp_path_factory):
     save(folder / f"{number:02}.png", (40 + number, 30), number)
   (folder / "broken.png").write_text("no picture")
   (folder / "link.png").symlink_to("nowhere")
-  # It is too large to be kept: it is read again for its outputs.
+  # The image is too large to be kept; it is read again for its outputs.
   save(folder / "large.png", (1100, 1000))
   return folder
 

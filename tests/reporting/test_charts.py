@@ -1,4 +1,4 @@
-"""The charts: what is drawn where, on which axes, and with which numbers beside them."""
+"""Charts: positions of curves, axes, and tick labels."""
 
 import re
 import subprocess
@@ -15,18 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 
 def curves_of(**values):
-  """Curves of the same steps, 0, 1, ..."""
+  """Returns curves over the same steps 0, 1, ..."""
   steps = np.arange(len(next(iter(values.values()))))
   return charts.stage_curves("Any", {"step": steps, **values})
 
 
 def draw(curves):
-  """A chart as a page shows it, with its legend and remarks."""
+  """Returns a chart with its legend and notes, as on a page."""
   return str(page.TEMPLATES.get_template("parts.html").module.chart("Any", curves, list(curves)))
 
 
 def lines(chart):
-  """The points of each unbroken line of the curves, in SVG units from the top left corner."""
+  """Returns the points of each unbroken line, in SVG units from the top left corner."""
   paths = re.findall(r'<path class="curve[^>]* d="([^"]*)"', chart)
   return [
     [(float(x), float(y)) for x, y in re.findall(r"[ML] (\S+) (\S+)", line)]
@@ -37,19 +37,19 @@ def lines(chart):
 
 
 def heights(chart):
-  """Where the points of all curves lie, in SVG units from the top."""
+  """Returns the vertical positions of all points, in SVG units from the top."""
   return [y for line in lines(chart) for _, y in line]
 
 
 def labels(chart):
-  """The numbers below and those beside the chart."""
+  """Returns the tick labels below the chart, and those beside it."""
   labels = re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
   below = [label for y, label in labels if float(y) > charts.BOTTOM + 10 and label != "step"]
   return below, [label for y, label in labels if float(y) <= charts.BOTTOM + 10]
 
 
 def numbers(chart):
-  """The numbers beside the chart."""
+  """Returns the numbers of the vertical axis."""
   return [float(label.replace("−", "-")) for label in labels(chart)[1]]
 
 
@@ -67,7 +67,7 @@ def test_a_single_step_is_drawn_in_the_middle_as_a_dot():
   chart = draw({"loss": (np.array([7.0]), np.array([1.0]))})
   middle = (charts.LEFT + charts.RIGHT) / 2, (charts.TOP + charts.BOTTOM) / 2
   assert lines(chart) == [[middle]] and labels(chart)[0] == ["7"]
-  # Without a line, even of length 0, nothing would be seen.
+  # Browsers draw a dot only for a line, which may have length 0.
   assert re.search(r'<path class="curve[^>]* d="M \S+ \S+ h 0"', chart)
 
 
@@ -88,7 +88,7 @@ def test_curves_over_decades_are_drawn_logarithmically():
   spacing = (charts.BOTTOM - charts.TOP) / 3
   np.testing.assert_allclose(np.diff(heights(chart)), spacing, atol=0.2)
   assert "logarithmic" in chart
-  # Up to a factor of 20, and where there is no logarithm, the axis is linear.
+  # The axis is linear up to a factor of 20, and for values without a logarithm.
   for values in ([1, 0.5], [20, 1], [1000, 0], [1000, -1]):
     assert "logarithmic" not in draw(curves_of(loss=values))
 
@@ -143,7 +143,7 @@ def test_numbers_stand_beside_their_rules_with_a_real_minus_sign():
   chart = draw(curves_of(loss=[-0.53, 0.13]))
   rules = re.findall(r'<path d="M \S+ (\S+) L[^>]*><text [^>]*y="([\d.]+)"[^>]*>([^<]*)<', chart)
   assert [label for _, _, label in rules] == ["−0.6", "−0.4", "−0.2", "0", "0.2"]
-  # The text's baseline lies a little below the rule, so that its middle is at its height.
+  # The baseline of the text lies slightly below the rule, which centres the text on it.
   assert all(3 < float(baseline) - float(rule) < 7 for rule, baseline, _ in rules)
 
 
@@ -152,10 +152,10 @@ def test_numbers_stand_beside_their_rules_with_a_real_minus_sign():
 
 def test_values_that_are_not_finite_leave_gaps_and_are_counted():
   chart = draw(curves_of(loss=[1, np.nan, 2, 3, np.inf]))
-  # One lonely point, a gap, and a line of two points.
+  # A single point, a gap, and a line of two points.
   assert [len(line) for line in lines(chart)] == [1, 2]
   assert chart.count(" h 0") == 1
-  assert "2 values that are not finite are left out" in chart
+  assert "2 values are not finite and not drawn" in chart
 
 
 def test_every_logged_value_is_drawn():
@@ -168,6 +168,12 @@ def test_the_legend_names_each_curve_and_its_last_value():
   legend = re.findall(r'<span class="(series-\d)"><i></i>(\w+) <b>([^<]*)</b>', chart)
   assert legend == [("series-0", "loss", "0.25"), ("series-1", "sobel", "−0.125")]
   assert re.findall(r'<path class="curve (series-\d)"', chart) == ["series-0", "series-1"]
+
+
+def test_the_legend_labels_metrics_as_the_tables_do():
+  chart = draw(curves_of(miou=[0.5, 0.75], f_beta=[0.5, 0.25], sobel_shift=[0.5, 1]))
+  legend = re.findall(r"<i></i>(.*?) <b>", chart)
+  assert legend == ["mIoU", "F<sub>β</sub>", "sobel_shift"]
 
 
 def test_the_page_gives_the_colours_so_that_they_follow_the_readers_theme():

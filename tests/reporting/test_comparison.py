@@ -1,4 +1,4 @@
-"""Runs side by side: what the page says of each, and how it looks in a browser."""
+"""The page that compares runs: its contents, and its layout in a browser."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from PIL import Image
 from report_pages import CHROMIUM, browse, disc, picture, webp, write_config
 
 from unseg_jax import report as report_command
-from unseg_jax.reporting import comparison, embedding
+from unseg_jax.reporting import comparison, embedding, under_way
 from unseg_jax.reporting import contents as contents_lib
 from unseg_jax.storage import whole_files
 
@@ -47,9 +47,20 @@ def run(seed, **changes):
 
 @pytest.fixture
 def runs():
-  """Two that are finished and one that has just begun."""
+  """Two finished runs, and a run that has just begun."""
   nothing = contents_lib.ReportContents(
-    "faces", {"seed": 2}, np.zeros((0, 0, 3), np.uint8), [], {}, {}, {}, []
+    "faces",
+    {"seed": 2},
+    np.zeros((0, 0, 3), np.uint8),
+    [],
+    {},
+    {},
+    {},
+    [],
+    stages=[
+      under_way.Stage("search", True, False, "50 of 300 steps", -120.0),
+      under_way.Stage("train", False, False, "not begun", None),
+    ],
   )
   return {"first": run(0), "second": run(1), "begun": nothing}
 
@@ -60,27 +71,29 @@ def section(page, name):
 
 
 def rows(html):
-  """The text of a table's cells, row by row; | stands before small print."""
+  """Returns the text of the cells of each row; | precedes small print."""
   table = []
   for row in re.findall(r"<tr[^>]*>(.*?)</tr>", html, flags=re.DOTALL):
     cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, flags=re.DOTALL)
-    table.append([re.sub(r"<[^>]*>", "", cell.replace("<small>", "|")) for cell in cells])
+    table.append(
+      [re.sub(r"<[^>]*>", "", cell.replace("<small>", "|").replace("<br>", " ")) for cell in cells]
+    )
   return table
 
 
-def test_what_a_run_lacks_is_named(runs):
+def test_the_stages_that_a_run_lacks_are_named(runs):
   table = rows(section(comparison.render(runs), "runs"))
   assert table[1:3] == [["first", "faces", "Complete"], ["second", "faces", "Complete"]]
   assert table[3][0] == "begun"
-  for part in ("direction (stage search)", "stage generate", "stage train", "stage evaluate"):
-    assert part in table[3][2]
+  state = " ".join(table[3][2].split())
+  assert state == "search: 50 of 300 steps (last write 2 minutes ago) train: not begun"
 
 
 def test_only_settings_that_differ_are_shown(runs):
   runs = {name: runs[name] for name in ("first", "second")}
   settings = section(comparison.render(runs), "settings")
   assert rows(settings) == [["Setting", "first", "second"], ["seed", "0", "1"]]
-  assert "2 others are the same" in settings
+  assert "The other 2 are equal" in settings
 
 
 def test_a_setting_that_a_run_lacks_differs(runs):
@@ -88,9 +101,9 @@ def test_a_setting_that_a_run_lacks_differs(runs):
   assert ["search.learning_rate", "0.005", "0.005", "–"] in table
 
 
-def test_equal_settings_are_said_to_be_so():
+def test_equal_settings_are_not_listed():
   page = comparison.render({"one": run(0), "other": run(0)})
-  assert "The runs have the same settings" in section(page, "settings")
+  assert "All settings of the runs are equal" in section(page, "settings")
 
 
 def test_pictures_of_every_run_are_shown(runs):
@@ -101,7 +114,8 @@ def test_pictures_of_every_run_are_shown(runs):
     assert embedding.data_uri(runs[name].direction_picture) in direction
     assert embedding.data_uri(runs[name].samples[1][0]) in samples
   assert direction.count("data:image/webp") == 1
-  assert "No direction was drawn" in direction and "No synthetic pairs were kept" in samples
+  assert "The search has no result yet" in direction
+  assert "This workdir holds no synthetic pairs" in samples
 
 
 BAR = r"<dt>(\w+)</dt>.*?width:([\d.]+)%.*?value\">([^<]*)<"
@@ -149,14 +163,23 @@ def test_the_best_of_each_metric_is_marked(runs):
   reference = {"ECSSD": {"iou": 0.75}}
   runs["second"] = dataclasses.replace(runs["second"], reference=reference)
   metrics = section(comparison.render(runs), "metrics")
-  assert rows(metrics) == [
+  table = [[cell.partition(":")[0] for cell in row] for row in rows(metrics)]
+  assert table == [
     ["Metric", "first", "second", "begun"],
     ["ECSSD"],
     ["IoU", "0.5000", "0.6250|0.7500", "–"],
     ["MAE", "0.2500", "0.3750", "–"],
   ]
-  # Of the MAE the lower one is better.
+  # A lower MAE is better.
   assert re.findall(r"<strong[^>]*>([\d.]+)", metrics) == ["0.6250", "0.2500"]
+
+
+def test_the_baselines_of_each_run_stand_below_its_metrics(runs):
+  ellipse = {"ECSSD": {"fixed ellipse": {"iou": 0.5, "miou": 0.375}}}
+  runs["second"] = dataclasses.replace(runs["second"], baselines=ellipse)
+  table = rows(section(comparison.render(runs), "metrics"))
+  assert table[1] == ["ECSSD: labelled real images"]
+  assert table[-1] == ["Baseline mIoU: fixed ellipse", "–", "0.3750", "–"]
 
 
 def test_predictions_on_the_same_picture_stand_side_by_side(runs):
@@ -166,11 +189,11 @@ def test_predictions_on_the_same_picture_stand_side_by_side(runs):
   assert predictions.count("<article") == 1
   figures = re.findall(r"<figure>(.*?)</figure>", predictions, flags=re.DOTALL)
   assert [figure.count("<img") for figure in figures] == [1, 2, 2, 0, 0]
-  for figure, name in zip(figures, ["Picture", *runs], strict=True):
+  for figure, name in zip(figures, ["Image", *runs], strict=True):
     assert f">{name}<" in figure
   for figure, level in zip(figures[1:3], (0.25, 0.5), strict=True):
     assert embedding.data_uri(np.rint(disc() * level * 255).astype(np.uint8)) in figure
-  assert "No segmenter" in figures[3] and "not finite" in figures[4]
+  assert "no segmenter" in figures[3] and "not finite" in figures[4]
 
 
 def test_runs_without_anything_make_a_page(runs):
@@ -216,7 +239,7 @@ def test_every_segmenter_is_tried_on_the_pictures_of_all_runs(tmp_path, monkeypa
   monkeypatch.chdir(tmp_path)
   assert str(report_command.make(list(listed), None)) == "comparison.html"
   page = (tmp_path / "comparison.html").read_text("utf-8")
-  # Folders of the same name are told apart.
+  # Paths distinguish folders of the same name.
   assert [row[0] for row in rows(section(page, "runs"))] == [
     "Run",
     "runs/one",
@@ -241,7 +264,7 @@ def test_comparison_in_a_browser(runs, width, tmp_path):
   assert "://" not in page and "<script" not in page
   seen, screenshot = browse(page, width, tmp_path)
   assert seen["sections"] == SECTIONS
-  # Of three runs the direction, two pairs, two views of a prediction; an animation, a picture.
+  # Three runs, each with a direction, two pairs and two views; one animation and one image.
   assert seen["images"] == seen["decoded"] == seen["shown"] == 3 * (1 + 4 + 2) + 2
   assert seen["charts"] == 2
   assert seen["requests"] == []

@@ -1,4 +1,4 @@
-"""What a workdir holds is collected, and the command makes a page of it, or says what is wrong."""
+"""Reading a workdir, and the command that writes a page from it."""
 
 import os
 import subprocess
@@ -38,7 +38,7 @@ def test_collects_what_an_unfinished_run_left(searched):
   assert list(collected.curves) == ["Search"] and collected.curves["Search"]["loss"] == [2.0, 1.0]
   assert not (collected.samples or collected.filters or collected.metrics or collected.predictions)
   assert not (collected.restarts or collected.animation)
-  assert "No synthetic pairs were kept" in report.render(collected)
+  assert "This workdir holds no synthetic pairs" in report.render(collected)
 
 
 def test_collects_nothing_but_the_config_of_a_run_that_has_just_begun(tmp_path):
@@ -79,7 +79,7 @@ def test_collects_the_results_of_every_stage(searched, monkeypatch):
   ]
   assert not collected.restarts[0].picture.size
   np.testing.assert_array_equal(collected.restarts[1].picture, picture(32, 80, 1))
-  # Pictures of the same stem are told apart.
+  # Paths distinguish images of the same name.
   names = [prediction.name for prediction in collected.predictions]
   assert names == [str(paths[0]), str(paths[1]), "cat"]
   np.testing.assert_array_equal(collected.predictions[2].probability, picture(seed=2)[..., 0] / 255)
@@ -103,16 +103,18 @@ def test_says_what_a_run_under_way_has_and_how_old_it_is(searched):
     searched / "train" / "history.json", {"Training": {"step": [5, 10], "loss": [2, 1]}}
   )
   collected = contents_lib.collect(searched, [], 2)
-  assert [line.rpartition("; ")[0] for line in collected.under_way] == [
-    "The stage generate is not complete: 40 of 100 pairs of train, 0 of 8 pairs of test",
-    "The stage train is not complete: 10 of 50 steps up to its last checkpoint",
+  assert [stage.name for stage in collected.stages] == ["search", "generate", "train", "evaluate"]
+  assert [line.rpartition(" (")[0] for line in under_way.describe(collected.stages)] == [
+    "The stage generate is not complete: 40 of 100 train pairs, 0 of 8 test pairs",
+    "The stage train is not complete: 10 of 50 steps at the last checkpoint",
   ]
-  config = contents_lib.read_config(searched)
   written = (searched / "train" / "history.json").stat().st_mtime
-  later = under_way.describe(searched, config, now=written + 600)
-  assert later[1].endswith("last written 10 minutes ago.")
+  later = under_way.describe(collected.stages, now=written + 600)
+  assert later[1].endswith("(last write 10 minutes ago).")
   assert collected.filters == {"all": 0.5, "area": 0.75}
-  assert collected.under_way[0] in report.render(collected)
+  page = report.render(collected)
+  for state in ("<td>complete</td>", "<td>40 of 100 train pairs", "<td>not begun</td>"):
+    assert state in page
 
 
 # The command.

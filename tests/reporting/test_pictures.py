@@ -1,4 +1,4 @@
-"""Pictures for people: what is foreground stays bright, and files keep every pixel."""
+"""Views of images: the foreground stays bright, and files keep every pixel."""
 
 import io
 

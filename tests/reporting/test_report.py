@@ -1,9 +1,12 @@
-"""The report: its pictures, its text, and how it looks in a browser."""
+"""The report: its images, its text, and its layout in a browser."""
 
 import base64
 import dataclasses
+import datetime
+import html
 import os
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 from report_pages import CHROMIUM, METRICS, SECTIONS, browse, disc, picture, webp
 
 from unseg_jax.reporting import contents as contents_lib
-from unseg_jax.reporting import embedding, report, tables
+from unseg_jax.reporting import embedding, report, tables, under_way
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,10 +78,78 @@ def test_page_holds_what_it_was_given(full):
   assert page.count("<svg") == 3
 
 
-def test_page_of_one_data_set_leads_with_its_metrics(full):
-  page = report.render(dataclasses.replace(full, metrics={"ECSSD": METRICS}))
-  results = page[page.index('id="results"') : page.index('id="direction"')]
-  assert re.findall(r"<dd>([\d.]+)", results) == ["0.9500", "0.8000", "0.9000", "0.9123"]
+def first_screen(page):
+  return page[page.index('id="results"') : page.index('id="direction"')]
+
+
+MEASURED = {"accuracy": 0.9, "iou": 0.8, "f_max": 0.95, "background_iou": 0.6, "miou": 0.7}
+ELLIPSE = {"accuracy": 0.75, "iou": 0.5, "f_max": 0.5, "background_iou": 0.25, "miou": 0.375}
+
+
+def test_each_score_leads_with_its_data_set_and_the_baselines(full):
+  baselines = {name: {"fixed ellipse": ELLIPSE} for name in ("synthetic", "heads")}
+  contents = dataclasses.replace(
+    full,
+    metrics={"synthetic": MEASURED, "heads": MEASURED | {"miou": 0.65}},
+    baselines=baselines,
+    image_counts={"synthetic": 1024, "heads": 70},
+  )
+  articles = re.findall(
+    r"<article.*?</article>", first_screen(report.render(contents)), flags=re.DOTALL
+  )
+  # Real images come first, though the evaluation lists them last.
+  for article, name, measured_on, miou in (
+    (articles[0], "heads", "70 labelled real images", "0.650"),
+    (articles[1], "synthetic", "1,024 held-out synthetic pairs", "0.700"),
+  ):
+    text = " ".join(re.sub(r"<[^>]*>", " ", article).split())
+    assert text.startswith(f"{name} {measured_on}")
+    assert f"mIoU {miou} fixed ellipse 0.375" in text
+    assert "Background IoU 0.600 fixed ellipse 0.250" in text
+    assert ("not its quality on photographs" in text) == (name == "synthetic")
+  assert "--config.evaluate.folders" not in first_screen(report.render(contents))
+
+
+def test_a_run_without_real_images_says_how_to_measure_on_some(full):
+  contents = dataclasses.replace(full, metrics={"synthetic": MEASURED}, workdir="runs/two words")
+  results = first_screen(report.render(contents))
+  assert "no baseline was scored" in results
+  (command,) = re.findall(r"<pre><code>(.*?)</code>", results, flags=re.DOTALL)
+  words = shlex.split(html.unescape(command).replace("\\\n", " "))
+  assert words[:3] == ["python", "-m", "unseg_jax.main"]
+  assert words[3:6] == [
+    "--config=runs/two words/config.json",
+    "--workdir=runs/two words",
+    "--stages=evaluate,report",
+  ]
+
+
+def test_a_data_set_without_the_usual_metrics_shows_those_it_has(full):
+  page = report.render(dataclasses.replace(full, metrics={"ECSSD": {"mae": 0.125}}))
+  assert re.findall(r"<dd>([\d.]+)", first_screen(page)) == ["0.125"]
+
+
+def test_an_unfinished_run_says_which_stages_are_complete_and_how_old_it_is(full):
+  read_at = datetime.datetime(2026, 3, 1, 9, 5, tzinfo=datetime.UTC).timestamp()
+  stages = [
+    under_way.Stage("search", True, True, "complete", read_at - 4000),
+    under_way.Stage("train", True, False, "10 of 50 steps", read_at - 600),
+    under_way.Stage("evaluate", False, False, "not begun", None),
+  ]
+  contents = dataclasses.replace(full, stages=stages, read_at=read_at, workdir="runs/faces")
+  results = first_screen(report.render(contents))
+  assert "This run is not finished" in results
+  assert "on 1 March 2026 at 09:05 UTC, 10 minutes after its last write." in results
+  rows = re.findall(r"<tr><th[^>]*>(.*?)</th><td>(.*?)</td>", results)
+  assert rows == [
+    ("search", "complete"),
+    ("train", "10 of 50 steps (last write 10 minutes ago)"),
+    ("evaluate", "not begun"),
+  ]
+  assert "The scores below are from an earlier evaluation." in results
+  assert "python -m unseg_jax.report runs/faces" in results
+  finished = dataclasses.replace(contents, stages=stages[:1])
+  assert "not finished" not in report.render(finished)
 
 
 def test_published_metrics_stand_below_those_of_the_run(full):
@@ -86,7 +157,12 @@ def test_published_metrics_stand_below_those_of_the_run(full):
   page = report.render(dataclasses.replace(full, reference=reference))
   rows = re.findall(r"<tr[^>]*>(.*?)</tr>", page[page.index('id="metrics"') :], flags=re.DOTALL)
   cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
-  assert [row[0] for row in cells[:4]] == ["Data set", "ECSSD", "Published", "DUTS-TE"]
+  assert [row[0] for row in cells[:4]] == [
+    "Data set",
+    "ECSSD<small>labelled real images</small>",
+    "Published score",
+    "DUTS-TE<small>labelled real images</small>",
+  ]
   assert cells[1][1:] == ["0.9500", "0.8000", "0.9000", "0.9123", "-"]
   assert cells[2][1:] == ["-", "0.7000", "-", "-", "0.1250"]
   assert "Never evaluated" not in page
@@ -167,8 +243,8 @@ def test_numbers_that_are_not_finite_are_shown_as_such(full):
       predictions=[dataclasses.replace(full.predictions[0], probability=disc(128, 160) * np.nan)],
     )
   )
-  assert "2 values that are not finite are left out" in page
-  assert "Its probability is not finite" in page
+  assert "2 values are not finite and not drawn" in page
+  assert "The predicted probability is not finite" in page
 
 
 @pytest.mark.parametrize(
@@ -229,7 +305,7 @@ def test_page_in_a_browser(full, width, tmp_path):
   assert seen["requests"] == []
   assert seen["width"] == width
   assert seen["content_width"] <= width
-  # Pictures have many colours; text alone, or an error page, has few.
+  # Images have many colours; text alone, or an error page, has few.
   colours = screenshot.astype(np.int32) @ [65536, 256, 1]
   assert len(np.unique(colours)) > 2000
 

@@ -1,4 +1,4 @@
-"""The table of results reads well as text and Markdown, and as JSON says the same."""
+"""Tables as text and Markdown."""
 
 import math
 
@@ -24,7 +24,7 @@ def test_text_has_the_reference_below_its_data_set():
   ]
 
 
-def test_what_looks_at_no_picture_stands_below_its_data_set():
+def test_baselines_stand_below_their_data_set():
   baselines = {"ECSSD": {"fixed ellipse": {"iou": 0.6, "miou": 0.5}}, "DUTS": {"other": {}}}
   lines = metrics_table(METRICS, PAPER, "text", baselines).splitlines()
   assert [line.partition("  ")[0] for line in lines[2:]] == [

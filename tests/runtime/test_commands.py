@@ -1,4 +1,4 @@
-"""What users can mend is one line; a bug keeps its traceback, of their code and of this package."""
+"""Errors that users can fix are one line; bugs keep the traceback of the user's and this code."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ def get():
 
 @pytest.fixture
 def broken_gan(tmp_path, monkeypatch):
-  """A generator of the user's own whose shapes do not fit; its file."""
+  """Writes a user's own generator with wrong shapes; returns its file."""
   path = tmp_path / "broken_gan.py"
   path.write_text(BROKEN_GAN)
   monkeypatch.syspath_prepend(tmp_path)
@@ -80,7 +80,7 @@ def test_what_users_can_mend_is_one_line(error):
   shown = commands.explain(error)
   assert shown == f"error: {error}" and "\n" not in shown
   if isinstance(error, errors.UserError):
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # As worker processes hand it on.
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # Worker processes pickle errors.
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ COMMANDS = {
   "checkpoints_convert.convert": ["--output=made.safetensors"],
 }
 
-# Runs each command in a child of its own, in which what it calls first fails.
+# Runs each command in a child process, in which its first call fails.
 FAIL_EACH = """
 import json, os, runpy, sys
 from unseg_jax import errors, pipeline
@@ -138,7 +138,7 @@ for number, (command, arguments, kind) in enumerate(json.loads(sys.argv[1])):
 """
 
 
-def test_every_command_tells_bugs_from_what_can_be_mended(tmp_path):
+def test_every_command_distinguishes_bugs_from_user_errors(tmp_path):
   kinds = [("mend", []), ("bug", []), ("mend", ["--debug"]), ("stop", [])]
   cases = [(name, given + more, kind) for name, given in COMMANDS.items() for kind, more in kinds]
   done = run_command("-c", FAIL_EACH, json.dumps(cases), tmp_path)

@@ -1,4 +1,4 @@
-"""What ends one process of a run ends the others: soon, and with its message."""
+"""The failure of one process ends all others, quickly and with its message."""
 
 import pathlib
 import re
@@ -14,7 +14,7 @@ from unseg_jax import pipeline
 pytestmark = pytest.mark.usefixtures("compile_quickly")
 SECONDS = 15
 
-# Fails in one process: where a progress bar has moved, or where a stage without one begins.
+# Fails in one process: after progress of a bar, or at the start of a stage without one.
 FAIL = """
 import os, pathlib, signal, time
 import jax
@@ -58,22 +58,22 @@ import runpy, sys
 sys.argv = ["predict", *sys.argv[1:]]
 runpy.run_module("unseg_jax.predict", run_name="__main__", alter_sys=True)
 """
-# Of each kind of failure, what the others are to say.
+# The message of the others for each kind of failure.
 REASONS = {
   "full disk": r"No space left on device",
   "not finite": r"the loss is not finite at step 4",
   "too few": r"the filters reject almost everything",
   "mistake": r"KeyError: 'nowhere'",
-  "killed": r"it was killed, or its machine is gone",
+  "killed": r"it was killed, or its machine is unreachable",
 }
 OF_PREDICT = ("full disk", "mistake", "killed")
-PLACES = {"label": "adapt"}  # The progress bars that are not called like their stage.
+PLACES = {"label": "adapt"}  # Progress bars that are not named after their stage.
 PICTURES = pathlib.Path(__file__).parents[2] / "unseg_jax/pretrained/example"
 
 
 @pytest.fixture
 def run_and_fail(generator, finished, tmp_path):
-  """Runs several processes of which one fails; returns the others, and how long they took."""
+  """Runs several processes, one of which fails; returns the others and their duration."""
 
   def run(place, kind, count, victim):
     mark = tmp_path / "failed at"
@@ -113,8 +113,8 @@ def assert_all_end(run, place, kind, count=2, victim=1):
     assert seconds < SECONDS
     assert done.returncode not in (0, None)
     message = done.stderr.strip().splitlines()[-1]
-    if kind == "killed":  # Where no collective operation broke, JAX ends the process.
-      assert re.search(f"of {count} was stopped: when one|{REASONS[kind]}", message), done.stderr
+    if kind == "killed":  # JAX ends the process if no collective operation failed.
+      assert re.search(f"of {count} was stopped, because|{REASONS[kind]}", message), done.stderr
     else:
       assert re.fullmatch(f"error in process {victim} of {count}: .*{REASONS[kind]}.*", message)
       assert "Traceback" not in done.stderr and "coordination" not in done.stderr, done.stderr
@@ -129,7 +129,7 @@ def test_two_processes_end_together(run_and_fail, place, kind, victim):
 
 
 def kinds(places):
-  """Every kind of failure in these places; a prediction has no losses and no filters."""
+  """Lists all kinds of failure in these places; a prediction has no losses and no filters."""
   return [
     (*place, kind)
     for place in places

@@ -1,4 +1,4 @@
-"""Batches wait on the devices, no more of them than asked for."""
+"""Batches wait on the devices, at most as many as requested."""
 
 import jax
 import numpy as np

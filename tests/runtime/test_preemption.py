@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a lost terminal let a run save and leave; a second Ctrl-C ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal let a run save and exit; a second Ctrl-C ends it."""
 
 import os
 import signal
@@ -25,14 +25,14 @@ def test_is_noted_once_and_named(number):
       preemption.leave("all of it is saved")
   assert signal.getsignal(number) == before
   message = str(caught.value)
-  assert message.startswith(f"asked to leave ({number.name}): all of it is saved. Run the same")
+  assert message.startswith(f"stopped ({number.name}): all of it is saved. Run the same")
   assert "\n" not in message
   with preemption.watch():
     assert not preemption.requested()
 
 
 def test_what_is_ignored_from_the_start_stays_ignored():
-  """As `nohup` ignores SIGHUP, and a shell SIGINT of what a script runs in the background."""
+  """As under `nohup` for SIGHUP, or for SIGINT in background processes of a script."""
   before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
   try:
     with preemption.watch():
@@ -43,7 +43,7 @@ def test_what_is_ignored_from_the_start_stays_ignored():
     signal.signal(signal.SIGHUP, before)
 
 
-# Works until it is asked to leave, and then goes on writing as progress bars do.
+# Works until a signal stops it, and then keeps writing as progress bars do.
 WATCHING = """
 import sys, time
 from unseg_jax.runtime import preemption
@@ -81,7 +81,7 @@ def test_a_second_ctrl_c_ends_at_once():
 @pytest.mark.parametrize("how", ["lost", "Ctrl-C"])
 def test_a_terminal_that_is_lost_or_sends_ctrl_c_lets_the_run_save(how):
   master, terminal = os.openpty()
-  # In a session of its own, whose terminal this is.
+  # In its own session, whose terminal this is.
   become = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
   code = f"{become}exec(sys.argv.pop(1))"
   process = subprocess.Popen(
@@ -101,10 +101,10 @@ def test_a_terminal_that_is_lost_or_sends_ctrl_c_lets_the_run_save(how):
     assert process.wait(timeout=30) == preemption.EXIT_STATUS
     return
   os.write(master, b"\x03")
-  while b"asked to leave" not in shown:
+  while b"stopped (" not in shown:
     shown += os.read(master, 1000)
   assert process.wait(timeout=30) == preemption.EXIT_STATUS
   os.close(master)
   text = shown.decode().replace("\r\n", "\n")
-  assert "Ctrl-C again ends at once\n" in text and "asked to leave (SIGINT): saved. " in text
+  assert "Ctrl-C again ends at once\n" in text and "stopped (SIGINT): saved. " in text
   assert "Traceback" not in text

@@ -1,4 +1,4 @@
-"""Events for TensorBoard are written where TensorFlow is, and their absence is announced."""
+"""Events for TensorBoard are written without TensorFlow, and their absence is announced."""
 
 import importlib.util
 import logging
@@ -58,12 +58,12 @@ def test_rates_count_the_time_that_waits():
   assert watch.rates(steps=1)["waiting"] == 0
 
 
-def test_without_tensorflow_a_line_says_that_there_are_none(tmp_path, monkeypatch, caplog):
+def test_without_tensorboard_a_line_says_that_there_are_none(tmp_path, monkeypatch, caplog):
   find = importlib.util.find_spec
   monkeypatch.setattr(
-    importlib.util, "find_spec", lambda name: None if name == "tensorflow" else find(name)
+    importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find(name)
   )
   with caplog.at_level(logging.WARNING):
     write_all(tmp_path)
-  assert "TensorFlow is not installed" in caplog.text
+  assert "TensorBoard is not installed" in caplog.text
   assert not list(tmp_path.iterdir())

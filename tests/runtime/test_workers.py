@@ -1,4 +1,4 @@
-"""Worker processes: quick to start, quiet about signals, and gone when their parent is."""
+"""Worker processes start quickly, ignore signals, and end with their parent."""
 
 import os
 import signal
@@ -61,7 +61,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 def test_signals_to_all_are_left_to_the_parent():
-  """Ctrl-C in a terminal reaches every process: the workers finish what is under way."""
+  """Ctrl-C in a terminal reaches every process; the workers finish their current tasks."""
   with workers.executor(1) as pool:
     pool.submit(time.sleep, 0).result()
     slow = pool.submit(time.sleep, 0.5)

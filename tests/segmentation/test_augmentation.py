@@ -1,4 +1,4 @@
-"""Augmentation changes pictures at random, and each mask together with its picture."""
+"""Augmentation randomly changes images, and each mask together with its image."""
 
 import dm_pix
 import jax
@@ -17,7 +17,7 @@ def augment():
 
 
 def pairs():
-  """The same pair many times: a grey picture that is light exactly where its mask is True."""
+  """Copies of one pair: a grey image that is light exactly where its mask is True."""
   mask = np.zeros((COUNT, SIZE, SIZE), bool)
   mask[:, 10:50, 6:34] = True
   image = np.where(mask[..., None], 0.5, -0.5).astype(np.float32).repeat(3, axis=-1)
@@ -41,7 +41,7 @@ def test_image_and_mask_stay_aligned(augment):
   images, masks = augment(keys(), *pairs())
   for image, mask in zip(np.asarray(images[..., 0]), np.asarray(masks), strict=True):
     light = image > (image.min() + image.max()) / 2
-    # The outline may differ by a pixel where the picture was blurred; a missed flip by half of all.
+    # Blur may shift the outline by a pixel; a missed flip would change half of all pixels.
     assert (light == mask).mean() > 0.97
 
 
@@ -49,8 +49,8 @@ def test_flips_and_crops_happen_and_differ_between_keys(augment):
   before, masks = pairs()[1], np.asarray(augment(keys(), *pairs())[1])
   assert len(np.unique(masks.reshape(COUNT, -1), axis=0)) > COUNT / 2
   left = masks[:, :, : SIZE // 2].sum(axis=(1, 2)) > masks[:, :, SIZE // 2 :].sum(axis=(1, 2))
-  assert 0.2 < left.mean() < 0.8  # All are on the left before.
-  # A crop enlarges, by less than 1 / 0.6 on each side.
+  assert 0.2 < left.mean() < 0.8  # Before augmentation, all objects are on the left.
+  # A crop enlarges each side by a factor below 1 / 0.6.
   assert masks.sum() > before.sum()
   assert masks.sum(axis=(1, 2)).max() <= 1.05 * before[0].sum() / 0.6**2
 
@@ -71,7 +71,7 @@ def test_the_key_alone_decides(augment):
 
 
 def filtered(key, image, mask):
-  """What `augment` is to do, by filters over pixels."""
+  """A reference for `augment` by filters over pixels."""
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
   planes = jnp.concatenate([image, mask[..., None].astype(image.dtype)], axis=-1)
   planes = jnp.where(jax.random.bernoulli(flip_key), planes[:, ::-1], planes)

@@ -1,4 +1,4 @@
-"""Foregrounds stand before other backgrounds; the same key gives the same picture."""
+"""Foregrounds are pasted onto other backgrounds; the same key gives the same image."""
 
 import functools
 
@@ -17,7 +17,7 @@ RED, BLUE = np.float32([0.9, -0.9, -0.9]), np.float32([-0.9, -0.9, 0.9])
 
 
 def pairs():
-  """Red squares before blue, as images and masks."""
+  """Red squares on blue, as images and masks."""
   mask = np.zeros((COUNT, SIZE, SIZE), bool)
   mask[:, 8:24, 6:22] = True
   return np.where(mask[..., None], RED, BLUE), mask
@@ -33,7 +33,7 @@ def replace(*kinds):
 
 
 def treat(images, masks, seed, **changes):
-  """A whole batch, on one device."""
+  """Replaces the backgrounds of a batch on one device."""
   key = parallel.replicate(jax.random.key(seed))
   batch = parallel.shard((images, masks, np.arange(COUNT)))
   return parallel.unshard(compiled(**changes)(key, *batch))
@@ -51,7 +51,7 @@ def make_config(**changes):
 
 
 def inside(mask):
-  """The pixels that the soft edge does not reach, of the foreground and of the background."""
+  """The foreground and background pixels outside the soft edge."""
   soft = np.asarray(jax.vmap(lambda m: copy_paste.soft(m, copy_paste.EDGE))(mask))
   return soft > 0.999, soft < 0.001
 
@@ -64,10 +64,10 @@ def test_the_background_changes_and_the_foreground_stays(kind):
   foreground, background = inside(masks)
   np.testing.assert_allclose(made[foreground], images[foreground], atol=2e-3)
   if kind == "generated":
-    # What is taken from elsewhere is background there: no red, even where the red square was.
+    # Only the other pair's background is used: no red, even where its red square was.
     np.testing.assert_allclose(made[background], images[background], atol=1e-2)
   elif kind == "blurred":
-    # The other's square is background too, out of focus: its red shows, its edges do not.
+    # The other pair's square is also used, out of focus: red without sharp edges.
     assert (made[..., 0][background] > 0.7).mean() > 0.05
     both = background[:, 1:] & background[:, :-1]
     assert np.abs(np.diff(made, axis=1))[both].max() < 0.3
@@ -84,7 +84,7 @@ def test_plain_is_one_colour_and_a_gradient_lies_between_two():
     assert (np.ptp(copy_paste.plain(key, (SIZE, SIZE)), axis=(0, 1)) == 0).all()
     gradient = np.asarray(copy_paste.gradient(key, (SIZE, SIZE)))
     assert np.ptp(gradient, axis=(0, 1)).max() > 0.05
-    # Second differences of what is linear are 0.
+    # Second differences of a linear function are 0.
     assert np.abs(np.diff(gradient, 2, axis=0)).max() < 1e-5
     assert np.abs(np.diff(gradient, 2, axis=1)).max() < 1e-5
 
@@ -101,14 +101,14 @@ def test_as_many_pairs_change_as_the_share_says():
 
 
 def noisy(size=SIZE):
-  """A picture of noise and a round mask, so that what moves by a pixel shows."""
+  """A noise image with a round mask, which reveals shifts of one pixel."""
   rows, columns = np.mgrid[:size, :size] - size / 2
   image = np.random.default_rng(0).uniform(-1, 1, (size, size, 3)).astype(np.float32)
   return image, np.hypot(rows + 3, columns - 2) < size / 4
 
 
 def rolled_and_blurred(image, key, flip, width, reach):
-  """By filters over pixels."""
+  """A reference by filters over pixels."""
   shifts = jax.random.randint(key, (2,), 0, jnp.array(image.shape[:2]))
   moved = np.roll(image, np.asarray(shifts), axis=(0, 1))
   moved = moved[:, ::-1] if flip else moved
@@ -140,7 +140,7 @@ def test_elsewhere_is_filled_rolled_flipped_and_blurred():
 
 
 def test_each_pair_is_composed_alone_as_all_at_once_and_on_any_number_of_devices():
-  """On CPUs one pair is composed after the other; accelerators compose all of them at once."""
+  """CPUs compose pairs one at a time; accelerators compose all at once."""
   kinds = ("plain", "blurred", "blurred")
   images = np.random.default_rng(0).uniform(-1, 1, (COUNT, SIZE, SIZE, 3)).astype(np.float32)
   masks = np.random.default_rng(1).random((COUNT, SIZE, SIZE)) > 0.5
@@ -191,20 +191,20 @@ def test_any_size_is_filled_even_where_nothing_is_known(shape):
 
 
 def test_each_pair_gets_another_ones_background():
-  """Every image has a grey of its own, so that one sees whose background it got."""
+  """Images with unique greys, which identify the source of a background."""
   greys = np.linspace(-0.8, 0.8, COUNT, dtype=np.float32)
   mask = pairs()[1]
   images = np.where(mask[..., None], RED, greys[:, None, None, None])
   made = treat(images, mask, 1, share=1.0, kinds=("generated",))
   got = made[:, 0, 0, 0]
-  assert (np.abs(got - greys) > 0.05).all()  # Nobody's own.
-  np.testing.assert_allclose(np.sort(got), greys, atol=1e-2)  # Each one's once.
+  assert (np.abs(got - greys) > 0.05).all()  # No pair receives its own background.
+  np.testing.assert_allclose(np.sort(got), greys, atol=1e-2)  # Each background is used once.
 
 
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"share": 1.5}, r"copy_paste\.share=1\.5: expected a share"),
+    ({"share": 1.5}, r"copy_paste\.share=1\.5: expected a fraction"),
     ({"kinds": ("plain", "sky")}, r"'sky'.*expected some of plain, gradient, noise, generated"),
     ({"kinds": ()}, r"kinds=\(\): expected some of"),
   ],

@@ -1,4 +1,4 @@
-"""The training's history grows evenly, whichever version began it."""
+"""The training history stays consistent in runs that older versions started."""
 
 from unseg_jax.segmentation.curves import Curves
 from unseg_jax.storage import whole_files

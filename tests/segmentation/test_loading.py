@@ -19,7 +19,7 @@ def test_loads_pairs_in_the_order_asked_for(tmp_path, workers_count, size):
     batch = pool.submit(loading.load, [(str(path), 2), (str(path), 0)], size).result()
   assert batch["image"].shape == (2, size, size, 3) and batch["image"].dtype == np.uint8
   assert batch["mask"].shape == (2, size, size, 1)
-  assert set(np.unique(batch["mask"])) == {0, 255}  # Resized without shades between.
+  assert set(np.unique(batch["mask"])) == {0, 255}  # Resizing adds no intermediate values.
   shares = (batch["mask"] > 0).mean((1, 2, 3))
   np.testing.assert_allclose(shares, [300 / 576, 100 / 576], atol=0.02)
   bright = batch["image"].mean(-1, keepdims=True) > 110

@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""The training losses."""
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ SURE = 30.0
 
 
 def logits_of(mask):
-  """Sure of foreground where the mask is."""
+  """Logits that are confident of foreground in the mask."""
   return SURE * np.stack([~mask, mask], axis=-1).astype(np.float32)
 
 
@@ -30,7 +30,7 @@ def test_the_soft_iou_adds_what_the_ious_of_the_pictures_lack_of_one(weight):
   target = np.zeros((2, 4, 8), bool)
   target[:, :, :4] = True
   prediction = target.copy()
-  prediction[1] = np.roll(target[1], 2, axis=1)  # The first picture's IoU is 1, the second's 1/3.
+  prediction[1] = np.roll(target[1], 2, axis=1)  # The IoUs are 1 and 1/3.
   logits, targets = logits_of(prediction), target.astype(np.int32)
   added = mean_loss(logits, targets, weight) - mean_loss(logits, targets, 0.0)
   np.testing.assert_allclose(added, weight * (1 - (1 + 1 / 3) / 2), rtol=1e-5)

@@ -1,4 +1,4 @@
-"""Matrices along the axes do what filters and gathers over the pixels do."""
+"""Matrices along the axes equal filters and gathers over pixels."""
 
 import functools
 
@@ -81,7 +81,7 @@ def kernels(size, reach, width, share, start):
   start=st.floats(0, 1),
 )
 def test_every_pixel_is_a_mean_of_others(size_and_reach, width, share, start):
-  """So that no change leaves the range of its picture."""
+  """Non-negative weights that sum to 1 keep values in the image's range."""
   size = size_and_reach[0]
   for matrix in kernels(*size_and_reach, width, share, start):
     assert matrix.shape == (size, size)

@@ -1,4 +1,4 @@
-"""The U-Net equals the original's, and pictures are resized as PyTorch and Pillow do."""
+"""The U-Net equals the original, and images are resized as in PyTorch and Pillow."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def test_logits_equal_the_originals(variables, size):
 def test_padded_pictures_of_several_sizes_get_the_logits_of_each_alone(variables):
   sizes = ((64, 64), (33, 96), (57, 31), (16, 90))
   random = np.random.default_rng(0)
-  batch = random.uniform(-1, 1, (len(sizes), 64, 96, 3)).astype(np.float32)  # The padding too.
+  batch = random.uniform(-1, 1, (len(sizes), 64, 96, 3)).astype(np.float32)  # Random padding.
   with jax.default_matmul_precision("highest"):
     apply = parallel.jit(unet.Unet().apply)
     padded = parallel.jit(

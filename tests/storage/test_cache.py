@@ -1,4 +1,4 @@
-"""The cache folder stays below its limit, and loses nothing that is nowhere else."""
+"""The cache folder stays below its limit; files that exist nowhere else are never removed."""
 
 import fcntl
 import json
@@ -21,7 +21,7 @@ def make(path, size, used):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-  """A cache folder with a download, a compiled program and a run's copy, 1000 bytes each."""
+  """Creates a cache with a download, a compiled program and a run's copy of 1000 bytes each."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   folder = tmp_path / "unseg_jax"
   make(folder / "0123_checkpoint.pt", 1000, 3)

@@ -1,4 +1,4 @@
-"""Downloads of published files: whole, checked, and tried again after a break."""
+"""Downloads of published files are complete, checked, and retried after an interruption."""
 
 import concurrent.futures
 import hashlib
@@ -17,7 +17,7 @@ DATA = random.Random(0).randbytes(3_000_000)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-  """Serves `server.data` as the server's attributes say, and notes each request's headers."""
+  """Serves `server.data` according to the server's attributes; records each request's headers."""
 
   def do_GET(self):
     server = self.server
@@ -48,8 +48,8 @@ def server():
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
     server.data, server.status, server.redirect = DATA, 200, None
     server.length_header, server.chunked = "Content-Length", False
-    server.stops_after = None  # where it drops the connection
-    server.troubles = float("inf")  # how many requests it answers as `status`, `stops_after` tell
+    server.stops_after = None  # The number of bytes after which it drops the connection.
+    server.troubles = float("inf")  # The number of requests that fail.
     server.requests = []
     server.url = f"http://127.0.0.1:{server.server_address[1]}/some/model.pt?raw=1"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -65,7 +65,7 @@ def no_pause_between_attempts(monkeypatch):
 
 
 def drop(server, folder, after=1_000_000):
-  """Lets a download break off; returns its error's message."""
+  """Interrupts a download; returns the error's message."""
   server.stops_after = after
   with pytest.raises(OSError) as error:
     download.fetch(server.url, folder)
@@ -101,7 +101,7 @@ def test_downloads_are_kept_in_the_users_cache(server, tmp_path, monkeypatch):
 
 
 def test_a_file_keeps_its_name_in_the_cache(server, tmp_path):
-  # Copies that are in users' caches already are used again.
+  # Copies in users' existing caches are used again.
   digits = hashlib.sha256(server.url.encode()).hexdigest()[:12]
   (tmp_path / f"{digits}_model.pt").write_bytes(b"from before")
   assert download.fetch(server.url, tmp_path).read_bytes() == b"from before"
@@ -113,16 +113,16 @@ def test_the_bytes_are_asked_for_as_they_were_published(server, tmp_path):
   assert server.requests[0]["Accept-Encoding"] == "identity"
 
 
-def test_progress_is_told(server, tmp_path, capsys):
+def test_progress_is_shown(server, tmp_path, capsys):
   download.fetch(server.url, tmp_path)
   assert "3.00M/3.00M" in capsys.readouterr().err
 
 
-def test_a_broken_download_says_so_and_leaves_nothing(server, tmp_path):
+def test_an_interrupted_download_is_reported_and_leaves_nothing(server, tmp_path):
   message = drop(server, tmp_path)
   assert message.startswith(f"cannot download {server.url}: ")
   assert "1000000 bytes read, 2000000 more expected" in message
-  assert "run again; or fetch the file in another way and give its path" in message
+  assert "run again; or download the file by other means and give its path" in message
   assert not list(tmp_path.iterdir())
   assert download.fetch(server.url, tmp_path).read_bytes() == DATA
   assert names(tmp_path) == ["model.pt"]
@@ -148,12 +148,12 @@ def test_a_file_that_became_shorter_is_fetched_anew(server, tmp_path):
 
 
 @pytest.mark.parametrize("status", [404, 403, 500, 206, 204])
-def test_an_answer_that_is_no_file_is_told_and_leaves_nothing(server, tmp_path, status):
+def test_an_answer_other_than_a_file_is_reported_and_leaves_nothing(server, tmp_path, status):
   server.status = status
   with pytest.raises(OSError, match=rf"model\.pt\?raw=1: the server answered {status} .*address"):
     download.fetch(server.url, tmp_path)
   assert not list(tmp_path.iterdir())
-  assert len(server.requests) == (3 if status == 500 else 1)  # A 404 stays a 404.
+  assert len(server.requests) == (3 if status == 500 else 1)  # A 404 is not retried.
 
 
 def test_a_server_in_trouble_is_asked_again(server, tmp_path):
@@ -163,14 +163,14 @@ def test_a_server_in_trouble_is_asked_again(server, tmp_path):
 
 def test_an_unknown_length_is_refused_unless_the_hash_is_known(server, tmp_path):
   server.length_header = None
-  with pytest.raises(OSError, match="does not tell the file's length"):
+  with pytest.raises(OSError, match="does not send the file's length"):
     download.fetch(server.url, tmp_path)
   assert not list(tmp_path.iterdir())
   sha256 = hashlib.sha256(DATA).hexdigest()
   assert download.fetch(server.url, tmp_path, sha256).read_bytes() == DATA
 
 
-def test_a_length_may_be_told_in_small_letters(server, tmp_path):
+def test_a_length_header_may_be_in_lower_case(server, tmp_path):
   server.length_header = "content-length"
   assert download.fetch(server.url, tmp_path).read_bytes() == DATA
 
@@ -187,10 +187,10 @@ def test_a_file_with_another_hash_is_not_kept(server, tmp_path):
   with pytest.raises(ValueError) as error:
     download.fetch(server.url, tmp_path, "0" * 64)
   message = str(error.value)
-  assert message.startswith(f"{server.url} gave a file with SHA-256 ")
+  assert message.startswith(f"{server.url} does not have the published SHA-256 ")
   assert f"expected {'0' * 64}" in message and sha256 in message
   assert not list(tmp_path.iterdir())
-  # Nor one that was altered after it was downloaded.
+  # A file that was altered after the download is not used either.
   path = download.fetch(server.url, tmp_path, sha256)
   path.write_bytes(b"altered")
   assert download.fetch(server.url, tmp_path, sha256.upper()).read_bytes() == DATA

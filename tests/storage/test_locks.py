@@ -1,4 +1,4 @@
-"""A workdir, or what a command writes to, belongs to one run at a time."""
+"""A workdir or an output folder belongs to one run at a time."""
 
 import json
 import os
@@ -25,13 +25,13 @@ with locks.held(sys.argv[1], "--workdir"):
 
 
 def held_by(process):
-  """What a second run says of the first."""
-  return f"is held by process {process.pid} on {re.escape(socket.gethostname())} since 20.*"
+  """Returns the message that a second run shows about the first."""
+  return f"is in use by process {process.pid} on {re.escape(socket.gethostname())} since 20.*"
 
 
 @pytest.fixture
 def hold():
-  """Starts other processes that hold a folder; they end with the test."""
+  """Starts other processes that lock a folder; they end with the test."""
   started = []
 
   def start(place, seconds=600):
@@ -78,19 +78,19 @@ class TestOnDisk:
     code += "; __import__('os').remove(sys.argv[1] + '/x')\n"
     code += "except locks.Held: sys.exit(3)"
     started = [start_python(code, tmp_path) for _ in range(3)]
-    # Never two at a time: the file that each makes anew would exist.
+    # Two at a time would find the file that each creates.
     statuses = {finish(process).returncode for process in started}
     assert 0 in statuses and statuses <= {0, 3}
 
 
 @pytest.fixture
 def place(request):
-  """A new folder of fsspec's store in memory."""
+  """Yields a new folder in fsspec's memory store."""
   return f"memory://{request.node.name}"
 
 
 def write(place, **changes):
-  """Writes what another machine's run would."""
+  """Writes the lease of a run on another machine."""
   tree = locks._Lease(locks.file_trees.open_tree(place))
   holder = {"host": "elsewhere", "pid": 7, "since": 0.0, "machine": "another", "renewed": 0.0}
   tree.tree.write(locks.NAME, json.dumps(holder | changes).encode())
@@ -103,7 +103,7 @@ class TestInAStore:
 
   def test_names_the_holder(self, place):
     write(place, renewed=locks.time.time() - 5)
-    message = r"held by process 7 on elsewhere since .* \(a sign of life [56] s ago; .* --output"
+    message = r"in use by process 7 on elsewhere since .* \(renewed [56] s ago; .* --output"
     with pytest.raises(locks.Held, match=message), locks.held(place, "--output"):
       pass
 

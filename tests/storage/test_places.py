@@ -1,4 +1,4 @@
-"""A URL names a place: a local copy, sent atomically, with an error of one line if that fails."""
+"""A URL works through a local copy with atomic uploads; errors are reported in one line."""
 
 import asyncio
 import os
@@ -19,9 +19,9 @@ def address(request):
 
 @pytest.fixture
 def store(address, tmp_path, monkeypatch):
-  """The store behind a proxy, and the URL of a place in it."""
+  """Yields the store's proxy, and the URL of a place in the store."""
   kind, real = address
-  # gcsfs would pause for half a minute in all.
+  # gcsfs would pause for half a minute in total.
   monkeypatch.setattr(
     "gcsfs.retry.asyncio", types.SimpleNamespace(sleep=lambda _: asyncio.sleep(0))
   )
@@ -81,7 +81,7 @@ def test_a_folder_that_counts_as_a_whole_is_not_seen_before_it_is(store, tmp_pat
   bucket_servers.move_to(tmp_path / "other", monkeypatch)
   assert not (places.local(url) / "checkpoints").exists()
   bucket_servers.move_to(tmp_path / "cache", monkeypatch)
-  places.local(url)  # Its process is taken to have been killed.
+  places.local(url)  # Simulates that its process was killed.
   whole_files.write_bytes(step / "state", b"weights")
   places.publish_folder(step, whole=True)
   bucket_servers.move_to(tmp_path / "third", monkeypatch)
@@ -91,15 +91,15 @@ def test_a_folder_that_counts_as_a_whole_is_not_seen_before_it_is(store, tmp_pat
 def test_short_faults_are_waited_out_and_announced_in_one_line(store, caplog):
   proxy, url = store
   here = places.local(url)
-  proxy.faulty = 4  # A look-up in a bucket of gs:// is two requests: each of the three fails once.
+  proxy.faulty = 4  # A look-up with gs:// takes two requests; each of the three fails once.
   for number in range(6):
     whole_files.write_json(here / f"{number}.json", number)
   assert proxy.refused >= 3
   proxy.faulty = 0
   assert len(stores.open_store(url).list()) == 6
-  announced = [line for line in caplog.messages if "again in" in line]
+  announced = [line for line in caplog.messages if "retrying in" in line]
   assert all("\n" not in line for line in announced)
-  # gcsfs makes its own first attempts, which are silent.
+  # The first retries of gcsfs are silent.
   assert bool(announced) == url.startswith("s3:")
 
 
@@ -112,7 +112,7 @@ def test_a_long_fault_keeps_everything_here_and_the_next_run_sends_it(
   proxy.down = True
   with pytest.raises(OSError, match="run the same command again"):
     whole_files.write_json(here / "a.json", {"precious": True})
-  assert "again in" in caplog.text
+  assert "retrying in" in caplog.text
   proxy.down = False
   bucket_servers.move_to(tmp_path / "cache", monkeypatch)
   assert places.local(url) == here

@@ -1,4 +1,4 @@
-"""A file with an allowed name can be written atomically: its temporary name is allowed, too."""
+"""A temporary name is valid wherever the final name is."""
 
 import os
 from pathlib import Path

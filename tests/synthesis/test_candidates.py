@@ -1,4 +1,4 @@
-"""Candidates: two directions, latents from a file, and pairs made on the fly."""
+"""Candidates from two directions, from a file of latents, and on the fly."""
 
 import itertools
 import types
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("compile_quickly")
 
 
 def make_config(**changes):
-  """An experiment on 8 x 8 pictures that pass the filters now and then."""
+  """An experiment on 8 x 8 images, some of which pass the filters."""
   config = default_config.get_config()
   config.generate.update(
     {"area": (0.45, 0.52), "histogram_maxima": 0, "chunk": 8, "shard_candidates": 16, **changes}
@@ -85,7 +85,7 @@ class TestTwoDirections:
 
   @pytest.mark.parametrize(
     ("agreement", "directions", "message"),
-    [(0.5, 1, "config.search.directions=2"), (1.5, 2, "agreement=1.5: expected a share")],
+    [(0.5, 1, "config.search.directions=2"), (1.5, 2, "agreement=1.5: expected a fraction")],
   )
   def test_an_agreement_that_cannot_be_is_refused(self, agreement, directions, message):
     with pytest.raises(ValueError, match=message):
@@ -94,7 +94,7 @@ class TestTwoDirections:
 
 class TestRestarts:
   def scores(self, config, *kinds):
-    """Of restarts that are these directions, with losses that rank them the other way."""
+    """A search result with these directions as restarts, whose losses rank them in reverse."""
     losses = np.linspace(0, 1, len(kinds), dtype=np.float32)
     losses = np.broadcast_to(losses[:, None], (10, len(kinds), 1))
     result = search.SearchResult(np.stack(kinds)[:, None], {"outside_circle": losses}, {})
@@ -145,7 +145,7 @@ class TestLatentsFromAFile:
     for split, pairs in splits.items():
       images = np.stack([pair["image"] for pair in pairs]).astype(int)
       rows = [starts[split] + pair["candidate"] for pair in pairs]
-      # JPEG changes pixels of such small and busy pictures.
+      # JPEG changes pixels of such small and detailed images.
       assert np.abs(images - self.expected(array, rows)).mean() < 8
 
   def test_noise_is_added_where_asked(self, array, tmp_path):
@@ -225,7 +225,7 @@ class TestOnTheFly:
   @pytest.fixture(scope="class")
   @classmethod
   def expected(cls):
-    """The accepted candidates of the same stream, all in one go."""
+    """The accepted candidates of the same stream, computed at once."""
     config, generator = make_config().generate, tiny_generator()
     made = jax.jit(candidates.make_candidates(generator, config))(
       generator.variables, unit_directions(1), jax.random.key(5), jnp.arange(400)
@@ -254,7 +254,8 @@ class TestOnTheFly:
     assert num_pairs == 0
 
   def test_a_training_that_dries_up_stops_with_the_reason(self, tmp_path):
-    history = curves.Curves(on_devices=[(jnp.zeros(1, jnp.float32), jnp.full(1, 3, jnp.int32))])
+    loss = norm = jnp.zeros(1, jnp.float32)
+    history = curves.Curves(on_devices=[(loss, norm, jnp.full(1, 3, jnp.int32))])
     with checkpoints.training_manager(tmp_path / "checkpoints") as manager:
       with pytest.raises(curves.TooFewPairs, match=r"step 7 made 3 of the 6 pairs.*no checkpoi"):
         history.fetch(8, make_config().train, manager)
@@ -268,7 +269,7 @@ class TestOnTheFly:
 
 
 def test_bfloat16_changes_few_pixels_of_the_masks():
-  """On the face generator, with its own direction: at least 99.5 % of the pixels agree."""
+  """At least 99.5 % of pixels agree on the face generator with its own direction."""
   config = default_config.get_config().generate
   direction = np.load(ROOT / "tests" / "golden" / "search_dcgan_faces.npz")["d"][-1:]
   chunks = []

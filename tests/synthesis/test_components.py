@@ -1,4 +1,4 @@
-"""Components equal scikit-image's, whatever the mask."""
+"""Components equal scikit-image's for any mask."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,10 @@ from unseg_jax.synthesis.components import (
 )
 
 label = jax.jit(label_components)
-BODIES = [jax.jit(label_by_pointers), jax.jit(label_by_scans)]  # Of a CPU, and of accelerators.
+BODIES = [
+  jax.jit(label_by_pointers),
+  jax.jit(label_by_scans),
+]  # CPUs, accelerators.
 areas = jax.jit(component_areas)
 
 
@@ -41,7 +44,7 @@ def assert_components_match(masks):
 
 
 def spiral(size):
-  """A path of one pixel's width, with a gap of one, that winds to the middle."""
+  """A one-pixel path that spirals to the centre with gaps of one pixel."""
   mask = np.zeros((size, size), bool)
   row, column, step = 0, 0, (0, 1)
   mask[0, 0] = True
@@ -125,7 +128,7 @@ def test_components_are_the_same_under_vmap_and_pmap():
 
 @pytest.fixture
 def unchecked(monkeypatch):
-  """Calls without the checks of signatures, as a user's calls are."""
+  """Calls without run-time signature checks, as users call it."""
   monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 

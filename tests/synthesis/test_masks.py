@@ -1,4 +1,4 @@
-"""Mask rules and filters decide as the reference implementation does."""
+"""Mask rules and filters match the reference implementation."""
 
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def test_pixels_that_do_not_change_are_background():
 
 
 def test_std_rule_uses_the_unbiased_deviation_of_the_whole_batch():
-  """Changes of -0.18 and 0.82 deviate by 0.71 unbiased, by 0.5 biased, and by 0 per image."""
+  """Changes of -0.18 and 0.82 have a deviation of 0.71 unbiased, 0.5 biased, 0 per image."""
   change = jnp.broadcast_to(jnp.array([-0.18, 0.82])[:, None, None, None], (2, 1, 1, 3))
   assert masks_lib.std_mask(jnp.zeros_like(change), change).ravel().tolist() == [True, True]
   larger = change - jnp.array([0.05, 0.0])[:, None, None, None]  # -0.23 is below -0.3 * 0.74
@@ -107,7 +107,7 @@ def test_large_components_at_the_edges():
   mask[0, :15] = True
   mask[4, :4] = True
   with_small = mask.copy()
-  with_small[2, :3] = True  # 3 is exactly 0.2 * 15, so not more
+  with_small[2, :3] = True  # 3 is exactly 0.2 * 15, so it does not exceed the threshold
   empty, full = np.zeros_like(mask), np.ones_like(mask)
   kept = jax.jit(masks_lib.keep_large_components)(np.stack([with_small, empty, full]))
   np.testing.assert_array_equal(kept, [mask, empty, full])
@@ -115,7 +115,7 @@ def test_large_components_at_the_edges():
 
 @pytest.mark.parametrize("pixels", [5, 7, 14, 29, 55, 57])
 def test_area_includes_both_ends(pixels):
-  """Fractions that float32 arithmetic gets wrong at the ends."""
+  """Limits that float32 arithmetic gets wrong."""
   mask = np.arange(100).reshape(1, 10, 10) < pixels
   end = pixels / 100
   assert jax.jit(lambda m: filters.area_accepted(m, end, end))(mask).tolist() == [True]
@@ -154,7 +154,7 @@ histogram_accepted = jax.jit(filters.histogram_accepted, static_argnums=(1, 2))
 
 
 def test_histogram_tells_one_peak_from_two():
-  """1 belongs to the last bin, and values outside [-1, 1] to none."""
+  """1 belongs to the last bin; values outside [-1, 1] belong to no bin."""
   one_peak = np.linspace(-1, 1, 300) ** 3  # highest at 0, in the middle of the 6th of 11 bins
   light = np.concatenate([one_peak, np.full(150, 1.0)])
   outside = np.concatenate([one_peak, np.full(75, 1.5), np.full(75, -7.0)])
@@ -220,8 +220,8 @@ def test_roundness_of_plain_shapes():
   masks = np.stack([disc, bar, dust, np.zeros_like(disc), np.ones_like(disc), rows + columns == 0])
   accepted = [True, False, True, False, False, False]
   assert roundness_accepted(masks, 0.05, 0.05, 0.9).tolist() == accepted
-  # With no limit on anything a single pixel passes. Still refused: nothing at all, and a fraction
-  # of 1, since both ends are excluded.
+  # Without limits, a single pixel passes. An empty mask and a fraction of 1 are still rejected,
+  # because both ends are excluded.
   accepted = [True, True, True, False, False, True]
   assert roundness_accepted(masks, 0.0, 0.0, 1.0).tolist() == accepted
 
@@ -273,7 +273,7 @@ def test_bad_settings_are_refused_by_value(call, message):
 
 
 def test_agreement_refuses_masks_of_different_shapes(monkeypatch):
-  # Without the checks of signatures, as a user calls it.
+  # Without run-time signature checks, as users call it.
   monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
   masks = jnp.zeros((1, 4, 4), bool)
   with pytest.raises(ValueError, match=r"\(1, 4, 4\) and \(1, 2, 4\)"):

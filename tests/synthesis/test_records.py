@@ -1,4 +1,4 @@
-"""Records: TFDS reads what is written, and what earlier versions wrote is read."""
+"""TFDS reads our records, and we read records of earlier versions."""
 
 import io
 
@@ -36,7 +36,7 @@ def test_tfds_and_decode_read_the_same_pair(mask_bits, seed, label, candidate):
   for name, value in decoded.items():
     np.testing.assert_array_equal(value, expected[name], err_msg=name)
   np.testing.assert_array_equal(decoded["mask"][..., 0], np.where(mask, 255, 0))
-  assert np.abs(decoded["image"].astype(int) - image).mean() < 4  # JPEG keeps the picture.
+  assert np.abs(decoded["image"].astype(int) - image).mean() < 4  # JPEG is lossy.
   assert (decoded["label"], decoded["candidate"]) == (label, candidate)
 
 

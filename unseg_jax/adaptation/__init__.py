@@ -1,4 +1,4 @@
-"""Stage 4: the training continues on pictures without labels, with the segmenter's own masks.
+"""Stage 4 continues training on unlabelled images, with the segmenter's own masks as labels.
 
-In: a segmenter and pictures. Out: the segmenter adapted to them. Open `adapt.py`.
+The input is a segmenter and images. The output is the adapted segmenter. See `adapt.py`.
 """

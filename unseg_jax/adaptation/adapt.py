@@ -1,7 +1,7 @@
-"""Adaptation to pictures without labels: a segmenter labels them and learns from its own masks.
+"""Adapts a segmenter to unlabelled images: it labels them and trains on its own masks.
 
-Where the segmenter is sure of a picture, its mask is mostly right, and such pictures show what
-generated ones do not (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
+If the segmenter is confident about an image, its mask is mostly right. Such images also show
+content that generated images lack (self-training: Xie, Luong, Hovy, Le, CVPR 2020).
 """
 
 import concurrent.futures
@@ -28,23 +28,23 @@ from unseg_jax.segmentation import batches, train
 from unseg_jax.synthesis import records, shards
 from unseg_jax.synthesis.records import Split
 
-SHARD_PICTURES = 256  # Pictures of a shard, after which what was labelled is on disk.
-BATCH_SIZE = 8  # Views of one padded size that each device takes at a time.
+SHARD_PICTURES = 256  # Images per shard; labelled images reach the disk once per shard.
+BATCH_SIZE = 8  # Views of one padded size per device and batch.
 SPLIT = "train"
 
 log = logging.getLogger(__name__)
 
-# Yields the pictures from one index up to another.
+# Yields the images from one index up to another.
 Read = Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for settings of `config.adapt` that make no sense."""
+  """Raises a ValueError for invalid settings in `config.adapt`."""
   settings.check_counts("adapt", config, "rounds", "steps")
   settings.check(
     "adapt",
     config,
-    ("share", "a share of each batch above 0 and below 1", 0 < config.share < 1),
+    ("share", "a fraction of each batch above 0 and below 1", 0 < config.share < 1),
     ("confidence", "within [0, 1]", 0 <= config.confidence <= 1),
     ("learning_rate", "above 0", config.learning_rate > 0),
   )
@@ -64,20 +64,20 @@ def adapt(
   events: tracking.EventWriter = tracking.SILENT,
   draw: Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]] | None = None,
 ) -> None:
-  """Labels the pictures and continues the training with them, once in each round.
+  """Labels the images and continues training with them, once per round.
 
   Args:
-    config: an experiment's, of which `train` and `adapt` matter.
-    segmenter: the trained one.
-    pictures: their number, and what reads them.
-    sources: the synthetic pairs' splits.
-    weights: these splits' weights.
+    config: an experiment's config; its `train` and `adapt` parts are used.
+    segmenter: the trained segmenter.
+    pictures: the number of images, and a function that reads them.
+    sources: the splits of synthetic pairs.
+    weights: the weights of these splits.
     validate: see `train.train`.
-    key: that of the experiment's adaptation.
-    folder: receives `round-1/` and so on: the labelled pictures as a data set, and what `train`
-      leaves.
-    worker_count: processes that read pairs; see `batches.from_disk`.
-    events: for each round, see `train.train`.
+    key: the PRNG key of the adaptation.
+    folder: receives `round-1/`, `round-2/` and so on. Each holds the labelled images as a data set
+      and the output of `train`.
+    worker_count: number of processes that read pairs; see `batches.from_disk`.
+    events: receives the events of each round; see `train.train`.
     draw: see `train.train`.
 
   Raises:
@@ -107,7 +107,7 @@ def adapt(
 
 
 def training_settings(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns `config.train` of an experiment with the steps and learning rate of a round."""
+  """Returns an experiment's `config.train` with the steps and learning rate of a round."""
   changed = config.train.copy_and_resolve_references()
   changed.update({"steps": config.adapt.steps, "learning_rate": config.adapt.learning_rate})
   return changed
@@ -120,20 +120,20 @@ def write_labelled(
   config: ml_collections.ConfigDict,
   folder: Path,
 ) -> None:
-  """Writes the pictures of which a segmenter is sure, with its masks, as a data set of squares.
+  """Writes the images with confident masks as a data set of squares.
 
-  Every process labels shards of its own, on all its devices, and keeps those that exist already.
+  Every process labels its own shards on all its devices, and keeps existing shards.
 
   Args:
-    segmenter: gives the masks, each averaged over the flip and `views.SCALES`.
-    count: the number of pictures.
-    read: yields them.
-    config: `config.adapt` of an experiment, of which `confidence` and `refine` matter.
+    segmenter: predicts the masks, each averaged over the flip and `views.SCALES`.
+    count: the number of images.
+    read: yields the images.
+    config: `config.adapt` of an experiment; `confidence` and `refine` are used.
     folder: receives the shards, then TFDS's metadata.
 
   Raises:
-    ValueError: no picture is kept, or one cannot be read.
-    preemption.Preempted: the run was asked to leave; complete shards are kept.
+    ValueError: no image reaches the confidence threshold, or an image is unreadable.
+    preemption.Preempted: the run was asked to stop; complete shards are kept.
   """
   total = math.ceil(count / SHARD_PICTURES)
   with progress.bar("label", count, unit="picture") as bar:
@@ -168,7 +168,7 @@ def _write_shard(
     views = ((sample, sample.views) for sample in samples)
     segmented = batched.logits(segmenter, views, BATCH_SIZE)
     labelled = list(prefetch(labellers, lambda sample: label(*sample), segmented, depth))
-  labelled.sort(key=lambda picture: picture.number)  # The batches do not keep the order.
+  labelled.sort(key=lambda picture: picture.number)  # Batches do not preserve the order.
   confidences = [picture.confidence for picture in labelled]
   kept = sum(value >= config.confidence for value in confidences)
   counts = {"candidates": len(indices), "accepted": {"confidence": kept}}
@@ -178,12 +178,12 @@ def _write_shard(
 
 
 class _Sample(NamedTuple):
-  """A picture for the network.
+  """An image prepared for the network.
 
   Attributes:
-    number: its index among the pictures.
-    small: the picture at the training's size.
-    views: of it, as the network takes them.
+    number: its index among the images.
+    small: the image at the training size.
+    views: its views, in the network's input format.
   """
 
   number: int
@@ -192,7 +192,7 @@ class _Sample(NamedTuple):
 
 
 class _Labelled(NamedTuple):
-  """What is made of a picture: serialised pairs, where the segmenter is sure of it."""
+  """A labelled image: its confidence, and its serialised pairs if that is high enough."""
 
   number: int
   confidence: float
@@ -228,20 +228,22 @@ def _label(
 
 
 def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
-  """Writes the metadata, or raises a ValueError if no picture was kept."""
+  """Writes the metadata; raises a ValueError if no image was kept."""
   counts = [shards.read_counts(shards.shard_path(folder, SPLIT, i)) for i in range(total)]
   lengths = [count["records"] for count in counts]
   if not sum(lengths):
     lowest = min(count["range"][0] for count in counts)
     highest = max(count["range"][1] for count in counts)
     raise InvalidValue(
-      f"the segmenter is sure of no picture: its confidences are between {lowest:.3f} and "
-      f"{highest:.3f}, and config.adapt.confidence={least} is the least to learn from. Look at "
-      f"its masks of these pictures, then delete {folder.parent} and set it lower."
+      f"no picture reached the confidence threshold: the confidences are between {lowest:.3f} and "
+      f"{highest:.3f}, but config.adapt.confidence={least} is required. Inspect the "
+      f"segmenter's masks of these pictures, then delete {folder.parent} and lower the threshold."
     )
   pictures = sum(count["candidates"] for count in counts)
   kept = sum(count["accepted"]["confidence"] for count in counts)
-  log.info("sure of %d of %d pictures: %d squares to learn from", kept, pictures, sum(lengths))
+  log.info(
+    "kept %d of %d pictures by their confidence, as %d squares", kept, pictures, sum(lengths)
+  )
   if parallel.is_primary():
     description = f"Squares of {kept} of {pictures} pictures, with a segmenter's masks."
     shards.write_metadata(folder, image_size, {SPLIT: lengths}, description)
@@ -249,21 +251,21 @@ def _complete(image_size: int, total: int, least: float, folder: Path) -> None:
 
 
 def confidence(probability: Float[np.ndarray, "h w"]) -> float:
-  """How sure a segmenter is of a picture: the mean of |2 p - 1| over its pixels, in [0, 1]."""
+  """Returns the confidence in an image's mask: the mean of |2 p - 1| over pixels, in [0, 1]."""
   return float(np.abs(2 * probability - 1).mean(dtype=np.float64))
 
 
 def squares(
   image: UInt8[np.ndarray, "h w 3"], mask: Bool[np.ndarray, "h w"]
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
-  """Cuts a pair into as few squares as cover it, spread evenly along its longer side.
+  """Cuts a pair into the fewest squares that cover it, spaced evenly along its longer side.
 
   Args:
-    image: the picture.
+    image: the image.
     mask: its mask.
 
   Yields:
-    Parts of the picture and of the mask, whose sides are the picture's shorter side.
+    Square parts of the image and the mask, with the side of the image's shorter side.
   """
   height, width = mask.shape
   side = min(height, width)

@@ -1,6 +1,6 @@
-"""What a run leaves on disk, one idea a file.
+"""Files of a run.
 
-`stage_records.py`: which settings made a stage's result, and whether it is complete.
-`checkpoints.py`: the training's states, by orbax. `generator_files.py`: a converted generator or a
-segmenter as one `safetensors` file.
+`stage_records.py` records the settings of a stage's result and whether it is complete.
+`checkpoints.py` saves training states with orbax. `generator_files.py` stores a converted generator
+or a segmenter in one `safetensors` file. `renamed_settings.py` translates former setting names.
 """

@@ -1,4 +1,4 @@
-"""A training's checkpoints, by orbax."""
+"""Checkpoints of a training, written by orbax."""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ NOT_SCORED = -1.0
 
 
 def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.CheckpointManager:
-  """Opens a run's checkpoints; those with the best validation IoU and the last are kept.
+  """Opens a run's checkpoints; orbax keeps the latest and the one with the best validation IoU.
 
-  All processes of a run open them together to write, and each for itself to read. Where the
-  processes share no disk, the first one alone writes, and publishes what it wrote.
+  To write, all processes of a run open them together; to read, each opens them alone. For a remote
+  workdir, process 0 alone writes and uploads checkpoints.
   """
-  folder = pathlib.Path(folder).absolute()  # Orbax demands it.
+  folder = pathlib.Path(folder).absolute()  # orbax requires it.
   if alone := places.is_copied(folder):
     read_only |= not parallel.is_primary()
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,16 +36,16 @@ def training_manager(folder: pathlib.Path, read_only: bool = False) -> ocp.Check
     best_fn=_score,
     best_mode="max",
     read_only=read_only,
-    # Orbax warns of the defaults of these two where nothing is written.
+    # With their defaults, orbax warns about these two when it only reads.
     save_interval_steps=0 if read_only else 1,
-    create=not (alone or read_only),  # Orbax creates no folder where one process works alone.
+    create=not (alone or read_only),  # orbax does not create folders for a single process.
     multiprocessing_options=_this_process_alone() if read_only or alone else every_process,
   )
   return ocp.CheckpointManager(folder, options=options, handler_registry=_handlers())
 
 
 def _handlers() -> ocp.DefaultCheckpointHandlerRegistry:
-  """Says how a checkpoint's state is saved and restored, also before either is asked for."""
+  """Registers how states are saved and restored, which orbax needs before the first of either."""
   registry, handler = ocp.DefaultCheckpointHandlerRegistry(), ocp.PyTreeCheckpointHandler()
   for arguments in (ocp.args.PyTreeSave, ocp.args.PyTreeRestore):
     registry.add("state", arguments, handler)
@@ -65,14 +65,14 @@ def save_state(
   state: Any,
   scores: Mapping[str, float] | None = None,
 ) -> None:
-  """Saves a training state of NumPy arrays, once, whichever process asks first.
+  """Saves a training state of NumPy arrays.
 
   Args:
     manager: the run's checkpoints.
-    step: the number of steps that were taken.
+    step: the number of completed steps.
     state: a pytree.
-    scores: on the validation split; a checkpoint without them is one to continue from, never the
-      best.
+    scores: scores on the validation split. A checkpoint without scores serves to resume training
+      and is never the best.
   """
   folder = pathlib.Path(manager.directory)
   alone = places.is_copied(folder)
@@ -92,10 +92,10 @@ def _score(metrics: Mapping[str, float]) -> float:
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
-  """Restores a checkpoint like `like`, whatever devices it was saved from.
+  """Restores a checkpoint with the structure of `like`, independent of the devices that saved it.
 
   Returns:
-    NumPy arrays, on the host: `parallel.replicate`, or a `Segmenter`, puts them on the devices.
+    NumPy arrays on the host. `parallel.replicate` or a `Segmenter` copies them to the devices.
   """
   restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
   arguments = ocp.args.PyTreeRestore(item=like, restore_args=restore_args)
@@ -103,10 +103,10 @@ def restore_state(manager: ocp.CheckpointManager, step: int, like: Any) -> Any:
 
 
 def restore_best(folder: pathlib.Path) -> dict[str, Any]:
-  """Returns the segmenter's `params` and `batch_stats` of the best checkpoint, on the host.
+  """Returns `params` and `batch_stats` of the best checkpoint, on the host.
 
   Raises:
-    FileNotFoundError: there is no checkpoint.
+    FileNotFoundError: no checkpoint exists.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():

@@ -1,8 +1,8 @@
-"""Generator files: one safetensors file holds a converted generator and what is needed to build it.
+"""Generator files: one safetensors file with a converted generator's weights and configuration.
 
-The arrays of the nested variables are stored by their `/`-joined path, such as
-`params/project/kernel`. The metadata holds the format's version, the architecture's name, its
-config as JSON, and the SHA-256 of the checkpoint that was converted.
+Arrays of the nested variables are stored under their `/`-joined paths, such as
+`params/project/kernel`. The metadata contains the format version, the architecture's name, its
+config as JSON, and the SHA-256 of the converted checkpoint.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ from unseg_jax.storage import places, whole_files
 _FORMAT_VERSION = "1"
 _METADATA_KEYS = ("architecture", "config", "format_version", "source_sha256")
 _CONVERT_AGAIN = (
-  "convert the original checkpoint again with checkpoints_convert.convert, or fetch it anew"
+  "convert the original checkpoint again with checkpoints_convert.convert, or download it again"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class GeneratorFile:
-  """The content of a generator file.
+  """The contents of a generator file.
 
   Attributes:
     architecture: name of the generator's architecture, such as `dcgan`.
-    config: the architecture's hyper-parameters, as JSON can hold them.
+    config: the architecture's hyper-parameters, serialisable as JSON.
     variables: nested dict of arrays, such as `{'params': {'project': {'kernel': ...}}}`.
-    source_sha256: SHA-256 of the checkpoint the variables come from, in hexadecimal.
+    source_sha256: SHA-256 of the converted checkpoint, in hexadecimal.
   """
 
   architecture: str
@@ -43,25 +43,25 @@ class GeneratorFile:
 
 
 def save_generator(path: str | os.PathLike, generator_file: GeneratorFile) -> None:
-  """Writes a generator file atomically. The same content always gives the same bytes.
+  """Writes a generator file atomically. Equal contents give equal bytes.
 
   Args:
-    path: the file to write, by convention `*.safetensors`. Its folder is made where it is missing;
-      a file of that name is replaced.
-    generator_file: what to write.
+    path: the file to write, by convention `*.safetensors`. A missing folder is created; an existing
+      file is replaced.
+    generator_file: the contents.
 
   Raises:
-    ValueError: there are no arrays, or one of them holds NaN or infinity.
+    ValueError: it has no arrays, or an array contains NaN or infinity.
     OSError: the file cannot be written.
   """
-  # safetensors stores memory as it lies, so transposed views have to be copied into order first.
+  # safetensors ignores strides, so transposed views are copied into C order first.
   arrays = {
     name: np.asarray(array, order="C")
     for name, array in flax.traverse_util.flatten_dict(generator_file.variables, sep="/").items()
   }
   if problem := _find_problem(arrays):
     raise InvalidValue(
-      f"cannot save a generator to {path}: {problem}; check the checkpoint that it comes from"
+      f"cannot save a generator to {path}: {problem}; check the original checkpoint"
     )
   metadata = {
     "architecture": generator_file.architecture,
@@ -79,17 +79,17 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
     path: the generator file.
 
   Returns:
-    Its content, the variables as numpy arrays.
+    Its contents, with the variables as NumPy arrays.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: the file is not safetensors, is truncated, lacks metadata, comes from a newer
-      version of this package, or holds NaN or infinity.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is not a safetensors file, is truncated, lacks metadata, has another format
+      version, or contains NaN or infinity.
   """
   path = places.path(path)
   if not path.is_file():
     raise FileNotFoundError(
-      f"no generator file at {path}: expected a .safetensors file; make one from a published "
+      f"no generator file at {path}: expected a .safetensors file; create one from a published "
       "checkpoint with `python -m checkpoints_convert.convert`"
     )
   try:
@@ -98,7 +98,7 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
       arrays = {name: file.get_tensor(name) for name in file.keys()}
   except safetensors.SafetensorError as error:
     raise InvalidValue(
-      f"{path} is not a whole safetensors file ({error}): expected a generator file; "
+      f"{path} is not a complete safetensors file ({error}): expected a generator file; "
       f"{_CONVERT_AGAIN}"
     ) from error
 
@@ -110,7 +110,7 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
   if metadata["format_version"] != _FORMAT_VERSION:
     raise InvalidValue(
       f"{path} has format_version {metadata['format_version']!r}, expected {_FORMAT_VERSION!r}: "
-      "upgrade unseg-jax, or convert the original checkpoint with this version of it"
+      "upgrade unseg-jax, or convert the original checkpoint with this version"
     )
   try:
     config = json.loads(metadata["config"])
@@ -132,10 +132,10 @@ def read_generator(path: str | os.PathLike) -> GeneratorFile:
 
 
 def architecture(path: str | os.PathLike) -> str | None:
-  """Returns the architecture that a file's metadata names, without reading its arrays.
+  """Reads the name of the architecture from a file's metadata, without its arrays.
 
   Returns:
-    Such as `unet` or `dcgan`; None if the file is no safetensors file, or none of this package's.
+    A name such as `unet` or `dcgan`; None if the file is not a safetensors file of this package.
   """
   try:
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -145,9 +145,9 @@ def architecture(path: str | os.PathLike) -> str | None:
 
 
 def _find_problem(arrays: dict[str, np.ndarray]) -> str | None:
-  """Returns what makes these arrays useless as a generator, or None."""
+  """Returns why these arrays are not a valid generator, or None if they are."""
   if not arrays:
-    return "there are no arrays, expected at least one"
+    return "no arrays, expected at least one"
   for name, array in arrays.items():
     if not np.isfinite(array).all():
       return f"the array {name} holds NaN or infinity, expected finite numbers"
@@ -155,9 +155,9 @@ def _find_problem(arrays: dict[str, np.ndarray]) -> str | None:
 
 
 def _sort_header(data: bytes) -> bytes:
-  """Returns safetensors bytes with a sorted header, since safetensors orders metadata at random."""
+  """Sorts the header of safetensors bytes, whose metadata safetensors writes in random order."""
   length = int.from_bytes(data[:8], "little")
   header = json.loads(data[8 : 8 + length])
   text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-  text += b" " * (-len(text) % 8)  # the format keeps the arrays aligned to 8 bytes
+  text += b" " * (-len(text) % 8)  # The format aligns arrays to 8 bytes.
   return len(text).to_bytes(8, "little") + text + data[8 + length :]

@@ -1,7 +1,7 @@
-"""Records of stages: the settings that made a result, and whether it is complete.
+"""Records of stages.
 
-Each stage keeps a folder with its record, `stage.json`: the settings that made its result,
-including those of the stages before it, and whether the result is complete.
+Each stage has a folder with its record, `stage.json`. The record contains the settings of the
+stage's result, including those of earlier stages, and whether the result is complete.
 """
 
 import json
@@ -18,11 +18,11 @@ RECORD = "stage.json"
 
 
 class StageMismatch(UserError):
-  """A folder holds a result of other settings than those asked for."""
+  """A folder contains a result of different settings."""
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Returns nested settings as one dict with dotted keys, in the form in which JSON keeps them."""
+  """Flattens nested settings to a dict with dotted keys and JSON-compatible values."""
   flat: dict[str, Any] = {}
   for key, value in settings.items():
     if isinstance(value, Mapping):
@@ -32,15 +32,21 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
   return flat
 
 
+def left_out(config: Mapping[str, Any]) -> list[str]:
+  """The stages that an experiment's config leaves out."""
+  names = [] if config.get("adapt", {}).get("images") else ["adapt"]
+  return names + (["search", "generate"] if config.get("train", {}).get("data_sets") else [])
+
+
 def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
-  """Whether a folder holds the complete result of these settings.
+  """Whether a folder contains the complete result of these settings.
 
   Args:
     folder: the stage's folder.
-    settings: everything that determines the result, nested.
+    settings: all settings that determine the result, nested.
 
   Raises:
-    StageMismatch: the folder holds a complete or partial result of other settings.
+    StageMismatch: the folder contains a complete or partial result of different settings.
   """
   if not (folder / RECORD).exists():
     return False
@@ -51,7 +57,7 @@ def is_complete(folder: Path, settings: Mapping[str, Any]) -> bool:
 
 
 def recorded_settings(folder: Path) -> dict[str, Any]:
-  """The flat settings of a stage's complete or partial result; empty where there is none."""
+  """Returns the flat settings of a stage's complete or partial result; empty if it has none."""
   return _read(folder)["settings"] if (folder / RECORD).exists() else {}
 
 
@@ -61,7 +67,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def begin_stage(folder: Path, settings: Mapping[str, Any]) -> None:
-  """Claims a folder for a result of these settings."""
+  """Records these settings in a stage's folder and marks its result as incomplete."""
   whole_files.write_json(folder / RECORD, {"complete": False, "settings": flatten(settings)})
 
 
@@ -72,50 +78,50 @@ def finish_stage(folder: Path) -> None:
 
 
 def reopen_stage(folder: Path) -> None:
-  """Marks a stage's result as incomplete, to be continued."""
+  """Marks a stage's result as incomplete, so that the next run continues it."""
   record = whole_files.read_json(folder / RECORD)
   whole_files.write_json(folder / RECORD, record | {"complete": False})
 
 
 def restart_stage_if_changed(folder: Path, settings: Mapping[str, Any]) -> None:
-  """Removes a folder whose result other settings made: for results that are quick to make."""
+  """Removes the folder of a result that is quick to recompute if its settings differ."""
   if (folder / RECORD).exists() and _read(folder)["settings"] != flatten(settings):
     shutil.rmtree(folder)
     places.remove(folder)
 
 
 def has_complete_stage(folder: Path) -> bool:
-  """Whether a folder holds a stage's complete result, whatever the settings."""
+  """Whether a folder contains a stage's complete result of any settings."""
   return (folder / RECORD).exists() and whole_files.read_json(folder / RECORD)["complete"]
 
 
 def require_stage(folder: Path, stage: str) -> None:
-  """Raises a FileNotFoundError unless the folder holds a stage's complete result."""
+  """Raises a FileNotFoundError unless the folder contains a stage's complete result."""
   if not has_complete_stage(folder):
     raise FileNotFoundError(
-      f"{folder} holds no complete result of the stage {stage!r}, which this one builds on; "
+      f"{folder} holds no complete result of the stage {stage!r}, which a requested stage needs; "
       f"add {stage} to --stages"
     )
 
 
 def require_absent(folder: Path, why: str) -> None:
-  """Raises a StageMismatch if the folder holds a stage's result, which the config leaves out."""
+  """Raises a StageMismatch if the folder contains the result of a stage that the config omits."""
   if (folder / RECORD).exists():
     raise StageMismatch(
-      f"{folder} holds a result, but {why}. Set it as in the run that made that, use another "
+      f"{folder} holds a result, but {why}. Use the setting of the run that made it, use another "
       "--workdir, or delete that folder. Nothing was changed."
     )
 
 
 def _differences(folder: Path, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
   lines = [
-    f"  {key}: {recorded.get(key, 'absent')!r} there, {now.get(key, 'absent')!r} now"
+    f"  {key}: {recorded.get(key, 'absent')!r} recorded, {now.get(key, 'absent')!r} now"
     for key in sorted(recorded.keys() | now.keys())
     if recorded.get(key) != now.get(key)
   ]
   return (
-    f"{folder} holds a result of other settings:\n"
+    f"{folder} holds a result of different settings:\n"
     + "\n".join(lines)
-    + "\nUse another --workdir, or undo the change, or delete that folder and those of the stages "
-    "after it. Nothing was changed."
+    + "\nUse another --workdir, undo the change, or delete that folder and those of later stages. "
+    "Nothing was changed."
   )

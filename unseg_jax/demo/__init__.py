@@ -1,8 +1,8 @@
-"""A page to try a segmenter on, and to see how the method finds one.
+"""A web page to try segmenters, and to see how the method trains one.
 
-In: a folder of runs. Out: a page in the browser, by Gradio (the extra `demo`), that asks no other
-host for anything. Open `page.py` first: it lays out the three tabs and says what follows on what;
-what they show comes from the pure functions of `picture.py`, `direction.py` and
-`search_history.py`. `limits.py` judges what is uploaded, `runs.py` lists the choices, `html.py`
-turns results into HTML, `memory.py` keeps the server small, and `server.py` serves the page.
+In: a folder of runs. Out: a page served by Gradio (the extra `demo`), which loads nothing from
+other hosts. Open `page.py` first: it defines the layout and the events of the three tabs. The
+functions of `picture.py`, `direction.py` and `search_history.py` compute their contents.
+`limits.py` checks uploads, `runs.py` lists segmenters and runs, `html.py` formats results,
+`memory.py` limits the server's memory, and `server.py` serves the page.
 """

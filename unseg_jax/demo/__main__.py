@@ -1,17 +1,16 @@
-r"""Serves a page to try segmenters on, and to see how the method finds one.
+r"""Serves a web page to try segmenters, and to see how the method trains one.
 
     python -m unseg_jax.demo
     python -m unseg_jax.demo --runs=runs --port=7860
 
-The page has three tabs: your picture and what a segmenter makes of it; the direction of a run, with
-a slider for the shift; and how the search found it. Segmenters are the one that ships, and the runs
-and the segmenters' files in `--runs`.
+The page has three tabs. "Your image" segments an image. "The direction" moves latents along the
+direction of a run; a slider sets the shift. "How it was found" shows the search for it.
+The page offers the shipped segmenter, and the runs and segmenter files in `--runs`.
 
-Only this machine can open the page, unless `--host` says otherwise. It asks no other host for
-anything. Uploads are limited in size, are deleted after some minutes, and with the server at the
-latest.
+Only this machine can open the page, unless `--host` is set. The page loads nothing from other
+hosts. Uploads are limited in size and deleted after ten minutes, or when the server stops.
 
-The exit status is 1 if the page cannot be served, and stderr says why.
+The exit status is 1 if the page cannot be served; stderr explains why.
 """
 
 import signal
@@ -26,16 +25,16 @@ from unseg_jax.runtime import commands, parallel, preemption
 
 
 def main(argv: Sequence[str]) -> int:
-  """Serves the page that the flags describe until it is interrupted; returns the exit status."""
+  """Serves the page until it is interrupted; returns the exit status."""
   given = flags.FLAGS
   try:
     commands.check_no_arguments(argv)
     parallel.check_devices()
-    # Otherwise a SIGTERM, as machines send it before they stop, would leave the uploads behind.
+    # Without a handler, SIGTERM would end the process before the uploads are deleted.
     for number in preemption.SIGNALS:
       if signal.getsignal(number) != signal.SIG_IGN:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
-    memory.let_large_blocks_go()
+    memory.return_large_blocks()
     parallel.keep_compiled()
     with server.serve(given.runs, given.host, given.port) as page:
       print(server.describe(given.host, given.port), flush=True)
@@ -47,9 +46,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  # The libraries' own chatter stays out of the way.
+  # Keep messages of libraries off the terminal.
   absl_logging.set_verbosity(absl_logging.ERROR)
-  # Defined here, as other commands have flags of the same names.
+  # Defined here, because other commands have flags of the same names.
   flags.DEFINE_string("runs", "runs", "Folder of runs and segmenter files to choose from.")
   flags.DEFINE_string(
     "host", "127.0.0.1", "Address to listen on. 127.0.0.1: only this machine can connect."

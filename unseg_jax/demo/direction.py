@@ -1,4 +1,4 @@
-"""The second tab: latents of a generator as they move along the directions of a run."""
+"""The second tab: generated images whose latents move along the directions of a run."""
 
 import dataclasses
 import functools
@@ -22,21 +22,21 @@ from unseg_jax.runtime import parallel
 from unseg_jax.storage import whole_files
 from unseg_jax.synthesis import candidates
 
-FILTERS = ("area", "histogram", "roundness", "agreement")  # In the order in which they are shown.
+FILTERS = ("area", "histogram", "roundness", "agreement")  # In the order of the page.
 LATENTS = 6
 LONGEST_SHIFT = 10.0  # Twice that of the paper.
 
 
 @dataclasses.dataclass(frozen=True)
 class Search:
-  """A finished search, and its generator, compiled to be drawn.
+  """A finished search with its compiled generator.
 
   Attributes:
     workdir: of the run.
-    generator: how the run's config names it.
+    generator: its name in the run's config.
     settings: `config.generate` of the run: the mask rule and the filters.
-    directions: of latents, one or two.
-    draw: compiled `(directions, seed, shift) -> ` what `Drawn` holds, on the device.
+    directions: one or two directions in latent space.
+    draw: a compiled function from (directions, seed, shift) to the arrays of `Drawn`.
   """
 
   workdir: Path
@@ -48,17 +48,17 @@ class Search:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-  """Latents at one shift.
+  """The generated images of several latents at one shift.
 
   Attributes:
-    images: before the shift.
-    shifted: after it, along each direction.
-    difference: `light` less `dark` in grey, 128 where they are equal; of one direction `light` less
-      the image.
-    masks: of the foreground.
-    verdicts: for each filter that the run uses whether it accepts.
-    numbers: what the filters decide by; see `candidates.filter_numbers`.
-    seconds: what it took, all but the drawing of the page.
+    images: without the shift.
+    shifted: with the shift, along each direction.
+    difference: grey values of `light` minus `dark`, 128 where both are equal. With one direction,
+      `light` minus the image without the shift.
+    masks: True in the foreground.
+    verdicts: by filter of the run, whether it accepts each mask.
+    numbers: by filter, the measured numbers; see `candidates.filter_numbers`.
+    seconds: the computing time, without the HTML.
   """
 
   images: UInt8[np.ndarray, "n h w 3"]
@@ -72,13 +72,13 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Judgement:
-  """What a filter says of a mask.
+  """The verdict of a filter on a mask.
 
   Attributes:
-    name: the filter's.
-    number: what it measured, as text.
-    wanted: what it wants, as text.
-    accepted: its verdict; None if the run does not use it.
+    name: of the filter.
+    number: the measured number, as text.
+    wanted: the accepted numbers, as text.
+    accepted: whether the filter accepts the mask; None if the run does not use the filter.
   """
 
   name: str
@@ -88,10 +88,10 @@ class Judgement:
 
 
 def open_search(directory: Path) -> Search:
-  """Opens a finished search, or returns it if it was used a moment ago.
+  """Opens a finished search, or returns it from a cache.
 
   Raises:
-    ValueError, FileNotFoundError: the run has no such search, or its generator is missing.
+    ValueError, FileNotFoundError: the run has no finished search, or its generator is missing.
   """
   stage_records.require_stage(directory / "search", "search")
   settings = directory / "config.json"
@@ -105,7 +105,7 @@ def open_search(directory: Path) -> Search:
 
 @functools.lru_cache(maxsize=4)
 def _open(directory: Path, identity: str) -> Search:
-  del identity  # Of the files that are read: others are another search.
+  del identity  # Part of the cache key: changed files are another search.
   config = ml_collections.ConfigDict(whole_files.read_json(directory / "config.json"))
   generator = generators.resolve(config.generator, config.generator_options.to_dict())
   directions = np.load(directory / "search" / "direction.npy", allow_pickle=False)
@@ -116,9 +116,9 @@ def _open(directory: Path, identity: str) -> Search:
 def compiled(
   generator: Generator, settings: ml_collections.ConfigDict
 ) -> Callable[[np.ndarray, int, float], dict[str, Any]]:
-  """Returns the function of (directions, seed, shift) that computes what `Drawn` holds.
+  """Returns a function from (directions, seed, shift) to the arrays of `Drawn`.
 
-  Its shapes never change, so it is compiled at its first call and quick from then on.
+  The first call compiles the function. Later calls are fast, because the shapes never change.
 
   Args:
     generator: the pretrained generator.
@@ -155,13 +155,13 @@ def compiled(
 def explore(
   search: Search, directions: Float[np.ndarray, "k ..."], seed: int, shift: float
 ) -> Drawn:
-  """Draws latents at a shift.
+  """Generates images of latents at a shift.
 
   Args:
-    search: of `open_search`.
-    directions: the search's, or its earlier ones.
+    search: from `open_search`.
+    directions: of the search, or from one of its earlier steps.
     seed: of the latents, from 0 to 2^32 - 1.
-    shift: its length, at least 0.
+    shift: the length of the shift, at least 0.
   """
   start = time.perf_counter()
   arrays = jax.device_get(search.draw(directions, seed, shift))
@@ -171,7 +171,7 @@ def explore(
 
 
 def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> list[Judgement]:
-  """Says what every filter measured of a latent's mask, what it wants, and its verdict."""
+  """Returns the verdict of each filter on the mask of a latent."""
   return [
     Judgement(
       name,
@@ -187,13 +187,13 @@ def judge(drawn: Drawn, number: int, settings: ml_collections.ConfigDict) -> lis
 def _wanted(name: str, settings: ml_collections.ConfigDict) -> str:
   low, high = settings.area
   return {
-    "area": f"{low:g} to {high:g} of the picture",
+    "area": f"{low:g} to {high:g} of the image",
     "histogram": f"at least {settings.histogram_maxima} maxima",
-    "roundness": f"above {settings.roundness:g}, by its largest part",
+    "roundness": f"above {settings.roundness:g}, in the largest component",
     "agreement": f"at least {settings.agreement:g} of the pixels",
   }[name]
 
 
 def rejected_by(judgements: Sequence[Judgement]) -> list[str]:
-  """The names of the filters that reject a mask; none if it is kept."""
+  """Returns the names of the filters that reject a mask; none if the mask is kept."""
   return [judgement.name for judgement in judgements if judgement.accepted is False]

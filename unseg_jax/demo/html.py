@@ -1,6 +1,6 @@
-"""Results as HTML that stands inside the page; pictures are embedded, so that none has an address.
+"""Results as HTML with embedded images.
 
-Nobody else can open what has no address, and no file of it has to be deleted.
+An embedded image has no URL that another visitor could open, and no file that must be deleted.
 """
 
 from collections.abc import Sequence
@@ -15,9 +15,9 @@ from unseg_jax.images import drawing
 from unseg_jax.images.writing import grid
 from unseg_jax.reporting import charts, page
 
-SIDE = 256  # Of a generator's picture, at most.
+SIDE = 256  # Largest side of a generated image, in pixels.
 
-# Those of the reports' pages, and what they use, at hand.
+# The templates and filters of the reports are available, too.
 _TEMPLATES = page.TEMPLATES.overlay(
   loader=jinja2.ChoiceLoader([jinja2.PackageLoader("unseg_jax.demo"), page.LOADER])
 )
@@ -25,25 +25,25 @@ STYLE = _TEMPLATES.get_template("style.css").render
 
 
 def message(text: str) -> str:
-  """A message that stands out, and that screen readers read at once; nothing for no text."""
+  """Formats an error, which screen readers announce at once; empty for an empty text."""
   return Markup('<p class="refused" role="alert">{}</p>').format(text) if text else ""
 
 
 def hint(text: str) -> str:
-  """A sentence that stands where pictures will be."""
+  """Formats a sentence in the place of the images to come."""
   return Markup('<div class="unseg"><p class="empty">{}</p></div>').format(text)
 
 
 def views(shown: drawing.Views, share: float) -> str:
-  """What a segmenter makes of a picture: each view with its name."""
+  """Formats the views of an image with their names, and its share of foreground pixels."""
   return _TEMPLATES.get_template("views.html").render(views=shown, share=share)
 
 
 def direction(search: Search, drawn: Drawn, shift: float) -> str:
-  """Latents at a shift: the pictures of each, its mask, and what the filters say."""
+  """Formats latents at a shift: images, mask, and the verdicts of the filters."""
   latents = []
   for number in range(len(drawn.images)):
-    columns = {"as drawn": drawn.images[number]}
+    columns = {"unshifted": drawn.images[number]}
     names = ("light", "dark") if len(drawn.shifted) == 2 else ("shifted",)
     columns |= {name: moved[number] for name, moved in zip(names, drawn.shifted, strict=True)}
     columns["difference"] = _colour(drawn.difference[number])
@@ -56,7 +56,7 @@ def direction(search: Search, drawn: Drawn, shift: float) -> str:
 
 
 def search_history(search: Search, losses: charts.Curves, passed: Sequence[Snapshot]) -> str:
-  """How a search went: its losses by step, and rows of latents along the direction as it was."""
+  """Formats a search: its losses by step, and the same latents along earlier directions."""
   rows = []
   for snapshot in passed:
     masks = _colour(np.where(snapshot.drawn.masks, 255, 0).astype(np.uint8))
@@ -70,7 +70,7 @@ def search_history(search: Search, losses: charts.Curves, passed: Sequence[Snaps
 
 
 def no_search(folder: str) -> str:
-  """What stands in place of a finished search: the command that makes one."""
+  """Formats the command that runs a search, for a folder without a finished one."""
   return _TEMPLATES.get_template("no_search.html").render(folder=folder)
 
 

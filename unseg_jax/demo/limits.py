@@ -1,4 +1,4 @@
-"""What the page takes: pictures of known formats and of some size, judged before decoding."""
+"""The limits for uploaded images: format, bytes and pixels, checked before decoding."""
 
 import sys
 from pathlib import Path
@@ -11,26 +11,24 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.images import reading
 
 MEGABYTES = 25
-MEGAPIXELS = 25  # Decoded, with all that is drawn of them, such pictures take up about a gigabyte.
-# Those that decode within this process, to pixels; Pillow hands others to programs, or draws them.
+MEGAPIXELS = 25  # Such an image, decoded and with its views, takes about a gigabyte.
+# Raster formats that this process decodes. Pillow passes other formats to external programs.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def read_upload(path: str | Path) -> UInt8[np.ndarray, "h w 3"]:
-  """Reads a picture that somebody sent, as `images.reading.read_picture` does.
+  """Reads an uploaded image in the way of `images.reading.read_picture`.
 
   Args:
-    path: the file. Messages have its name, but not its folder.
+    path: the file. Error messages contain its name without its folder.
 
   Raises:
-    ValueError: the file is deleted already, is no picture, is damaged, or has too many pixels;
-      those are counted before they are decoded.
+    ValueError: the file was deleted, is not an image or is damaged, or has too many pixels, which
+      are counted before decoding.
   """
   name = Path(path).name
   if not Path(path).exists():
-    raise InvalidValue(
-      f"{name} is no longer here: uploads are deleted after a while. Send it again."
-    )
+    raise InvalidValue(f"{name} was deleted: uploads are kept for ten minutes. Upload it again.")
   _check_pixels(path, name)
   try:
     return reading.read_picture(path)
@@ -44,14 +42,16 @@ def _check_pixels(path: str | Path, name: str) -> None:
       width, height = image.size
   except UnidentifiedImageError as error:
     raise InvalidValue(
-      f"{name} is no picture that this page can read. Expected {', '.join(FORMATS)}; a name that "
-      "ends in .png does not make a file one."
+      f"{name} is not an image that this page can read. Expected one of {', '.join(FORMATS)}; the "
+      "file's contents count, not its suffix."
     ) from error
-  # Given damaged files, decoders raise errors of nearly every type.
+  # Decoders raise errors of nearly every type for damaged files.
   except Exception as error:
-    raise InvalidValue(f"{name} is damaged: {error}. Save it again, and send that.") from error
+    raise InvalidValue(
+      f"{name} is damaged: {error}. Save the image again, and upload the new file."
+    ) from error
   if width * height > MEGAPIXELS * 10**6:
     raise InvalidValue(
-      f"{name} has {width:,} x {height:,} pixels; this page takes at most {MEGAPIXELS} million. "
-      "Shrink it, or segment it with `python -m unseg_jax.predict`."
+      f"{name} has {width:,} x {height:,} pixels; this page accepts at most {MEGAPIXELS} million. "
+      "Shrink the image, or segment it with `python -m unseg_jax.predict`."
     )

@@ -1,12 +1,13 @@
-"""The page: three tabs, what is in them, and what follows on what.
+"""The layout of the three tabs, and their events.
 
-Nothing of one visitor's is kept where another one's calls could meet it: a picture is in that
-visitor's `gr.State`, shrunk to what is shown, and this is embedded in the page. Its upload, which
-only that page knows the name of, is read again for whatever needs all of its pixels.
+Visitors cannot see each other's images. Each visitor's shrunk image is in that visitor's
+`gr.State`, and the page embeds the views. Steps that need all pixels read the upload again; only
+the visitor's own page knows its file name.
 """
 
 import contextlib
 import secrets
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,34 +23,34 @@ from unseg_jax.inference import refinement
 from unseg_jax.prediction import outputs
 from unseg_jax.reporting.contents import find_pictures
 
-KEEP_SECONDS = 600  # Of files: what was uploaded, and what was made for a download.
-KEEP_STATE_SECONDS = 3600  # Of pictures in memory, where a visitor's leaving is not noticed.
-WAITING = 100  # Calls in the queue; one more call is refused, and its visitor asked to come again.
+KEEP_SECONDS = 600  # For files: uploads, and masks and cut-outs to download.
+KEEP_STATE_SECONDS = 3600  # For images in memory, if the server misses that a visitor left.
+WAITING = 100  # Calls in the queue. Further calls are refused.
 EXAMPLE = "example:astronaut_head.png"
 LAST_SEED = 2**31 - 1
-HINT = html.hint("Drop a picture, paste one, or try the example.")
-NOTHING_YET = "There is no picture yet: drop one, or try the example."
+HINT = html.hint("Drop an image, paste one, or try the example.")
+NOTHING_YET = "No image to segment: drop one, or try the example."
 MESSAGE_SECONDS = 30.0
 Source = Literal["upload", "clipboard", "webcam"]
 REFUSED = (ImportError, OSError, ValueError)
-# What follows a slider at once: nothing veils the picture, and of many moves the last one counts.
+# For sliders: no progress indicator hides the image, and only the last of many moves counts.
 AT_ONCE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 
 
 def build(folder: Path) -> gr.Blocks:
-  """Lays out the page; it is not served yet.
+  """Builds the page without serving it.
 
   Args:
-    folder: of runs to choose from; it is looked at whenever the page is opened.
+    folder: of runs; it is listed again whenever the page is opened.
   """
   with gr.Blocks(
     title="unseg-jax", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)
   ) as page:
     gr.Markdown(
-      "# unseg-jax\nForegrounds without labels: a pretrained generator, a direction in its latent "
-      "space, and the segmenter that learns from them."
+      "# unseg-jax\nForeground segmentation without labels: a pretrained generator, a direction in "
+      "its latent space, and a segmenter trained on the resulting pairs of image and mask."
     )
-    with gr.Tab("Your picture"):
+    with gr.Tab("Your image"):
       _picture_tab(page, folder)
     with gr.Tab("The direction") as tab:
       _direction_tab(page, tab, folder)
@@ -57,7 +58,7 @@ def build(folder: Path) -> gr.Blocks:
       _search_tab(page, tab, folder)
 
     def forget(visitor: gr.Request) -> None:
-      # Gradio would hold on to a page that was closed, what it showed included.
+      # Gradio would keep the state of a closed page, its images included.
       page.state_holder.session_data.pop(visitor.session_hash, None)
       memory.return_freed()
 
@@ -70,7 +71,7 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
   lowest, highest = picture.THRESHOLDS
   with gr.Row():
     with gr.Column():
-      upload = _upload("Picture", "picture", ["upload", "clipboard", "webcam"], height=300)
+      upload = _upload("Image", "picture", ["upload", "clipboard", "webcam"], height=300)
       example = gr.Button("Try the example", elem_id="example")
     with gr.Column():
       choice = _chooser("Segmenter", "segmenter", runs.segmenters(folder))
@@ -83,25 +84,29 @@ def _picture_tab(page: gr.Blocks, folder: Path) -> None:
         elem_id="threshold",
       )
       average = gr.Checkbox(
-        label="Average over the mirrored picture and three scales", elem_id="average"
+        label="Average over the mirrored image and three scales", elem_id="average"
       )
       refine = gr.Radio(
-        refinement.METHODS, value="none", label="Fit to the picture's edges", elem_id="refine"
+        refinement.METHODS, value="none", label="Fit the mask to image edges", elem_id="refine"
       )
   shown = gr.HTML(HINT, elem_id="views")
   with gr.Row():
     with gr.Column():
-      colour = gr.ColorPicker("#2060a0", label="Composite on this colour", elem_id="colour")
-      other = _upload("or on this picture", "other", ["upload", "clipboard"], height=160)
+      colour = gr.ColorPicker(
+        "#2060a0", label="Background colour of the composite", elem_id="colour"
+      )
+      other = _upload(
+        "Background image of the composite", "other", ["upload", "clipboard"], height=160
+      )
     with gr.Column():
-      make = gr.Button("Make files at full resolution", elem_id="make")
+      make = gr.Button("Create files at full resolution", elem_id="make")
       files = gr.Files(label="Files", elem_id="files", interactive=False, height=220)
 
   settings = [choice, average, refine]
   drawn_by = [segmented, threshold, colour, behind]
   results = [segmented, shown]
   everything = [upload, *settings, threshold, colour, behind]
-  # Uploads, pastes, the camera's pictures and the example change it, and so does taking it away.
+  # Triggered by an upload, a paste, the camera, the example, and by removing the image.
   upload.change(_segment, everything, results, api_name="segment").failure(
     lambda: (None, HINT, None), outputs=[*results, upload], api_visibility="private"
   )
@@ -126,9 +131,9 @@ def _upload(label: str, name: str, sources: list[Source], height: int) -> gr.Ima
   image = gr.Image(
     type="filepath", label=label, elem_id=name, sources=sources, height=height, buttons=[]
   )
-  # Gradio's own way decodes whatever comes, before anybody can refuse it, and leaves users its
-  # library's words. That the file is an upload it has checked by then. No event may return an
-  # update such as `gr.skip()` for this component, as Gradio would make it anew, the old way.
+  # Gradio's own preprocessing decodes every file before a limit can refuse it, and shows errors of
+  # its libraries. Gradio has already checked that the file is an upload. No event may return an
+  # update such as `gr.skip()` for this component: Gradio would rebuild it with its own function.
   vars(image)["preprocess"] = lambda payload: payload.path if payload else None
   return image
 
@@ -143,7 +148,7 @@ def _named(choices: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[str]]) -> None:
-  """Lets a chooser offer the present choices whenever the page is opened: runs come and go."""
+  """Lists the choices again whenever the page is opened."""
 
   def choices() -> gr.Dropdown:
     offered = look()
@@ -154,12 +159,19 @@ def _refresh(page: gr.Blocks, chooser: gr.Dropdown, look: Callable[[], Sequence[
 
 def _example() -> str:
   (path,) = find_pictures([EXAMPLE])
-  return str(path)
+  return shutil.copy(str(path), str(_new_folder()))
+
+
+def _new_folder() -> Path:
+  """Makes a folder from which Gradio serves files. Its name cannot be guessed."""
+  folder = Path(get_upload_folder(), secrets.token_hex(16))
+  folder.mkdir(parents=True)
+  return folder
 
 
 @contextlib.contextmanager
-def _telling() -> Iterator[None]:
-  """Tells the visitor why something is refused; whatever else goes wrong is the server's own."""
+def _refusals() -> Iterator[None]:
+  """Shows refusals to the visitor. Other errors are the server's and stay in its log."""
   try:
     yield
   except REFUSED as error:
@@ -175,10 +187,10 @@ def _segment(
   colour: str,
   behind: UInt8[np.ndarray, "_ _ 3"] | None,
 ) -> tuple[picture.Segmented | None, str]:
-  """Returns what is held of a picture, and what is shown."""
+  """Returns the shrunk image to keep, and the HTML to show."""
   if path is None:
     return None, HINT
-  with _telling():
+  with _refusals():
     segmented = picture.small(picture.segment(path, choice, average, refine))
     return segmented, _draw(segmented, threshold, colour, behind)
 
@@ -199,24 +211,21 @@ def _background(colour: str, behind: np.ndarray | None) -> outputs.Background:
 
 
 def _open_background(path: str | None) -> np.ndarray | None:
-  """Returns what is held of a background."""
-  with _telling():
+  """Returns the shrunk background image to keep."""
+  with _refusals():
     return None if path is None else shrink(limits.read_upload(path))
 
 
 def _make_files(
   path: str | None, threshold: float, colour: str, other: str | None, *how: Any
 ) -> list[str]:
-  """Returns the files' paths; `how` to segment is as for `picture.segment`."""
+  """Returns the paths of the files; `how` holds further arguments of `picture.segment`."""
   if path is None:
     raise gr.Error(NOTHING_YET, duration=MESSAGE_SECONDS, print_exception=False)
-  # Gradio serves what is in its folder; nobody can guess the name of this one.
-  folder = Path(get_upload_folder(), secrets.token_hex(16))
-  with _telling():
+  with _refusals():
     background = _background(colour, None if other is None else limits.read_upload(other))
     segmented = picture.segment(path, *how)
-    folder.mkdir(parents=True)
-    return picture.write_files(segmented, threshold, background, folder)
+    return picture.write_files(segmented, threshold, background, _new_folder())
 
 
 def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
@@ -232,7 +241,7 @@ def _direction_tab(page: gr.Blocks, tab: gr.Tab, folder: Path) -> None:
     if run is None:
       return html.no_search(str(folder))
     if seed is None:
-      return html.message(f"the seed is empty: expected a whole number from 0 to {LAST_SEED:,}")
+      return html.message(f"the seed is empty: expected an integer from 0 to {LAST_SEED:,}")
     try:
       search = direction.open_search(Path(run))
       drawn = direction.explore(search, search.directions, seed, shift)

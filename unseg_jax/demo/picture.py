@@ -1,4 +1,4 @@
-"""The first tab: a picture, its probability of foreground, and what is drawn of them."""
+"""The first tab: an image, its foreground probability, and views of both."""
 
 import dataclasses
 import functools
@@ -15,17 +15,17 @@ from unseg_jax.inference import refinement, segmenter_files
 from unseg_jax.inference.segmenter import Segmenter
 from unseg_jax.prediction import outputs
 
-THRESHOLDS = (0.02, 0.98)  # At 0 and 1, everything would be on one side.
+THRESHOLDS = (0.02, 0.98)  # At 0 or 1, all pixels would be on one side.
 
 
 @dataclasses.dataclass(frozen=True)
 class Segmented:
-  """A picture and what a segmenter says of it.
+  """An image and a segmenter's prediction for it.
 
   Attributes:
-    name: the file's, without its ending.
-    image: the picture.
-    probability: in [0, 1], how likely each pixel is foreground.
+    name: of the file, without its suffix.
+    image: the image.
+    probability: in [0, 1], the probability that a pixel is foreground.
   """
 
   name: str
@@ -35,27 +35,27 @@ class Segmented:
 
 @functools.lru_cache(maxsize=4)
 def _restore(choice: str, identity: str) -> Segmenter:
-  del identity  # Of the choice's files: others are another segmenter.
+  del identity  # Part of the cache key: changed files are another segmenter.
   return Segmenter.restore(choice)
 
 
 def restore(choice: str) -> Segmenter:
-  """Restores a segmenter, or returns it if it was used a moment ago; see `Segmenter.restore`."""
+  """Restores a segmenter, or returns it from a cache; see `Segmenter.restore`."""
   return _restore(choice, segmenter_files.identity(choice))
 
 
 def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmented:
-  """Segments a picture that somebody sent, at its full resolution.
+  """Segments an uploaded image at its full resolution.
 
   Args:
     path: the file.
-    choice: what `Segmenter.restore` takes.
+    choice: the segmenter, as `Segmenter.restore` accepts it.
     average: whether to average over several views; see `Segmenter.views`.
     refine: one of `refinement.METHODS`.
 
   Raises:
-    ImportError: what the refinement needs is not installed.
-    ValueError, FileNotFoundError: the picture is refused, or the segmenter does not exist.
+    ImportError: the package for the refinement is not installed.
+    ValueError, FileNotFoundError: the image is refused, or the segmenter does not exist.
   """
   image = limits.read_upload(path)
   probability = refinement.refine(restore(choice)(image, average), image, refine)
@@ -63,7 +63,7 @@ def segment(path: str | Path, choice: str, average: bool, refine: str) -> Segmen
 
 
 def small(segmented: Segmented) -> Segmented:
-  """Shrinks what is shown, and held for a visitor, to at most 512 pixels a side."""
+  """Shrinks the image and its probability to at most 512 pixels a side, to show and keep them."""
   image, probability = map(drawing.shrink, (segmented.image, segmented.probability))
   return Segmented(segmented.name, image, probability)
 
@@ -71,19 +71,19 @@ def small(segmented: Segmented) -> Segmented:
 def at_threshold(
   probability: Float[np.ndarray, "*shape"], threshold: float
 ) -> Float[np.ndarray, "*shape"]:
-  """Moves probabilities so that a threshold becomes 0.5, which everything drawn goes by.
+  """Maps probabilities so that the threshold becomes 0.5, which all views use.
 
-  The logit of the threshold is taken from each logit: their order stays, and so do 0 and 1.
+  The logit of the threshold is subtracted from each logit. The map is increasing; it keeps 0 and 1.
 
   Args:
     probability: in [0, 1].
-    threshold: above which a pixel is to be foreground, inside (0, 1); 0.5 changes nothing.
+    threshold: in (0, 1); pixels above it become foreground. 0.5 changes nothing.
 
   Raises:
-    ValueError: the threshold is not inside (0, 1).
+    ValueError: the threshold is not in (0, 1).
   """
   if not 0 < threshold < 1:
-    raise InvalidValue(f"threshold={threshold}: expected a probability inside (0, 1), such as 0.5")
+    raise InvalidValue(f"threshold={threshold}: expected a probability in (0, 1), such as 0.5")
   if threshold == 0.5:
     return probability
   for_it = probability * np.float32(1 - threshold)
@@ -92,17 +92,19 @@ def at_threshold(
 
 
 def colour(text: str) -> tuple[int, int, int]:
-  """Reads a colour as browsers write it: `#2060a0`, `rgb(...)` or `rgba(...)`, opacity left out.
+  """Reads a colour in the notation of browsers: `#2060a0`, `rgb(...)` or `rgba(...)`.
+
+  The opacity is ignored.
 
   Raises:
-    ValueError: it is none of these.
+    ValueError: the text is not a colour.
   """
   if re.fullmatch(r"#[0-9a-fA-F]{6}", text):
     red, green, blue = bytes.fromhex(text[1:])
     return red, green, blue
   numbers = [float(number) for number in re.findall(r"[\d.]+", text)]
   if not text.startswith("rgb") or len(numbers) not in (3, 4) or max(numbers[:3]) > 255:
-    raise InvalidValue(f"{text!r} is no colour; expected one such as #2060a0")
+    raise InvalidValue(f"{text!r} is not a colour; expected a colour such as #2060a0")
   red, green, blue = map(round, numbers[:3])
   return red, green, blue
 
@@ -110,15 +112,15 @@ def colour(text: str) -> tuple[int, int, int]:
 def views(
   segmented: Segmented, threshold: float, background: outputs.Background
 ) -> tuple[drawing.Views, float]:
-  """Draws what the page shows.
+  """Draws the views of the page.
 
   Args:
-    segmented: the picture, of `small`.
-    threshold: above which a pixel is foreground.
-    background: a colour or a picture, for the composite.
+    segmented: the image, from `small`.
+    threshold: pixels above it are foreground.
+    background: a colour or an image, for the composite.
 
   Returns:
-    Mask, cut-out, overlay and composite; and the share of the picture that is foreground.
+    Mask, cut-out, overlay and composite; and the share of foreground pixels.
   """
   image, probability = segmented.image, at_threshold(segmented.probability, threshold)
   shown = {

@@ -1,4 +1,4 @@
-"""What the page offers: the segmenters and the finished searches in a folder of runs."""
+"""The segmenters and finished searches in a folder of runs."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ SHIPPED = f"{PRETRAINED}faces"
 
 
 def segmenters(folder: Path) -> list[str]:
-  """Lists what `Segmenter.restore` takes: the segmenter that ships, then what is in the folder.
+  """Lists the segmenters that `Segmenter.restore` accepts: first the shipped one.
 
   Args:
-    folder: holds workdirs of runs, of which those count that are trained, and segmenters' files,
-      `*.safetensors` and `*.onnx`; it may be missing.
+    folder: with workdirs and segmenter files (`*.safetensors`, `*.onnx`). Runs without a trained
+      segmenter are skipped. The folder may be missing.
   """
   trained = [run for run in _inside(folder) if stage_records.has_complete_stage(run / "train")]
   files = [path for path in _inside(folder) if _is_segmenter(path)]
@@ -26,8 +26,8 @@ def searches(folder: Path) -> list[str]:
 
 
 def label(choice: str) -> str:
-  """What the page calls a choice: the last part of its path, or its whole name."""
-  return "the faces that ship" if choice == SHIPPED else Path(choice).name
+  """Returns the label of a segmenter or run: the last part of its path."""
+  return "faces (shipped)" if choice == SHIPPED else Path(choice).name
 
 
 def _inside(folder: Path) -> list[Path]:

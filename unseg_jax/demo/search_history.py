@@ -1,4 +1,4 @@
-"""The third tab: the losses of a search, and its direction on the way."""
+"""The third tab: the losses of a search, and its direction after several steps."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from unseg_jax.storage import whole_files
 
 @dataclasses.dataclass(frozen=True)
 class Snapshot:
-  """The directions after some steps, drawn.
+  """The directions after a number of steps, with generated images.
 
   Attributes:
-    step: how many steps.
-    cosine: of the angle between `light` and what it became, from -1 to 1.
-    drawn: the latents along it.
+    step: the number of steps.
+    cosine: the cosine of the angle between `light` at this step and at the end, from -1 to 1.
+    drawn: the latents along the directions at this step.
   """
 
   step: int
@@ -27,19 +27,19 @@ class Snapshot:
 
 
 def curves(directory: Path) -> charts.Curves:
-  """Reads the losses of a run's search, by their names."""
+  """Reads the losses of a run's search, by name."""
   return charts.stage_curves("Search", whole_files.read_json(directory / "search" / "history.json"))
 
 
 def snapshots(search: Search, seed: int) -> Sequence[Snapshot]:
-  """Draws the same latents along the direction as it was after some of the steps.
+  """Generates the same latents along the direction after several steps.
 
   Args:
-    search: of `direction.open_search`.
+    search: from `direction.open_search`.
     seed: of the latents.
 
   Returns:
-    In the order of the steps; none of a search of an older version, which kept none.
+    The snapshots in the order of their steps; empty for a search that saved no snapshots.
   """
   path = search.workdir / "search" / "snapshots.npz"
   if not path.exists():

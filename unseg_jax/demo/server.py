@@ -1,4 +1,4 @@
-"""Serves the page: on this machine alone by default, and with nothing left behind."""
+"""Serves the page, by default for this machine only, and deletes all uploads at the end."""
 
 import contextlib
 import os
@@ -11,34 +11,34 @@ from unseg_jax.errors import MissingPackage
 from unseg_jax.storage import places
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-SESSIONS = 64  # Whose pictures are held at most; the least recent one's are let go first.
+SESSIONS = 64  # Visitors whose images are kept; the least recent visitor's are dropped first.
 
 
 @contextlib.contextmanager
 def serve(runs: str, host: str, port: int) -> Iterator[Any]:
-  """Serves the page while the context lasts; yields it, a `gradio.Blocks`.
+  """Serves the page within the context; yields the page, a `gradio.Blocks`.
 
   Args:
-    runs: the folder of runs to choose from; it may be missing.
+    runs: the folder of runs; it may be missing.
     host: the address to listen on.
     port: the port to listen on.
 
   Raises:
     ImportError: Gradio is not installed.
-    OSError: the port is taken, or this machine has no such address.
+    OSError: the port is in use, or this machine does not have the address.
   """
   with tempfile.TemporaryDirectory(prefix="unseg_jax_demo_") as folder, _environment(folder):
     try:
       import gradio
     except ImportError as error:
       raise MissingPackage(
-        f"the page needs Gradio, which cannot be imported ({error}); install it with: "
+        f"the page needs Gradio, which cannot be imported ({error}). Install it with: "
         "pip install 'unseg-jax[demo]'"
       ) from error
     from unseg_jax.demo import page as layout
 
     page = layout.build(places.path(runs))
-    # The system's fonts: those that Gradio's themes name would come from elsewhere.
+    # System fonts, because the browser would load those of Gradio's themes from another host.
     theme = gradio.themes.Default(
       font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
     )
@@ -50,7 +50,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
       prevent_thread_lock=True,
       max_file_size=limits.MEGABYTES * 2**20,
       state_session_capacity=SESSIONS,
-      # What would record pictures, count visitors, or start more servers.
+      # These would record images, count visitors, or start more servers.
       run_history=False,
       enable_monitoring=False,
       mcp_server=False,
@@ -68,7 +68,7 @@ def serve(runs: str, host: str, port: int) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _environment(folder: str) -> Iterator[None]:
-  """Sets what Gradio reads: that it tells nobody of itself, and where it keeps files."""
+  """Sets Gradio's environment variables: no telemetry, and this folder for its files."""
   values = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
@@ -86,13 +86,13 @@ def _environment(folder: str) -> Iterator[None]:
 
 
 def describe(host: str, port: int) -> str:
-  """Says where the page is, and what it means where others can reach it."""
+  """Returns the page's address, and a warning if other machines can open the page."""
   where = f"open http://{host if host in LOOPBACK else 'ADDRESS OF THIS MACHINE'}:{port}"
   if host in LOOPBACK:
-    return f"{where}  (only this machine can; Ctrl-C ends it)"
+    return f"{where}  (this machine only; Ctrl-C stops the server)"
   return (
     f"{where}\n"
-    f"--host={host}: everybody who can reach this machine on port {port} can open the page, sees "
-    "the names of your runs, and uses your processor. There is no password, and pictures travel "
-    "unencrypted. Ctrl-C ends it."
+    f"--host={host}: everybody who can reach this machine on port {port} can open the page, see "
+    "the names of your runs, and use your processor. The page has no password, and images travel "
+    "unencrypted. Ctrl-C stops the server."
   )

@@ -1,7 +1,8 @@
-"""Stage 1: a direction in latent space that lights the foreground and darkens the rest.
+"""Stage 1 finds a latent direction that lightens the foreground and darkens the background.
 
-In: a generator. Out: directions of unit length, `[K, *latent_shape]`: `light`, or `light` and
-`dark`. Open `search.py` first: it moves a random direction down the two losses of `losses.py`, step
-by step (`step.py`). `restarts.py` picks one of several searches; `previews.py` shows what a
-direction does; `results.py` writes both to disk.
+The input is a generator. The output is one or two directions of unit length,
+`[K, *latent_shape]`: `light`, or `light` and `dark`. Start with `search.py`, which minimises the
+two losses of `losses.py` from a random direction; `step.py` is one step of it. `restarts.py` picks
+the best of several searches. `previews.py` draws the effect of a direction. `results.py` writes the
+directions and their previews to disk.
 """

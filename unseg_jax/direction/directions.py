@@ -1,4 +1,4 @@
-"""Directions in latent space: how they start, and how they stay at unit length."""
+"""Directions in latent space: initialisation and normalisation."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,10 @@ import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float, Key
 
-# A run searches for `light`, which lightens the middle and darkens the surround, and on request for
-# `dark`, which does the opposite.
+# Every search finds `light`, which lightens the centre of an image and darkens its border.
+# With two directions, it also finds `dark`, which does the opposite.
 NAMES = ("light", "dark")
-SIGNS = (1.0, -1.0)  # Of the weight of the loss `outside_circle`.
+SIGNS = (1.0, -1.0)  # Signs of the `outside_circle` loss for `light` and `dark`.
 
 
 def initial(
@@ -26,12 +26,13 @@ def normalise(
 ) -> Float[Array, " k *latent_shape"]:
   """Scales K directions to unit L2 norm along axis 1.
 
-  For a latent vector, axis 1 is the vector. For StyleGAN2's `[K, num_ws, w_dim]` it is the layer
-  axis: every component of `w` has unit norm over the layers, as in the reference implementation.
+  A latent vector is normalised as it is. StyleGAN2's latents are `[K, num_ws, w_dim]`, where axis 1
+  is the layer axis: every component of `w` has unit norm over the layers, as in the reference
+  implementation.
   """
   return directions / jnp.linalg.norm(directions, axis=1, keepdims=True)
 
 
 def sample_radii(key: Key[Array, ""], shape: tuple[int, ...]) -> Float[Array, "..."]:
-  """Draws the length of the shift for every element of a latent: `max(N(2, 0.5^2), 0.1)`."""
+  """Draws the shift length of each latent element from `max(N(2, 0.5^2), 0.1)`."""
   return jnp.maximum(2.0 + 0.5 * jax.random.normal(key, shape, jnp.float32), 0.1)

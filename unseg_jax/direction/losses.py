@@ -8,15 +8,15 @@ SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
 def grey(images: Float[AnyArray, "*shape 3"]) -> Float[Array, "*shape"]:
-  """Returns the luminance `0.2989 R + 0.5870 G + 0.1140 B` of images, in their range."""
+  """Returns the luminance `0.2989 R + 0.5870 G + 0.1140 B` of images, in the images' range."""
   images = jnp.asarray(images)
   return 0.2989 * images[..., 0] + 0.5870 * images[..., 1] + 0.1140 * images[..., 2]
 
 
 def outside_circle(shifted: Float[AnyArray, "n h w 3"]) -> Float[Array, ""]:
-  """Mean of the grey image times the centred distance from the middle of the picture.
+  """Mean of the grey image, weighted by each pixel's centred distance from the image centre.
 
-  Small when the border is dark and the middle light. The distance map is
+  The loss is small when the border is dark and the centre is light. The distance map is
   `4 * (rho - mean(rho))` with `rho = sqrt(u^2 + v^2)` on the grid `linspace(-1, 1, size)^2`.
 
   Args:
@@ -34,17 +34,19 @@ def outside_circle(shifted: Float[AnyArray, "n h w 3"]) -> Float[Array, ""]:
 def sobel_shift(
   images: Float[AnyArray, "n h w 3"], shifted: Float[AnyArray, "n h w 3"]
 ) -> Float[Array, ""]:
-  """Mean squared change of the edges that the shift causes; keeps the content in place.
+  """Mean squared change in edge strength between images and shifted images.
+
+  The loss keeps the content of an image in place.
 
   Args:
     images: float32 images in [-1, 1], before the shift.
-    shifted: the same latents' images after the shift.
+    shifted: images of the same latents after the shift.
   """
   return jnp.mean((gradient_magnitude(grey(shifted)) - gradient_magnitude(grey(images))) ** 2)
 
 
 def gradient_magnitude(greys: Float[AnyArray, "n h w"]) -> Float[Array, "n h w"]:
-  """Sobel magnitude `sqrt(gx^2 + gy^2 + 1e-6)` of grey images, borders replicated.
+  """Sobel magnitude `sqrt(gx^2 + gy^2 + 1e-6)` of grey images, with replicated borders.
 
   The 3 x 3 kernels are divided by 8, as in kornia's `sobel`.
   """

@@ -1,4 +1,4 @@
-"""What directions do, for people to look at: still and moving."""
+"""Still and animated previews of what a direction does."""
 
 import dataclasses
 from collections.abc import Callable
@@ -14,18 +14,18 @@ from unseg_jax.runtime import parallel
 
 SHIFTS = (2.0, 4.0, 6.0)
 ROWS = 6
-FRAMES = 16  # From no shift to the longest.
+FRAMES = 16  # From no shift to the longest shift.
 
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
-  """Six latents of a generator, ready to be drawn along any directions; compiled once.
+  """Six latents of a generator, with compiled functions that draw them along any direction.
 
   Attributes:
-    at: (K directions, radius) -> for each direction, the latents' images at that shift, which stay
-      on the device.
-    mask: (images, shifted images of each direction) -> masks as pictures like the images.
-    shift: the length of the shift that makes masks.
+    at: maps (K directions, radius) to the shifted images of the latents, one batch per direction.
+      The images stay on the device.
+    mask: maps (images, shifted images of each direction) to masks in the shape and range of images.
+    shift: the shift length used for masks.
   """
 
   at: Callable[
@@ -41,13 +41,13 @@ def prepare(
   make_masks: Callable[[Float[Array, "n h w 3"], Float[Array, "k n h w 3"]], Bool[Array, "n h w"]],
   shift: float,
 ) -> Drawing:
-  """Draws the latents and compiles.
+  """Samples the latents and compiles the drawing functions.
 
   Args:
     generator: the pretrained generator.
-    key: the latents' key.
-    make_masks: (images, shifted images) -> masks, by the rule of the synthesis.
-    shift: the length of the shift that makes masks.
+    key: the PRNG key of the latents.
+    make_masks: maps (images, shifted images) to masks, by the rule of the synthesis stage.
+    shift: the shift length used for masks.
   """
   latents, labels = parallel.jit(
     lambda key: sample_at(generator, key, jnp.arange(ROWS, dtype=jnp.int32))
@@ -73,11 +73,11 @@ def prepare(
 def still(
   drawing: Drawing, directions: Float[np.ndarray, " k *latent_shape"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Draws a row for each latent: at shifts 0, 2, 4, 6, and its mask.
+  """Draws one row per latent: its images at shifts 0, 2, 4 and 6, then its mask.
 
   Args:
-    drawing: of `prepare`.
-    directions: `light`, or `light` and `dark`; the shifts of `dark` come after those of `light`.
+    drawing: the result of `prepare`.
+    directions: `light`, or `light` and `dark`. Columns of `dark` follow those of `light`.
   """
   images = drawing.at(directions, 0.0)[0]
   moved = [drawing.at(directions, radius) for radius in SHIFTS]
@@ -90,11 +90,11 @@ def still(
 def moving(
   drawing: Drawing, directions: Float[np.ndarray, " k *latent_shape"]
 ) -> UInt8[np.ndarray, "frames h w 3"]:
-  """Draws the latents as the shift grows from 0 to its length, the masks below the images.
+  """Draws frames in which the shift grows from 0 to its full length, with masks below the images.
 
   Args:
-    drawing: of `prepare`.
-    directions: `light`, or `light` and `dark`; the images of `dark` come below those of `light`.
+    drawing: the result of `prepare`.
+    directions: `light`, or `light` and `dark`. Images of `dark` are below those of `light`.
   """
   images = drawing.at(directions, 0.0)[0]
   frames = []

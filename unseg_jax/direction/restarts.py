@@ -1,4 +1,4 @@
-"""Which of several searches to keep, without labels."""
+"""Chooses the best of several searches without labels."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -8,21 +8,21 @@ import numpy as np
 from unseg_jax.array_types import Bool, Float
 from unseg_jax.direction.search import SearchResult
 
-# Candidates that a restart is judged by, rounded up to whole chunks.
+# Number of candidates that score a restart, rounded up to full chunks.
 CANDIDATES = 256
-# The losses of so many last steps count.
+# A restart's loss is the mean over this many final steps.
 LAST_STEPS = 50
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-  """How a restart did.
+  """Quality measures of one restart.
 
   Attributes:
-    loss: mean of the summed weighted losses over the last steps; lower is better.
-    acceptance: share of its candidates that pass all filters; higher is better.
-    agreement: mean share of pixels on which its masks are those of another restart, over all
-      others; higher is better.
+    loss: mean of the summed weighted losses over the final steps; lower is better.
+    acceptance: fraction of candidates that pass all filters; higher is better.
+    agreement: fraction of pixels on which its masks equal those of another restart, averaged over
+      all other restarts; higher is better.
   """
 
   loss: float
@@ -30,8 +30,8 @@ class Scores:
   agreement: float
 
 
-# The K directions of a restart -> masks of the same latents at every call, and whether the filters
-# accept them.
+# Maps the K directions of a restart to masks and to the filters' verdicts. Every call uses the same
+# latents.
 Judge = Callable[
   [Float[np.ndarray, " k *latent_shape"]],
   tuple[Bool[np.ndarray, "n h w"], Bool[np.ndarray, " n"]],
@@ -39,11 +39,11 @@ Judge = Callable[
 
 
 def scores(result: SearchResult, judge: Judge) -> list[Scores]:
-  """Judges every restart of a search on the same latents.
+  """Scores every restart of a search on the same latents.
 
   Args:
-    result: of the search.
-    judge: makes masks of latents that the search has not seen.
+    result: the search result.
+    judge: makes masks of latents that the search did not use.
   """
   parts = [values[-LAST_STEPS:].mean(axis=0).sum(axis=-1) for values in result.losses.values()]
   totals = sum(parts[1:], start=parts[0])
@@ -56,11 +56,11 @@ def scores(result: SearchResult, judge: Judge) -> list[Scores]:
 
 
 def best(scores: Sequence[Scores]) -> int:
-  """Returns the number of the restart to keep: that of the lowest loss.
+  """Returns the number of the restart with the lowest loss.
 
-  On the face generator, after 12 steps, where eight restarts still differ, loss and agreement rank
-  their masks as a reference does (rank correlations 0.86 both, acceptance 0.83;
-  docs/measurements.md). Of two restarts, however, each agrees with the other as well.
+  The choice rests on eight restarts of the face generator, which still differ after 12 steps. Loss
+  and agreement each rank their masks almost as a reference does (rank correlation 0.86; acceptance
+  0.83; docs/measurements.md). Agreement cannot rank two restarts, which score the same.
   """
   return int(np.argmin([restart.loss for restart in scores]))
 

@@ -1,4 +1,4 @@
-"""What a search leaves on disk: the direction that is kept, and pictures of it."""
+"""Writes the result of a search: the chosen direction, its curves and its previews."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from unseg_jax.direction.search import SearchResult
 from unseg_jax.images import writing
 from unseg_jax.storage import whole_files
 
-FRAME_SECONDS = 0.08  # Of the animated direction.
+FRAME_SECONDS = 0.08  # Duration of a frame of the animated preview.
 
 
 def write_restarts(
   result: SearchResult, scores: Sequence[Scores], kept: int, drawing: Drawing, folder: Path
 ) -> list[dict]:
-  """Writes how each restart did, and a picture of its directions.
+  """Writes the scores and a preview of each restart.
 
   Args:
-    result: of the search.
-    scores: of each restart.
-    kept: the restart that is kept.
-    drawing: of `previews.prepare`.
+    result: the search result.
+    scores: the scores of each restart.
+    kept: the number of the chosen restart.
+    drawing: the result of `previews.prepare`.
     folder: receives `restarts.json` and `restart-*.png`.
 
   Returns:
@@ -46,17 +46,17 @@ def write_restarts(
 def write(
   result: SearchResult, kept: int, drawing: Drawing, folder: Path
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Writes the restart that is kept: its pictures, its curves, and last its directions.
+  """Writes the chosen restart: its previews, its curves and finally its directions.
 
   Args:
-    result: of the search.
-    kept: the restart that is kept.
-    drawing: of `previews.prepare`.
+    result: the search result.
+    kept: the number of the chosen restart.
+    drawing: the result of `previews.prepare`.
     folder: receives `direction.png`, `direction.webp`, `history.json`, `snapshots.npz` and
       `direction.npy`.
 
   Returns:
-    The still picture.
+    The still preview.
   """
   directions = result.directions[kept]
   picture = previews.still(drawing, directions)
@@ -73,5 +73,5 @@ def write(
 
 
 def read(folder: Path) -> Float[np.ndarray, " k *latent_shape"]:
-  """Reads the directions that `write` kept, float32: `light`, or `light` and `dark`."""
+  """Reads the float32 directions that `write` saved: `light`, or `light` and `dark`."""
   return np.load(folder / "direction.npy", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""Stage 1: the direction in latent space that lights the foreground and darkens the rest."""
+"""Searches for the latent direction that lightens the foreground and darkens the background."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,10 @@ from unseg_jax.generators import Generator, check_dtype, with_dtype
 from unseg_jax.runtime import parallel, preemption, progress, settings, tracking
 from unseg_jax.storage import whole_files
 
-# The losses are fetched, and a request to leave is heard, once in so many steps.
+# The search fetches losses and checks for preemption once every this many steps.
 LOOK_EVERY = 10
-# How often the number of steps is halved for the snapshots: a direction moves most at first.
+# Snapshots are taken at the total number of steps halved up to this often, because a direction
+# changes most in the early steps.
 HALVINGS = 6
 
 
@@ -28,10 +29,10 @@ class SearchResult:
   """The result of a search with R restarts of K directions.
 
   Attributes:
-    directions: float32, of unit norm along the first axis of a latent.
+    directions: float32, with unit norm along the first axis of a latent.
     losses: the weighted losses by name, float32.
-    snapshots: the directions after some of the steps (`snapshot_steps`), by their number; a search
-      that an older version began lacks the first ones.
+    snapshots: the directions after selected steps (`snapshot_steps`), by step number. Searches
+      started by an older version lack the earliest snapshots.
   """
 
   directions: Float[np.ndarray, "r k *latent_shape"]
@@ -39,7 +40,7 @@ class SearchResult:
   snapshots: dict[int, Float[np.ndarray, "r k *latent_shape"]]
 
   def history(self, restart: int) -> dict[str, list[float]]:
-    """The curves of one restart by `step`; with two directions their names come first."""
+    """Returns the curves of one restart; with two directions, `light ` or `dark ` starts a name."""
     count = self.directions.shape[1]
     steps = len(next(iter(self.losses.values())))
     return {"step": list(range(steps))} | {
@@ -50,7 +51,7 @@ class SearchResult:
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for settings of `config.search` that make no sense."""
+  """Raises a ValueError for invalid settings in `config.search`."""
   if config.directions not in (1, 2):
     raise InvalidValue(
       f"config.search.directions={config.directions}: expected 1 (light) or 2 (light and dark)"
@@ -61,7 +62,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
 
 
 def check_batch(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError unless the batch splits over devices and microbatches."""
+  """Raises a ValueError unless the batch divides evenly into devices and microbatches."""
   parallel.check_divisible("config.search.batch_size", config.batch_size)
   per_device = config.batch_size // parallel.device_count()
   if config.microbatch and per_device % min(config.microbatch, per_device):
@@ -72,9 +73,9 @@ def check_batch(config: ml_collections.ConfigDict) -> None:
 
 
 def snapshot_steps(steps: int) -> list[int]:
-  """The numbers of steps, at most 8, after which a search of `steps` keeps its directions.
+  """Returns the step numbers, at most 8, at which a search of `steps` steps keeps its directions.
 
-  They are 0, the whole, its half, the half of that and so on.
+  They are 0, `steps`, and `steps` repeatedly halved.
   """
   return sorted({0, *(steps >> halvings for halvings in range(HALVINGS + 1))})
 
@@ -86,20 +87,20 @@ def search(
   folder: Path,
   events: tracking.EventWriter = tracking.SILENT,
 ) -> SearchResult:
-  """Searches for directions; continues from the folder's saved state if there is one.
+  """Searches for directions, and resumes from the state saved in the folder, if any.
 
   Args:
     generator: the pretrained generator.
     config: `config.search` of an experiment.
-    key: the typed PRNG key of the experiment's search; step `i` and its element `j` draw from keys
-      folded from `i` and `j` alone.
-    folder: receives `state.msgpack` as the search goes.
-    events: receives the losses, the norm of the gradient and the speed as the search goes.
+    key: the typed PRNG key of the search. Element `j` of step `i` uses a key folded from only `i`
+      and `j`.
+    folder: receives `state.msgpack` during the search.
+    events: receives the losses, the gradient norm and the speed during the search.
 
   Raises:
-    FloatingPointError: a loss became NaN or infinite.
-    ValueError: the batch does not split over devices and microbatches.
-    preemption.Preempted: the run was asked to leave; the state is saved.
+    FloatingPointError: a loss is NaN or infinite.
+    ValueError: the batch does not divide evenly into devices and microbatches.
+    preemption.Preempted: the run was asked to stop; its state is saved.
   """
   check_config(config)
   check_batch(config)
@@ -125,14 +126,16 @@ def search(
       state, parts, norm = step(state, variables, indices)
       waiting.append((parts, norm))
       bar.update()
-      if i in kept_steps:  # Before the next step, which takes the state's memory.
+      if i in kept_steps:  # Copied before the next step, which reuses the state's memory.
         snapshots[i] = parallel.unreplicate(state.directions)
       save = i % config.save_every == 0 or i == config.steps
-      # The device is not waited for at every step, but where processes agree on what to do next.
+      # Wait for the device only at the steps where processes agree on what to do next.
       if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
         _record(history, waiting, i, config, folder, events)
         speed = watch.rates(steps=len(waiting), pictures=len(waiting) * config.batch_size)
-        del speed["waiting"]  # Its batches are made on the devices.
+        del speed[
+          "waiting"
+        ]  # The search makes its batches on the devices and never waits for data.
         events.point(i - 1, {"learning_rate": config.learning_rate} | speed)
         events.flush(publish=save)
         waiting = []
@@ -154,7 +157,7 @@ def _record(
   folder: Path,
   events: tracking.EventWriter,
 ) -> None:
-  """Appends the losses of the last steps; stops the run at one that is not finite."""
+  """Appends the latest losses to the history; raises NotFinite if one is not finite."""
   for i, (parts, norm) in enumerate(parallel.unreplicate(waiting), start=steps - len(waiting)):
     events.point(i, _curves(parts, norm))
     if not all(np.isfinite(values).all() for values in parts.values()):
@@ -170,7 +173,7 @@ def _record(
 
 
 def _curves(parts: Mapping[str, np.ndarray], norm: np.ndarray) -> dict[str, float]:
-  """A step's losses and norms by the names of their curves, as `SearchResult.history` has them."""
+  """Returns a step's losses and gradient norms by curve name, as in `SearchResult.history`."""
   points = {}
   for restart, length in enumerate(norm.tolist()):
     outer = f"restart-{restart}/" if len(norm) > 1 else ""
@@ -182,12 +185,12 @@ def _curves(parts: Mapping[str, np.ndarray], norm: np.ndarray) -> dict[str, floa
 
 
 def _prefixes(count: int) -> list[str]:
-  """What the names of the curves of so many directions begin with."""
+  """Returns the prefixes of curve names for `count` directions."""
   return [f"{name} " for name in directions.NAMES[:count]] if count > 1 else [""]
 
 
 def _latest(history: Mapping[str, Sequence[np.ndarray]]) -> dict[str, str]:
-  """Each loss of the last step, the mean over restarts and directions where there are several."""
+  """Returns each loss of the last step, averaged over restarts and directions."""
   return {name: f"{np.mean(values[-1]):.4f}" for name, values in history.items()}
 
 
@@ -197,7 +200,7 @@ def _save(
   history: Mapping[str, list],
   snapshots: Mapping[int, np.ndarray],
 ) -> None:
-  """Fetches a replicated state and writes it, with what was fetched before."""
+  """Fetches a replicated state and writes it together with the history and the snapshots."""
   if not parallel.is_primary():
     return
   contents = {
@@ -216,6 +219,6 @@ def _restore(
     return fresh, {}, {}
   contents = flax.serialization.msgpack_restore(path.read_bytes())
   history = {name: list(values) for name, values in contents["history"].items()}
-  # Searches of older versions kept none.
+  # Older versions saved no snapshots.
   snapshots = {int(step): array for step, array in contents.get("snapshots", {}).items()}
   return flax.serialization.from_state_dict(fresh, contents["state"]), history, snapshots

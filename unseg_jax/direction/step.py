@@ -1,6 +1,6 @@
-"""One step of the search: its draw, its losses, the update (arXiv 2105.08127, section 3.1).
+"""One step of the search: sampling, losses and update (arXiv 2105.08127, section 3.1).
 
-Nothing here reads or writes a file; `search.py` takes the steps, and saves their state.
+This module does no file I/O. `search.py` runs the steps and saves their state.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from unseg_jax.generators import Generator, sample_at
 from unseg_jax.runtime import parallel
 
 
-# Types of fields are not checked at run time: JAX also puts shapes, and placeholders, into pytrees.
+# Field types are not checked at run time: JAX also puts shapes and placeholders into pytrees.
 @no_type_check
 @flax.struct.dataclass
 class SearchState:
@@ -27,8 +27,8 @@ class SearchState:
 
   Attributes:
     directions: R restarts of K directions, `[R, K, *latent_shape]`.
-    optimizer_state: Adam's.
-    step: how many steps were taken.
+    optimizer_state: the state of Adam.
+    step: number of completed steps.
   """
 
   directions: jax.Array
@@ -37,19 +37,19 @@ class SearchState:
 
 
 def optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
-  """Adam with the learning rate of `config.learning_rate` and PyTorch's other defaults."""
+  """Returns Adam with the rate `config.learning_rate` and PyTorch's other default settings."""
   return optax.adam(config.learning_rate, b1=0.9, b2=0.999, eps=1e-8)
 
 
 def initial_state(
   config: ml_collections.ConfigDict, start: Float[Array, "r k *latent_shape"]
 ) -> SearchState:
-  """The state before the first step, from directions of any length."""
+  """Returns the state before the first step. `start` may have directions of any length."""
   return SearchState(start, jax.jit(optimizer(config).init)(start), np.zeros((), np.int32))
 
 
 def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callable[..., Any]:
-  """Returns `make_measured_step`'s step without what only measures."""
+  """Returns the step of `make_measured_step` without the gradient norm."""
   step = make_measured_step(generator, config)
   return lambda *args: step(*args)[:2]
 
@@ -57,12 +57,12 @@ def make_step(generator: Generator, config: ml_collections.ConfigDict) -> Callab
 def make_measured_step(
   generator: Generator, config: ml_collections.ConfigDict
 ) -> Callable[..., Any]:
-  """Returns the search step, to run under `pmap` (averages over `parallel.AXIS`).
+  """Returns the search step, to run under `pmap` (it averages over `parallel.AXIS`).
 
-  The step maps a state, the generator's variables, latents `[n, *latent_shape]`, labels `[n]` and
-  radii like the latents to the next state, the two weighted losses, each `[R, K]`, and the
-  gradient's norm, `[R]`. All restarts see the same latents, so that their losses can be compared
-  and `G(z)` is computed once.
+  The step takes a state, the generator's variables, latents `[n, *latent_shape]`, labels `[n]` and
+  radii shaped like the latents. It returns the next state, the two weighted losses, each `[R, K]`,
+  and the gradient norm, `[R]`. All restarts use the same latents. Their losses are therefore
+  comparable, and `G(z)` is computed only once.
   """
 
   def weighted_losses(current, images, variables, latents, labels, radii):
@@ -85,7 +85,7 @@ def make_measured_step(
 
   def step(state, variables, *batch):
     if 0 < config.microbatch < len(batch[0]):
-      # One after the other, so that only one microbatch's activations are held.
+      # Sequential, so that only one microbatch's activations are in memory.
       pieces = jax.tree.map(lambda x: x.reshape(-1, config.microbatch, *x.shape[1:]), batch)
       every = jax.lax.map(lambda piece: gradients(state.directions, variables, *piece), pieces)
       gradient, parts = jax.tree.map(lambda x: x.mean(axis=0), every)
@@ -103,15 +103,15 @@ def make_measured_step(
 def make_drawing_step(
   generator: Generator, config: ml_collections.ConfigDict, key: Key[Array, ""]
 ) -> Callable[..., Any]:
-  """Returns the search step that draws its own batch, to run under `pmap`.
+  """Returns the search step that samples its own batch, to run under `pmap`.
 
-  It maps a state, the generator's variables and the elements' indices in the batch of all devices
-  to what `make_measured_step`'s step returns.
+  The step takes a state, the generator's variables and the elements' indices in the global batch.
+  It returns the same values as the step of `make_measured_step`.
 
   Args:
     generator: the pretrained generator.
     config: `config.search` of an experiment.
-    key: the stream of the draws.
+    key: the PRNG key of the samples.
   """
   update = make_measured_step(generator, config)
 
@@ -128,13 +128,13 @@ def draw(
   key: Key[Array, ""],
   indices: Int[AnyArray, " n"],
 ) -> tuple[Float[Array, " n *latent_shape"], Int[Array, " n"], Float[Array, " n *latent_shape"]]:
-  """Draws elements of a step's batch: latents, labels, and radii like the latents.
+  """Samples elements of a step's batch: latents, labels, and radii shaped like the latents.
 
   Args:
-    generator: whose prior to draw from.
+    generator: the generator whose prior is sampled.
     config: `config.search` of an experiment.
-    key: the step's key.
-    indices: the elements' numbers in the whole batch.
+    key: the PRNG key of the step.
+    indices: the elements' indices in the global batch.
   """
   latents, labels = sample_at(generator, key, indices)
   radius_key = jax.random.fold_in(key, config.batch_size)

@@ -1,7 +1,7 @@
-"""Stage 4: how good a segmenter is, on held-out synthetic pairs and on real pictures.
+"""Stage 4 scores a segmenter on held-out synthetic pairs and on real images.
 
-In: a segmenter, and pictures with masks. Out: each data set's metrics by name.
-Open `evaluate.py` first. Pictures come from the paper's data sets (`benchmarks.py`, with the TFDS
-builders of `builders/`), from folders (`folders.py`) or from TFDS (`tfds_source.py`); `metrics.py`
-has the paper's formulas, `saliency.py` those of papers on salient objects.
+The input is a segmenter and images with masks. The output is each data set's metrics by name. Start
+with `evaluate.py`. Images come from the paper's data sets (`benchmarks.py`, with the TFDS builders
+of `builders/`), from folders (`folders.py`) or from TFDS (`tfds_source.py`). `metrics.py` has the
+paper's metrics, and `saliency.py` those of the salient object literature.
 """

@@ -1,4 +1,4 @@
-"""Answers that look at no picture: what a segmenter's scores have to be held against."""
+"""Predictions that ignore the image: baselines for the scores of a segmenter."""
 
 import numpy as np
 
@@ -6,17 +6,17 @@ from unseg_jax.array_types import Float
 
 
 def everything(shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-  """Says that all of a picture of this (height, width) is foreground: ones, float32."""
+  """Predicts foreground everywhere, for a (height, width): ones, float32."""
   return np.ones(shape, np.float32)
 
 
 def ellipse(shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
-  """Says that `(x / 0.8)^2 + (y - 0.05)^2 < 1` is foreground, x and y from -1 to 1.
+  """Predicts foreground where `(x / 0.8)^2 + (y - 0.05)^2 < 1`, with x and y from -1 to 1.
 
-  Most photographs show their object in this place, and those of heads even more so.
+  Most photographs show their object in this region, and photographs of heads do so even more often.
 
   Args:
-    shape: the picture's (height, width).
+    shape: (height, width) of the image.
 
   Returns:
     0 or 1, float32.
@@ -25,5 +25,5 @@ def ellipse(shape: tuple[int, int]) -> Float[np.ndarray, "h w"]:
   return ((x / 0.8) ** 2 + (y - 0.05) ** 2 < 1).astype(np.float32)
 
 
-# What the table calls them.
+# Baselines by their names in the table.
 BASELINES = {"all foreground": everything, "fixed ellipse": ellipse}

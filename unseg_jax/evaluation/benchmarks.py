@@ -1,4 +1,4 @@
-"""The paper's five data sets: where their files lie, and pairs of pictures and masks from them."""
+"""The paper's five data sets: their locations, and pairs of images and masks from them."""
 
 import dataclasses
 import importlib
@@ -9,23 +9,24 @@ import tensorflow_datasets as tfds
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation import folders, tfds_source
 from unseg_jax.evaluation.source import Source
+from unseg_jax.runtime import host_tensorflow
 from unseg_jax.storage import places
 
 
 @dataclasses.dataclass(frozen=True)
 class Benchmark:
-  """One of the data sets.
+  """One of the paper's data sets.
 
   Attributes:
-    name: what the config calls it.
-    images: folder of pictures under the data root, as the original implementation documents it.
-    masks: folder of masks likewise.
-    crop: whether the paper evaluates its central squares only.
+    name: its name in the config.
+    images: the folder of images under the data root, as documented by the original implementation.
+    masks: the folder of masks under the data root.
+    crop: whether the paper evaluates only the central squares.
     module: the module that registers the TFDS data set.
-    tfds_name: the TFDS data set that holds the same pictures.
+    tfds_name: the TFDS data set with the same images.
     tfds_split: its split.
-    tfds_image: its key of the pictures.
-    tfds_mask: its key of the masks.
+    tfds_image: its key for images.
+    tfds_mask: its key for masks.
   """
 
   name: str
@@ -47,15 +48,15 @@ BENCHMARKS = {
       images="CUB_200_2011/test_images",
       masks="CUB_200_2011/test_segmentations",
       crop=True,
-      # TFDS's own keeps the segmentations' greys, 0 to 255 in steps of 51: one for each annotator.
+      # TFDS keeps the grey levels of the segmentations, 0 to 255 in steps of 51 (5 annotators).
       module="tensorflow_datasets",
       tfds_name="caltech_birds2011",
       tfds_mask="segmentation_mask",
     ),
     Benchmark(
       "flowers",
-      # These masks are white on black. The original release shows flowers in front of blue,
-      # which the TFDS builder converts.
+      # These masks are white on black. The original release instead has flowers on blue, which the
+      # TFDS builder converts.
       images="Flowers/test_images",
       masks="Flowers/test_segmentations",
       crop=True,
@@ -91,10 +92,10 @@ BENCHMARKS = {
 
 
 def get(name: str) -> Benchmark:
-  """Finds a benchmark by name.
+  """Returns a benchmark by name.
 
   Raises:
-    ValueError: no benchmark has this name.
+    ValueError: the benchmark does not exist.
   """
   if name not in BENCHMARKS:
     raise InvalidValue(f"there is no benchmark {name!r}; expected one of {', '.join(BENCHMARKS)}.")
@@ -102,19 +103,19 @@ def get(name: str) -> Benchmark:
 
 
 def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
-  """Opens a benchmark: from its folders if either exists, else as a prepared TFDS data set.
+  """Opens a benchmark from its folders if either exists, otherwise as a prepared TFDS data set.
 
   Args:
     benchmark: one of `BENCHMARKS`.
-    data_root: holds the benchmark's folders, or prepared TFDS data sets, or both.
+    data_root: the parent of the benchmark's folders or of prepared TFDS data sets.
 
   Returns:
     The pairs, not cropped.
 
   Raises:
-    FileNotFoundError: neither exists, or only one of the folders.
-    ValueError: files of the folders are unpaired. While the pairs are read: a file is unreadable,
-      or a mask has another size than its picture.
+    FileNotFoundError: neither form exists, or only one of the two folders does.
+    ValueError: files in the folders are unpaired. While reading the pairs: a file is unreadable, or
+      a mask and its image differ in size.
   """
   root = places.path(data_root)
   images, masks = root / benchmark.images, root / benchmark.masks
@@ -137,23 +138,25 @@ def open_pairs(benchmark: Benchmark, data_root: str | Path) -> Source:
 
 
 def prepare(name: str, data_root: str | Path) -> None:
-  """Downloads a benchmark, or takes its archives from where they were put, and prepares it.
+  """Downloads a benchmark and prepares it with TFDS.
 
-  Archives in `data_root/downloads/manual`, under their original names, are not downloaded. That
-  of CUB is TFDS's own `caltech_birds2011`, which always downloads and needs `opencv-python`.
+  Archives in `data_root/downloads/manual` with their original names are not downloaded again. CUB
+  is TFDS's `caltech_birds2011`, which always downloads and needs `opencv-python`. TFDS encodes
+  images with TensorFlow, which the extra `tensorflow` installs.
 
   Args:
     name: one of `BENCHMARKS`.
     data_root: the folder for prepared data sets.
 
   Raises:
-    ValueError: no benchmark has this name, or its files do not fit together.
+    ValueError: the benchmark does not exist, or its files are inconsistent.
+    ImportError: TensorFlow is not installed.
     OSError: a download failed.
   """
   benchmark = get(name)
-  tfds_source.hide_accelerators()
+  host_tensorflow.import_tensorflow("preparing a benchmark with TFDS")
   importlib.import_module(benchmark.module)
-  # Of TFDS's formats, this one can be read without TensorFlow.
+  # ArrayRecord is the TFDS format that can be read without TensorFlow.
   builder = tfds.builder(
     benchmark.tfds_name, data_dir=places.path(data_root), file_format="array_record"
   )

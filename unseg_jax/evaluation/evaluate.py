@@ -1,10 +1,10 @@
-"""Stage 4: how good a segmenter is, on held-out synthetic pairs and on real pictures."""
+"""Stage 4 scores a segmenter on held-out synthetic pairs and on real images."""
 
 import concurrent.futures
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import ml_collections
 import numpy as np
@@ -19,30 +19,32 @@ from unseg_jax.inference.views import combine
 from unseg_jax.runtime import parallel, preemption
 from unseg_jax.runtime.prefetch import prefetch, read_ahead
 from unseg_jax.storage import places
+from unseg_jax.synthesis import shards
 
-Pair = tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]  # A picture and its mask.
-# A probability from a picture's (height, width) alone.
+Pair = tuple[UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]  # An image and its mask.
+# Returns a probability for an image of the given (height, width) without seeing the image.
 Answer = Callable[[tuple[int, int]], Float[np.ndarray, "h w"]]
-SEGMENTER = "segmenter"  # What `compare` calls the segmenter.
-SYNTHETIC = "synthetic"  # What the table calls the held-out generated pairs.
-BEFORE = " (before adapting)"  # What it adds for the segmenter that was adapted later.
+SEGMENTER = "segmenter"  # The segmenter's name in `compare`.
+SYNTHETIC = "synthetic"  # The name of the held-out generated pairs in the table.
+BEFORE = " (before adapting)"  # Suffix for the scores of the segmenter before adaptation.
 
 
 def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
-  """Opens every real data set that an experiment's config lists, by name.
+  """Opens all real data sets in an experiment's config, by name.
 
   Args:
-    config: the experiment's; `config.evaluate.benchmarks`, `.folders` and `.tfds` list them.
+    config: the experiment's config; it lists the data sets in `config.evaluate.benchmarks`,
+      `.folders` and `.tfds`.
 
   Raises:
     FileNotFoundError: a data set is missing.
-    ValueError: a name is given twice or unknown, or files of a folder are unpaired.
+    ValueError: a name is duplicate or unknown, or files in a folder are unpaired.
   """
   opened: dict[str, Pairs] = {}
   data_root = places.local(config.data_root) if config.data_root else None
 
   def add(name: str, source: Source, crop: bool) -> None:
-    if name in opened or name.split(" ")[0] == SYNTHETIC or name.endswith(BEFORE):
+    if name in opened or is_synthetic(name) or name.endswith(BEFORE):
       raise InvalidValue(f"config.evaluate: the name {name!r} is taken; choose another")
     opened[name] = Pairs(source, crop)
 
@@ -58,11 +60,11 @@ def data_sets(config: ml_collections.ConfigDict) -> dict[str, "Pairs"]:
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """This process's share of a data set, without names.
+  """This process's share of the pairs of a data set.
 
   Attributes:
-    source: the whole data set.
-    crop: whether to crop pictures and masks to their central squares.
+    source: the full data set.
+    crop: whether to crop images and masks to their central squares.
   """
 
   source: Source
@@ -77,10 +79,32 @@ class Pairs:
       yield (central_square(image), central_square(mask)) if self.crop else (image, mask)
 
 
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """This process's share of synthetic pairs that training does not see.
+
+  Attributes:
+    source: the entire split, `validation` or `test`, as `shards.read` opens it.
+  """
+
+  source: Sequence[Any]
+
+  def __len__(self) -> int:
+    return len(parallel.own_indices(len(self.source)))
+
+  def __iter__(self) -> Iterator[Pair]:
+    return shards.pairs(self.source, parallel.own_indices(len(self.source)))
+
+
+def is_synthetic(name: str) -> bool:
+  """Whether a row of the table is about synthetic pairs: real data sets have no such names."""
+  return name.split(" ")[0] == SYNTHETIC
+
+
 def central_square(
   array: Shaped[np.ndarray, "h w ..."],
 ) -> Shaped[np.ndarray, "side side ..."]:
-  """Crops a picture or a mask to the square in its middle."""
+  """Crops an image or a mask to its central square."""
   height, width = array.shape[:2]
   side = min(height, width)
   top, left = round((height - side) / 2), round((width - side) / 2)
@@ -95,7 +119,7 @@ def evaluate(
   with_saliency: bool = False,
   average: bool = False,
 ) -> dict[str, float]:
-  """Scores a segmenter at the masks' full resolution; see `compare`."""
+  """Scores a segmenter at full mask resolution; see `compare`."""
   return compare(segmenter, pairs, batch_size, refine, with_saliency, average, {})[SEGMENTER]
 
 
@@ -108,28 +132,28 @@ def compare(
   average: bool = False,
   beside: Mapping[str, Answer] = baselines.BASELINES,
 ) -> dict[str, dict[str, float]]:
-  """Scores a segmenter, and answers that look at no picture, at the masks' full resolution.
+  """Scores a segmenter and baselines at full mask resolution.
 
-  The network runs on all devices, while other threads read and score pictures. Every process scores
-  its own pairs, and gets the averages over the pairs of all. Every picture is scored alone and the
-  averages are exact: neither the batch size nor the number of devices and processes changes them.
+  The network runs on all devices while other threads read and score images. Every process scores
+  its own pairs and receives the averages over the pairs of all processes. Images are scored
+  independently and averages are exact, so the scores do not depend on the batch size or on the
+  numbers of devices and processes.
 
   Args:
     segmenter: the segmenter.
-    pairs: pictures with masks; of several processes, each gives its share.
-    batch_size: the number of pictures of one padded size that each device takes at a time.
+    pairs: images with masks; each of several processes passes its share.
+    batch_size: number of images of one padded size per device and batch.
     refine: one of `refinement.METHODS`.
     with_saliency: whether to add the metrics of `saliency.NAMES`.
-    average: whether to average over several views of each picture (`Segmenter.views`).
-    beside: answers that look at no picture, by name, such as `baselines.BASELINES`.
+    average: whether to average over several views of each image (`Segmenter.views`).
+    beside: baselines by name, which ignore the image, such as `baselines.BASELINES`.
 
   Returns:
-    For `SEGMENTER`, and for each answer beside it, the metrics of `metrics.aggregate`, and those
-    added.
+    For `SEGMENTER` and each baseline, the metrics of `metrics.aggregate` and any added metrics.
 
   Raises:
     ValueError: no process has a pair.
-    preemption.Preempted: the process, the only one, was asked to leave.
+    preemption.Preempted: the only process was asked to stop.
   """
   score = functools.partial(_score, refine=refine, with_saliency=with_saliency, beside=beside)
   names = (SEGMENTER, *beside)
@@ -145,7 +169,7 @@ def compare(
     for scored in prefetch(scorer, lambda sample: score(*sample), segmented, depth):
       scores.append(scored)
       if preemption.leaving_alone():
-        preemption.leave("the evaluation begins anew")
+        preemption.leave("the evaluation starts over")
   rows = [np.concatenate([scored[name] for name in names]) for scored in scores]
   width = metrics.ROW + with_saliency * len(saliency.NAMES)
   all_rows = parallel.gather_rows(np.reshape(rows, (-1, len(names) * width)))
@@ -155,11 +179,11 @@ def compare(
 
 
 class _Sample(NamedTuple):
-  """A pair for the network.
+  """A pair prepared for the network.
 
   Attributes:
-    views: of the picture, as the network takes them.
-    image: the picture at full resolution, where a refinement needs it.
+    views: the views of the image, in the network's input format.
+    image: the image at full resolution if refinement needs it, otherwise None.
     mask: its mask.
   """
 
@@ -182,7 +206,7 @@ def _score(
   with_saliency: bool,
   beside: Mapping[str, Answer],
 ) -> dict[str, np.ndarray]:
-  """The numbers of an image for each answer: those of `metrics.ImageScores`, and those added."""
+  """Returns an image's scores per prediction: those of `metrics.ImageScores` and added ones."""
   shape = sample.mask.shape
   probability = combine(logits, shape)
   if sample.image is not None:

@@ -1,4 +1,4 @@
-"""Pictures with masks from two folders, paired by name."""
+"""Images with masks from two folders, paired by file name."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,25 +12,27 @@ from unseg_jax.images import reading
 from unseg_jax.storage import places
 
 NAMED_IN_ERRORS = 5
-CHECKED_MASKS = 16  # Spread over a data set, before any work.
+CHECKED_MASKS = (
+  16  # Number of masks, spread over the data set, that are checked before work starts.
+)
 
 
 def open_pairs(images: str | Path, masks: str | Path) -> Source:
-  """Opens two folders whose files pair by stem, or whose folders inside do.
+  """Opens two folders whose files, or whose subfolders' files, pair by stem.
 
   Args:
-    images: a folder or its URL: of pictures, or of nothing but folders of pictures, such as one
-      for each species of birds.
-    masks: masks of the pictures' sizes, in folders of the same names.
+    images: a folder of images or its URL. Alternatively it holds only subfolders of images, such as
+      one per bird species.
+    masks: masks of the images' sizes, in folders of the same names.
 
   Returns:
-    The pairs; their names are the pictures' stems, preceded by their inner folder's name if any.
+    The pairs. Their names are the image stems, prefixed with the subfolder's name, if any.
 
   Raises:
     FileNotFoundError: a folder is missing or empty.
-    ValueError: files are unpaired, all masks are background or all are foreground, or one that was
-      read to see that is unreadable. While the pairs are read: a file is unreadable, or a mask
-      has another size than its picture.
+    ValueError: files are unpaired, a checked mask is unreadable, or the masks are all background or
+      all foreground. While reading the pairs: a file is unreadable, or a mask and its image differ
+      in size.
   """
   images, masks = places.local(images), places.local(masks)
   pairs = [
@@ -48,18 +50,18 @@ def open_pairs(images: str | Path, masks: str | Path) -> Source:
 
 
 def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Path, Path]]:
-  """Pairs the pictures of a folder with the masks of another that have the same stem.
+  """Pairs the images of one folder with the masks of another by stem.
 
   Args:
-    images_folder: holds the pictures, such as `cat.jpg`; folders inside are not searched.
-    masks_folder: holds a mask for each, such as `cat.png`.
+    images_folder: holds the images, such as `cat.jpg`; subfolders are not searched.
+    masks_folder: holds one mask per image, such as `cat.png`.
 
   Returns:
-    (picture, mask) for each stem, in the order of the stems.
+    (image, mask) for each stem, in the order of the stems.
 
   Raises:
-    FileNotFoundError: a folder is missing or has no picture files.
-    ValueError: two files of a folder share a stem, or some have no partner.
+    FileNotFoundError: a folder is missing or has no image files.
+    ValueError: two files in a folder have the same stem, or a file has no partner.
   """
   images, masks = (_by_stem(places.path(folder)) for folder in (images_folder, masks_folder))
   problems = [
@@ -81,17 +83,17 @@ def paired(images_folder: str | Path, masks_folder: str | Path) -> list[tuple[Pa
 def read_pair(
   image_path: str | Path, mask_path: str | Path
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Bool[np.ndarray, "h w"]]:
-  """Reads a picture and its mask, as `read_picture` and `read_mask` do.
+  """Reads an image with `read_picture` and its mask with `read_mask`.
 
   Args:
-    image_path: the picture.
+    image_path: the image.
     mask_path: its mask, of the same size.
 
   Returns:
-    The picture in RGB, and the mask, True in the foreground.
+    The image in RGB, and the mask, True in the foreground.
 
   Raises:
-    ValueError: a file is missing, damaged or no picture, or their sizes differ.
+    ValueError: a file is missing, damaged or not an image, or the sizes differ.
   """
   image, mask = reading.read_picture(image_path), reading.read_mask(mask_path)
   check_same_size(image, mask, image_path, mask_path)
@@ -99,9 +101,9 @@ def read_pair(
 
 
 def _check_two_sides(paths: Sequence[Path], folder: Path) -> None:
-  """Reads a few masks, and as many as it takes to see both foreground and background."""
+  """Reads masks until both foreground and background occur; raises a ValueError otherwise."""
   few = paths[:: -(-len(paths) // CHECKED_MASKS)]
-  # Each is read, as class numbers may be what some masks hold.
+  # Every sampled mask is read, because some masks may hold class numbers.
   seen = {side for path in few for side in np.unique(reading.read_mask(path)).tolist()}
   if len(seen) == 2:
     return
@@ -116,13 +118,13 @@ def _check_two_sides(paths: Sequence[Path], folder: Path) -> None:
   side = "foreground" if True in seen else "background"
   raise InvalidValue(
     f"the {len(paths)} masks in {folder} are all {side}: their values span {lowest:g} to "
-    f"{highest:g}, and foreground is what exceeds {full_scale / 2:g}. Save them with foreground "
-    "and background as 255 and 0, or as 1 and 0."
+    f"{highest:g}, and foreground is any value that exceeds {full_scale / 2:g}. Save them with "
+    "foreground and background as 255 and 0, or as 1 and 0."
   )
 
 
 def _inner_folders(images: Path, masks: Path) -> list[str]:
-  """Names the folders to pair: those inside of either, or "" where the files lie directly."""
+  """Returns the names of the subfolders to pair, or "" if the files are directly in the folders."""
   inner: set[str] = set()
   for outer in (images, masks):
     paths = list(outer.iterdir()) if outer.is_dir() else []

@@ -1,7 +1,7 @@
 """The metrics of the paper's evaluation (arXiv 2105.08127), in float64 on the host.
 
-One image is scored by `image_scores`, a data set by `aggregate`. Every average is over images, so
-that a large picture counts as much as a small one.
+`image_scores` scores one image, and `aggregate` scores a data set. All averages are over images, so
+large and small images count equally.
 """
 
 import dataclasses
@@ -14,11 +14,11 @@ from unseg_jax.array_types import Float
 
 BETA_SQUARED = 0.3
 THRESHOLDS = (np.arange(1, 255) / 255).astype(np.float32)
-ROW = 4 + len(THRESHOLDS)  # Numbers of an image.
+ROW = 4 + len(THRESHOLDS)  # Number of values per image.
 
 Numbers = float | np.number | np.ndarray
 
-# Threshold k at index k, for k = 0 ... 255: every probability exceeds the first, none the last.
+# Index k holds threshold k, for k = 0 ... 255. Every probability exceeds the first, none the last.
 _THRESHOLD_OF_LEVEL = np.concatenate([[-1.0], THRESHOLDS, [np.inf]]).astype(np.float32)
 
 
@@ -28,10 +28,10 @@ class ImageScores:
 
   Attributes:
     accuracy: fraction of pixels where `probability > 0.5` equals the target.
-    iou: intersection over union of `probability > 0.5` and the target, 0 where the union is empty.
+    iou: intersection over union of `probability > 0.5` and the target; 0 if the union is empty.
     f_beta: F_beta of `probability > 0.5`.
     f_at_thresholds: F_beta of `probability > k / 255` for k = 1 ... 254.
-    background_iou: IoU of what is not foreground, 0 where the union is empty.
+    background_iou: IoU of the background; 0 if the union is empty.
   """
 
   accuracy: float
@@ -41,13 +41,13 @@ class ImageScores:
   background_iou: float
 
   def row(self) -> Float[np.ndarray, "258"]:
-    """All of them in float64, as processes send them to each other."""
+    """Returns all scores in float64, as exchanged between processes."""
     alone = (self.accuracy, self.iou, self.f_beta, self.background_iou)
     return np.concatenate([alone, self.f_at_thresholds])
 
   @classmethod
   def from_row(cls, row: Float[np.ndarray, "258"]) -> "ImageScores":
-    """The scores of which `row` made this."""
+    """Returns the scores from the result of `row`."""
     accuracy, iou, f_beta, background_iou = row[:4].tolist()
     return cls(accuracy, iou, f_beta, row[4:], background_iou)
 
@@ -56,15 +56,15 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
   """Scores the prediction for one image.
 
   Args:
-    probability: the foreground's, `[H, W]` in [0, 1]; compared in float32.
+    probability: the foreground probability, `[H, W]` in [0, 1]; compared in float32.
     target: `[H, W]` bool, True in the foreground.
 
   Returns:
-    The image's scores.
+    The scores of the image.
 
   Raises:
-    ValueError: if the shapes differ, are not [H, W] or hold no pixel, if `target` is not bool, or
-      if a probability is not in [0, 1] (or is not a number).
+    ValueError: the shapes differ, are not [H, W] or are empty; `target` is not bool; or a
+      probability is NaN or outside [0, 1].
   """
   probability, target = checked(probability, target)
   prediction = probability > 0.5
@@ -86,19 +86,20 @@ def image_scores(probability: np.ndarray, target: np.ndarray) -> ImageScores:
 def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
   """Averages the scores of a data set's images.
 
-  The sums are exact before they are rounded once, so the order of the images does not matter, nor
-  how batches, devices or processes shared them.
+  The sums are exact before a single rounding. The result therefore does not depend on the order of
+  the images, or on how batches, devices or processes share them.
 
   Args:
     scores: one entry per image, in any order.
 
   Returns:
-    The paper's four: `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`: F_beta at
-    each threshold averaged over images, then the maximum over thresholds. And what an object that
-    fills its picture cannot flatter: `background_iou`, and `miou`, the mean of both IoUs.
+    The paper's four metrics: `accuracy`, `iou` and `f_beta`, averaged over images, and `f_max`.
+    `f_max` averages F_beta over images at each threshold and takes the maximum over thresholds.
+    Two more metrics do not reward objects that fill the image: `background_iou`, and `miou`, the
+    mean of both IoUs.
 
   Raises:
-    ValueError: if there is no image.
+    ValueError: `scores` is empty.
   """
   if not scores:
     raise ValueError("aggregate needs the scores of at least one image, got none")
@@ -115,15 +116,15 @@ def aggregate(scores: Sequence[ImageScores]) -> dict[str, float]:
 
 
 def exact_mean(values: Sequence[float]) -> float:
-  """The mean of at least one value, the same to the last bit in whatever order."""
+  """Returns the mean of at least one value, bitwise independent of the order of values."""
   return math.fsum(values) / len(values)
 
 
 def checked(probability: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns both as arrays, the probability in float32, if `image_scores` can score them.
+  """Returns both as arrays, with the probability in float32, if `image_scores` accepts them.
 
   Raises:
-    ValueError: as `image_scores` does.
+    ValueError: as in `image_scores`.
   """
   probability = np.asarray(probability, np.float32)
   target = np.asarray(target)
@@ -148,30 +149,30 @@ def _counts_above_thresholds(
   probability: np.ndarray, target: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
   """Counts target pixels and all pixels with `probability > THRESHOLDS[i]`, each as [254]."""
-  # One histogram of pairs (is target, thresholds exceeded), the target in the high byte; 16 bits
-  # take a third of the time of 64.
+  # One histogram of pairs (is target, thresholds exceeded), with the target in the high byte.
+  # 16 bits take a third of the time of 64.
   pairs = np.left_shift(target, 8, dtype=np.uint16)
   pairs |= _thresholds_exceeded(probability)
   histogram = np.bincount(pairs.ravel(), minlength=512).reshape(2, 256)
   of_rest, of_target = histogram[:, : len(THRESHOLDS) + 1]
-  # Threshold i is exceeded by every pixel of the bins i + 1 and up.
+  # Pixels in bins i + 1 and above exceed threshold i.
   at_least = [np.cumsum(h[::-1])[::-1][1:] for h in (of_target, of_target + of_rest)]
   return at_least[0], at_least[1]
 
 
 def _thresholds_exceeded(probability: np.ndarray) -> np.ndarray:
-  """Counts for each float32 probability in [0, 1] the THRESHOLDS strictly below it, as uint8."""
-  # With k the integer part of 255 p, p exceeds thresholds 1 ... k - 1 and not k + 1: rounding moves
-  # neither p * 255 nor a threshold by as much as the distance of two thresholds. Only k is open.
+  """Counts, for each float32 probability in [0, 1], the THRESHOLDS strictly below it, as uint8."""
+  # Let k be the integer part of 255 p. Then p exceeds thresholds 1 ... k - 1 and not k + 1, because
+  # rounding moves p * 255 and the thresholds by less than their spacing. Only threshold k remains.
   level = (probability * np.float32(255)).astype(np.uint8)
   level -= probability <= _THRESHOLD_OF_LEVEL.take(level)
   return level
 
 
 def _f_beta(hits: Numbers, predicted: Numbers, positives: Numbers) -> np.ndarray:
-  """(1 + b) P R / (b P + R), b = beta^2, of pixel counts that broadcast against each other.
+  """Returns (1 + b) P R / (b P + R), b = beta^2, of broadcastable pixel counts.
 
-  The precision P of an empty prediction is 1, and so is the recall R of an empty target; an F of
+  The precision P of an empty prediction is 1, and the recall R of an empty target is 1. An F of
   0 / 0 is 0.
   """
   precision = _ratio(hits, predicted, when_empty=1.0)

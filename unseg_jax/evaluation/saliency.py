@@ -1,15 +1,15 @@
-"""The metrics that papers on salient objects report today, computed by `pysodmetrics`.
+"""The current metrics of the salient object literature, computed by `pysodmetrics`.
 
-One image is scored by `saliency_scores`, a data set by `aggregate`; every average is over images.
-The library follows the authors' published MATLAB code, and so do these conventions:
+`saliency_scores` scores one image, and `aggregate` scores a data set; all averages are over images.
+The library follows the authors' published MATLAB code, which has these conventions:
 
-- A prediction is a grey picture of 8 bits. Probabilities are rounded to the nearest of k / 255.
-- Each prediction is stretched to [0, 1] by its own least and greatest value; a constant one stays
-  as it is.
+- A prediction is an 8-bit grey image. Probabilities are rounded to the nearest k / 255.
+- Each prediction is stretched to [0, 1] by its minimum and maximum. A constant prediction does not
+  change.
 - `e_measure` is the mean over the 256 thresholds, which most papers report as the mean E-measure
-  (neither the maximum over thresholds, nor that at the adaptive threshold). It divides by one pixel
-  less than the image has, so that a perfect one exceeds 1 by that much.
-- The weighted F of an empty target is 0, whatever the prediction.
+  (neither the maximum over thresholds nor the value at the adaptive threshold). It divides by the
+  number of pixels minus one, so a perfect score exceeds 1 by that ratio.
+- The weighted F of an empty target is always 0.
 """
 
 import functools
@@ -29,27 +29,28 @@ def saliency_scores(probability: np.ndarray, target: np.ndarray) -> dict[str, fl
   """Scores the prediction for one image.
 
   Args:
-    probability: the foreground's, `[H, W]` in [0, 1]; rounded to 8 bits.
+    probability: the foreground probability, `[H, W]` in [0, 1]; rounded to 8 bits.
     target: `[H, W]` bool, True in the foreground.
 
   Returns:
-    `mae`: mean absolute error, 0 is best (Perazzi et al., CVPR 2012);
-    `s_measure`: structural similarity of regions and object in equal parts (Fan et al., ICCV 2017);
+    `mae`: mean absolute error; 0 is best (Perazzi et al., CVPR 2012);
+    `s_measure`: structural similarity of regions and object, equally weighted (Fan et al., ICCV
+    2017);
     `e_measure`: mean enhanced alignment (Fan et al., IJCAI 2018);
-    `weighted_f`: F with beta = 1 of precision and recall weighted by distance and neighbourhood
-    (Margolin et al., CVPR 2014). The last three are best at 1.
+    `weighted_f`: F with beta = 1, with precision and recall weighted by distance and neighbourhood
+    (Margolin et al., CVPR 2014). The best value of the last three is 1.
 
   Raises:
-    ImportError: if `pysodmetrics` is not installed.
-    ValueError: if the shapes differ, are not [H, W] or hold fewer than two pixels, if `target` is
-      not bool, or if a probability is not in [0, 1] (or is not a number).
+    ImportError: `pysodmetrics` is not installed.
+    ValueError: the shapes differ, are not [H, W] or hold fewer than two pixels; `target` is not
+      bool; or a probability is NaN or outside [0, 1].
   """
   library = _library()
   probability, target = metrics.checked(probability, target)
   if target.size < 2:
     raise ValueError(
       f"probability and target have shape {target.shape}, but the E-measure needs at least two "
-      "pixels; leave the picture out"
+      "pixels; omit the picture"
     )
   prediction = np.rint(probability * np.float32(255)).astype(np.uint8)
   mask = np.where(target, np.uint8(255), np.uint8(0))
@@ -67,16 +68,16 @@ def saliency_scores(probability: np.ndarray, target: np.ndarray) -> dict[str, fl
 
 
 def aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """Averages the scores of a data set's images, the same to the last bit in whatever order.
+  """Averages the scores of a data set's images, bitwise independent of their order.
 
   Args:
-    scores: what `saliency_scores` returned, one entry per image.
+    scores: the results of `saliency_scores`, one entry per image.
 
   Returns:
     The mean of each score.
 
   Raises:
-    ValueError: if there is no image.
+    ValueError: `scores` is empty.
   """
   if not scores:
     raise ValueError("aggregate needs the scores of at least one image, got none")
@@ -84,7 +85,7 @@ def aggregate(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def check_installed() -> None:
-  """Raises an ImportError, with the way out, if these metrics cannot be computed here."""
+  """Raises an ImportError with installation instructions if these metrics are unavailable."""
   _library()
 
 
@@ -102,13 +103,13 @@ def _library() -> types.ModuleType:
 
 @functools.cache
 def _structure_measure() -> type:
-  """The library's S-measure, made to hold where the target lies in the last row or column."""
+  """Returns the library's S-measure, fixed for targets in the last row or column."""
 
   base: Any = _library().Smeasure
 
   class StructureMeasure(base):
     def ssim(self, pred: np.ndarray, gt: np.ndarray) -> float:
-      # One of the four regions is then empty and its similarity 0 / 0, although its weight is 0.
+      # Such a target leaves one of the four regions empty: its similarity is 0 / 0, its weight 0.
       return super().ssim(pred, gt) if pred.size else 0.0
 
   return StructureMeasure

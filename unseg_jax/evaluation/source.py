@@ -1,4 +1,4 @@
-"""Every real data set as the evaluation reads it: pictures with masks, in order."""
+"""The common form of all real data sets: images with masks, in order."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -9,17 +9,17 @@ import numpy as np
 from unseg_jax.array_types import Bool, Shaped, UInt8
 from unseg_jax.errors import InvalidValue
 
-# A picture's name, the picture, and its mask.
+# The name of an image, the image, and its mask.
 Example = tuple[str, UInt8[np.ndarray, "_ _ 3"], Bool[np.ndarray, "_ _"]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Pictures with masks, as often as they are asked for.
+  """A sequence of images with masks that can be read repeatedly.
 
   Attributes:
-    length: their number.
-    read: yields the examples whose indices are `first`, `first + step`, ..., neither resized nor
+    length: the number of images.
+    read: yields the examples with indices `first`, `first + step`, ..., neither resized nor
       cropped.
   """
 
@@ -39,13 +39,13 @@ def check_same_size(
   image_name: str | Path,
   mask_name: str | Path,
 ) -> None:
-  """Checks that a mask has its picture's height and width.
+  """Checks that a mask has the height and width of its image.
 
   Raises:
-    ValueError: it does not; the message names both.
+    ValueError: the sizes differ; the message names both files.
   """
   if image.shape[:2] != mask.shape:
     raise InvalidValue(
-      f"{mask_name} is {mask.shape[1]} x {mask.shape[0]} pixels, its picture {image_name} is "
-      f"{image.shape[1]} x {image.shape[0]}; masks must have the size of their pictures"
+      f"{mask_name} is {mask.shape[1]} x {mask.shape[0]} pixels, but its picture {image_name} is "
+      f"{image.shape[1]} x {image.shape[0]}; resize the mask to the size of its picture"
     )

@@ -1,9 +1,8 @@
-"""Pictures with masks from any prepared TFDS data set, by name and keys."""
+"""Images with masks from any prepared TFDS data set, by name and keys."""
 
 import contextlib
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +15,9 @@ from unseg_jax.array_types import UInt8
 from unseg_jax.errors import InvalidValue
 from unseg_jax.evaluation.source import Example, Source, check_same_size
 from unseg_jax.images import conversion, masks
+from unseg_jax.runtime import host_tensorflow
 
-# Where data sets keep the pictures' file names, if they do.
+# Keys under which data sets may store image file names.
 FILENAME_KEYS = ("filename", "file_name", "image/filename")
 
 
@@ -31,29 +31,30 @@ def open_pairs(
 ) -> Source:
   """Opens a split of a prepared TFDS data set.
 
-  Pictures and masks are decoded by Pillow, as those of a folder are, and stand as they are stored:
-  EXIF orientations are not applied, as TFDS does not. A data set in a random-access format, such
-  as ArrayRecord, is read without TensorFlow; others are read through it, on the CPU only.
+  Pillow decodes images and masks, as for folders. Like TFDS, this ignores EXIF orientations. A data
+  set in a random-access format, such as ArrayRecord, is read without TensorFlow. Other formats are
+  read by TensorFlow, on the CPU only.
 
   Args:
     name: the data set, such as `oxford_iiit_pet`, `coco/2017` or `duts:1.0.0`.
-    split: such as `test` or `test[:100]`.
-    image: the key of the pictures: images, or arrays `[H, W, 1 or 3]` uint8.
-    mask: the key of the masks: images, or arrays `[H, W]` or `[H, W, C]`, of which the first
-      channel counts.
-    foreground: the mask's values, in a palette its indices, that count as foreground, such as
-      (1,) where it holds 0, 1 and 2; None: the values above half of full scale, which is as
-      `masks.full_scale` finds it, and 1 for floats.
-    data_dir: the folder of prepared data sets; None: TFDS's own choice.
+    split: a split, such as `test` or `test[:100]`.
+    image: the key of the images: encoded images, or arrays `[H, W, 1 or 3]` uint8.
+    mask: the key of the masks: encoded images, or arrays `[H, W]` or `[H, W, C]`, of which the
+      first channel is used.
+    foreground: the mask values (in a palette, the indices) of the foreground, such as (1,) for
+      masks of 0, 1 and 2. None selects values above half of full scale, which is 1 for floats and
+      otherwise the result of `masks.full_scale`.
+    data_dir: the folder of prepared data sets; None selects TFDS's default.
 
   Returns:
-    The pairs. Their names are the stems of the pictures' file names, or split and position where
-    the data set does not keep these. While they are read, a record that cannot be used raises
-    ValueError; the message names it.
+    The pairs. Their names are the stems of the image file names, or split and position if the data
+    set does not store file names. While reading, an unusable record raises a ValueError that names
+    the record.
 
   Raises:
     ValueError: the data set, the split or a key does not exist.
     FileNotFoundError: the data set is not prepared.
+    ImportError: its format needs TensorFlow, which is not installed.
   """
   builder, length = _open(name, split, {image: "pictures", mask: "masks"}, data_dir)
   features = builder.info.features
@@ -77,10 +78,10 @@ def open_pairs(
 def open_pictures(
   name: str, split: str, image: str, data_dir: str | Path | None = None
 ) -> tuple[int, Callable[[int, int], Iterator[UInt8[np.ndarray, "_ _ 3"]]]]:
-  """Opens the pictures of a split, without any masks; see `open_pairs`.
+  """Opens the images of a split without masks; see `open_pairs`.
 
   Returns:
-    The number of pictures, and a function that yields those from one index up to another.
+    The number of images, and a function that yields those from one index up to another.
   """
   builder, length = _open(name, split, {image: "pictures"}, data_dir)
 
@@ -94,13 +95,15 @@ def open_pictures(
 def _open(
   name: str, split: str, purposes: Mapping[str, str], data_dir: str | Path | None
 ) -> tuple[tfds.core.DatasetBuilder, int]:
-  """Opens a data set and counts a split's records; `purposes` says what its keys are for."""
+  """Opens a data set and counts a split's records; `purposes` maps its keys to what they hold."""
   builder = _builder(name, data_dir)
   features = builder.info.features
   for key, purpose in purposes.items():
     if key not in features:
       known = ", ".join(f"{key} ({type(features[key]).__name__})" for key in sorted(features))
       raise InvalidValue(f"{name} has no key {key!r} for {purpose}; its keys are: {known}.")
+  if not _has_random_access(builder):
+    host_tensorflow.check_installed(_reading(builder))
   try:
     return builder, builder.info.splits[split].num_examples
   except (KeyError, ValueError) as error:
@@ -111,30 +114,32 @@ def _open(
     ) from error
 
 
-def hide_accelerators() -> None:
-  """Keeps TensorFlow, which only reads and writes files here, from taking accelerators' memory."""
-  os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-  import tensorflow as tf
-
-  for kind in ("GPU", "TPU"):
-    tf.config.set_visible_devices([], kind)
-
-
 def _builder(name: str, data_dir: str | Path | None) -> tfds.core.DatasetBuilder:
   try:
     builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
   except tfds.core.DatasetNotFoundError as error:
     raise InvalidValue(
-      f"TFDS has no data set {name!r}, neither by its code nor prepared in "
+      f"TFDS has no data set {name!r}, neither registered nor prepared in "
       f"{data_dir or 'its own folder'}; check its spelling and the folder."
     ) from error
   if not (builder.data_path / "dataset_info.json").exists():
     raise FileNotFoundError(
       f"the TFDS data set {name} is not prepared in {data_dir or 'its own folder'}; prepare it "
       f"once with tfds.builder({name!r}, data_dir=..., file_format='array_record')"
-      ".download_and_prepare()."
+      ".download_and_prepare(), which needs TensorFlow: pip install 'unseg-jax[tensorflow]'."
     )
   return builder
+
+
+def _has_random_access(builder: tfds.core.DatasetBuilder) -> bool:
+  formats = tfds.core.FileFormat.with_random_access()
+  return not formats.isdisjoint(builder.info.available_file_formats())
+
+
+def _reading(builder: tfds.core.DatasetBuilder) -> str:
+  """What needs TensorFlow, for its absence."""
+  stored = ", ".join(sorted(each.value for each in builder.info.available_file_formats()))
+  return f"reading the TFDS data set {builder.name}, stored as {stored},"
 
 
 def _records(
@@ -149,20 +154,19 @@ def _records(
     for key, feature in builder.info.features.items()
     if isinstance(feature, tfds.features.Image) and feature.np_dtype in (np.uint8, np.uint16)
   }
-  try:
+  if _has_random_access(builder):
     source = builder.as_data_source(split, decoders=decoders)
-  except NotImplementedError:  # The format offers no random access.
-    records = _records_by_tensorflow(builder, split, decoders)
-    yield from itertools.islice(records, start, stop, step)
-  else:
     for i in range(len(source))[start:stop:step]:
       yield source[i]
+  else:
+    records = _records_by_tensorflow(builder, split, decoders)
+    yield from itertools.islice(records, start, stop, step)
 
 
 def _records_by_tensorflow(
   builder: tfds.core.DatasetBuilder, split: str, decoders: Mapping[str, Any]
 ) -> Iterator[Mapping[str, Any]]:
-  hide_accelerators()
+  host_tensorflow.import_tensorflow(_reading(builder))
   yield from tfds.as_numpy(builder.as_dataset(split=split, decoders=decoders))
 
 
@@ -199,13 +203,13 @@ def _mask(value: object, foreground: Sequence[int] | None, where: str) -> np.nda
 
 @contextlib.contextmanager
 def _naming(where: str) -> Iterator[None]:
-  """Names the record in whatever is wrong with it."""
+  """Turns any error about a record into an InvalidValue that names the record."""
   try:
     yield
   except masks.ClassNumbers as error:
     raise InvalidValue(
-      f"{where} cannot be used: {error}; or set foreground to those that count, such as "
-      "foreground=(1,)"
+      f"{where} cannot be used: {error}; or set foreground to the class numbers of the foreground, "
+      "such as foreground=(1,)"
     ) from error
-  except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
+  except Exception as error:  # Decoders raise errors of nearly every type for damaged files.
     raise InvalidValue(f"{where} cannot be used: {error}") from error

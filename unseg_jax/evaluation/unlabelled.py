@@ -1,4 +1,4 @@
-"""Pictures without masks, for the adaptation: files, or a prepared TFDS data set."""
+"""Unlabelled images for adaptation, from files or a prepared TFDS data set."""
 
 import dataclasses
 import hashlib
@@ -18,12 +18,12 @@ TFDS = "tfds:"
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """Pictures in an order that stays.
+  """Unlabelled images in a fixed order.
 
   Attributes:
-    count: their number.
-    read: yields those from one index up to another.
-    identity: changes with the pictures, not with their place.
+    count: the number of images.
+    read: yields the images from one index up to another.
+    identity: changes with the images, but not with their location.
   """
 
   count: int
@@ -32,15 +32,15 @@ class Pictures:
 
 
 def open_pictures(images: str, data_root: str) -> Pictures:
-  """Opens the pictures that `config.adapt.images` names.
+  """Opens the images that `config.adapt.images` names.
 
   Args:
-    images: a file, a folder (with those inside), their URLs, a glob, or `tfds:NAME:SPLIT:KEY`.
-    data_root: the folder of prepared TFDS data sets; "": TFDS's own choice.
+    images: a file, a folder (including subfolders), their URLs, a glob, or `tfds:NAME:SPLIT:KEY`.
+    data_root: the folder of prepared TFDS data sets; "" selects TFDS's default.
 
   Raises:
-    FileNotFoundError: no picture matches.
-    ValueError: the TFDS data set, the split or the key does not exist. While pictures are read: one
+    FileNotFoundError: no image matches, or the TFDS split is empty.
+    ValueError: the TFDS data set, the split or the key does not exist. While reading: an image
       cannot be decoded; the message names it.
   """
   if not images.startswith(TFDS):
@@ -68,6 +68,6 @@ def _of_files(pattern: str) -> Pictures:
   def read(start: int, stop: int) -> Iterator[np.ndarray]:
     return map(reading.read_picture, files[start:stop])
 
-  # Sizes stand for contents: to read every picture at every start would take too long.
+  # Sizes stand in for contents, because reading all images at every start would take too long.
   listed = "\n".join(f"{path.name} {path.stat().st_size}" for path in files)
   return Pictures(len(files), read, hashlib.sha256(listed.encode()).hexdigest())

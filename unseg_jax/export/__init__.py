@@ -1,8 +1,7 @@
-"""Segmenters for programs other than this one: `python -m unseg_jax.export`.
+"""Export of segmenters to other formats: `python -m unseg_jax.export`.
 
-In: a segmenter. Out: a file, or a folder for a web server. Open `files.py` first; `to_onnx.py`,
-`to_jax.py` (StableHLO and TensorFlow Lite) and `to_web.py` (a page, from `web/`) write one format
-each.
+In: a segmenter. Out: a file, or a folder for a web server. Open `files.py` first. `to_onnx.py`
+writes ONNX, `to_jax.py` StableHLO and TensorFlow Lite, and `to_web.py` a web page from `web/`.
 """
 
 from unseg_jax.export.files import FILE_FORMATS, FORMATS, describe, export

@@ -1,24 +1,27 @@
-r"""Writes a segmenter to a file that runs without this package.
+r"""Exports a segmenter to a file that runs without this package.
 
     python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.onnx
     python -m unseg_jax.export --segmenter=runs/NAME --output=segmenter.stablehlo --format=stablehlo
     python -m unseg_jax.export --segmenter=runs/NAME --output=page --format=web
 
-The file maps images `[N, H, W, 3]` uint8 to the probability of foreground `[N, H, W]` float32, with
-the normalisation inside, for any H and W from the network's least on (16 with five levels).
+The exported function maps images `[N, H, W, 3]` uint8 to the probability of foreground `[N, H, W]`
+float32. It includes the normalisation. H and W may be any size of at least 2 ** (levels - 1): 16
+for a U-Net with five levels.
 
-    onnx        for onnxruntime and others; its metadata says what it is and how pictures are to be
-                resized. `python -m unseg_jax.predict --segmenter=FILE.onnx` runs it, too.
-    stablehlo   for `jax.export.deserialize`, on CPUs, CUDA and TPUs. It has no place for metadata:
-                they go beside it, to FILE.stablehlo.json.
-    tflite      for TensorFlow Lite and LiteRT, on phones: one image of the training's size, square,
-                at a time, as TensorFlow's converter takes no open sizes. Metadata as above.
-    web         a folder for any file server: a page on which the browser segments pictures, by the
-                ONNX file in it. ONNX Runtime Web is fetched once; --runtime=FILE.tgz brings it
-                where there is no network.
+    onnx        for onnxruntime and others. The metadata describes the model and how to resize
+                pictures. `python -m unseg_jax.predict --segmenter=FILE.onnx` runs it, too.
+    stablehlo   for `jax.export.deserialize`, on CPUs, CUDA and TPUs. The format has no metadata;
+                they are written to FILE.stablehlo.json.
+    tflite      for TensorFlow Lite and LiteRT, on phones. It takes one square image of the
+                training size at a time, since TensorFlow's converter needs fixed sizes. The
+                metadata are written to FILE.tflite.json. It needs TensorFlow:
+                pip install 'unseg-jax[tensorflow]'.
+    web         a static page for any file server, which segments pictures in the browser with the
+                ONNX file beside it. ONNX Runtime Web is downloaded once; without a network, pass
+                it as --runtime=FILE.tgz.
 
-An existing file is replaced atomically. The exit status is 1 if anything went
-wrong, and stderr says what.
+An existing file is replaced atomically. If anything goes wrong, the exit status is 1 and stderr
+names the reason.
 """
 
 import sys
@@ -48,9 +51,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-  # The libraries' own chatter stays out of the way.
+  # Hide log messages of libraries.
   absl_logging.set_verbosity(absl_logging.ERROR)
-  # Defined here, as other commands have flags of the same names.
+  # Defined here, since other commands have flags of the same names.
   flags.DEFINE_string(
     "segmenter", "pretrained:faces", "Workdir of a run, segmenter file or pretrained:NAME."
   )

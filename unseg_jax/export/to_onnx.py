@@ -1,7 +1,7 @@
-"""The U-Net as an ONNX file, which runs on phones, in browsers and in other languages.
+"""Exports the U-Net to ONNX, which runs on phones, in browsers and from other languages.
 
-It has 13 kinds of operations, so they are written one by one, without a converter in between. Batch
-norms are folded into the convolutions before them.
+The network has only 13 kinds of operations, so they are written directly, without a converter.
+Batch norms are folded into the convolutions before them.
 """
 
 import dataclasses
@@ -14,13 +14,13 @@ from unseg_jax.array_types import AnyArray, Float
 from unseg_jax.inference.onnx_files import IMAGES, LOGITS, PROBABILITY, library
 from unseg_jax.segmentation import unet
 
-OPSET, IR_VERSION = 17, 8  # Both of 2022: runtimes that are older than this package read them.
-EPSILON = 1e-5  # Of `unet.Block`'s batch norms.
+OPSET, IR_VERSION = 17, 8  # Both are of 2022, so that older runtimes read the file.
+EPSILON = 1e-5  # The epsilon of the batch norms of `unet.Block`.
 
 
 @dataclasses.dataclass
 class _Graph:
-  """What is written so far: `onnx.NodeProto` and `onnx.TensorProto`."""
+  """A graph under construction, of `onnx.NodeProto` and `onnx.TensorProto`."""
 
   nodes: list[Any] = dataclasses.field(default_factory=list)
   weights: list[Any] = dataclasses.field(default_factory=list)
@@ -35,22 +35,22 @@ class _Graph:
   def hold(self, values: Any, name: str | None = None) -> str:
     """Adds an array; returns its name."""
     name = name or f"constant_{len(self.weights)}"
-    # ONNX stores memory as it lies, so transposed views have to be copied into order.
+    # ONNX ignores strides, so transposed views are copied into C order.
     array = np.ascontiguousarray(values) if np.ndim(values) else np.asarray(values)
     self.weights.append(library("onnx.numpy_helper").from_array(array, name))
     return name
 
 
 def onnx_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> bytes:
-  """Returns the ONNX file of a U-Net with its normalisation inside.
+  """Returns the ONNX file of a U-Net, including its normalisation.
 
-  Its input `images` is `[N, H, W, 3]` uint8, any H and W from 2 ** (levels - 1) on. Its outputs
-  are `probability` `[N, H, W]` float32, of foreground, and `logits` `[N, H, W]` float32, whose
-  sigmoid that is. The same weights and metadata always give the same bytes.
+  The input `images` is `[N, H, W, 3]` uint8, with H and W of at least 2 ** (levels - 1). The
+  outputs are `logits` `[N, H, W]` float32 and their sigmoid, `probability` `[N, H, W]` float32, of
+  foreground. Equal weights and metadata give equal bytes.
 
   Args:
     variables: `params` and `batch_stats` of a `unet.Unet`.
-    metadata: what the file says of itself.
+    metadata: the file's metadata.
 
   Raises:
     ImportError: `onnx` is not installed.
@@ -78,7 +78,7 @@ def onnx_bytes(variables: Mapping[str, Any], metadata: Mapping[str, str]) -> byt
 
 
 def _write_unet(graph: _Graph, variables: Mapping[str, Any]) -> None:
-  """What `Segmenter.logits` and `unet.Unet.__call__` do, `[N, C, H, W]` inside."""
+  """Writes the operations of `Segmenter.logits` and `unet.Unet.__call__`, in `[N, C, H, W]`."""
   params = variables["params"]
   x = graph.add("Transpose", IMAGES, perm=[0, 3, 1, 2])
   x = graph.add("Cast", x, to=library("onnx").TensorProto.FLOAT)
@@ -98,7 +98,7 @@ def _write_unet(graph: _Graph, variables: Mapping[str, Any]) -> None:
     skip = skips.pop()
     x = graph.add("Concat", skip, _pad_to(graph, x, skip), axis=1)
     x = _block(graph, variables, level, x)
-  # The softmax of two logits is the sigmoid of their difference, and that is linear in x.
+  # The softmax of two logits is the sigmoid of their difference, which is linear in x.
   kernel, bias = (np.asarray(params["out"][name]) for name in ("kernel", "bias"))
   x = _convolution(graph, "out", x, kernel[..., 1:] - kernel[..., :1], bias[1:] - bias[:1])
   graph.add("Squeeze", x, graph.hold(np.array([1], np.int64)), result=LOGITS)
@@ -106,7 +106,7 @@ def _write_unet(graph: _Graph, variables: Mapping[str, Any]) -> None:
 
 
 def _block(graph: _Graph, variables: Mapping[str, Any], level: str, x: str) -> str:
-  """Twice: 3 x 3 convolution, batch norm, ReLU."""
+  """Adds two times: 3 x 3 convolution, batch norm, ReLU."""
   params, statistics = (variables[name][level] for name in ("params", "batch_stats"))
   for i in (1, 2):
     conv, norm, running = params[f"conv_{i}"], params[f"norm_{i}"], statistics[f"norm_{i}"]
@@ -124,7 +124,7 @@ def _convolution(
   kernel: Float[np.ndarray, "height width c_in c_out"],
   bias: Float[AnyArray, " c_out"],
 ) -> str:
-  """A convolution that keeps the size; height and width of the kernel are odd."""
+  """Adds a convolution that keeps the size. The kernel's height and width are odd."""
   kernel_name = graph.hold(kernel.transpose(3, 2, 0, 1), f"{name}/kernel")
   bias_name = graph.hold(np.asarray(bias), f"{name}/bias")
   before = [side // 2 for side in kernel.shape[:2]]
@@ -132,7 +132,7 @@ def _convolution(
 
 
 def _pad_to(graph: _Graph, x: str, like: str) -> str:
-  """What `unet.pad_to` does: a row or column of zeros at the end, where that of `like` is odd."""
+  """Pads as `unet.pad_to` does: adds a row or column of zeros at the end where `like` is odd."""
   ours, theirs = (graph.add("Shape", name, start=2, end=4) for name in (x, like))
   none = graph.hold(np.zeros(6, np.int64))
   return graph.add("Pad", x, graph.add("Concat", none, graph.add("Sub", theirs, ours), axis=0))

@@ -1,8 +1,8 @@
-"""Pretrained generators: one module for each architecture, and their registry.
+"""Pretrained generators: one module per architecture, and their registry.
 
-In: a generator file (`checkpoints_convert/` makes it), or a user's own function. Out: a
-`Generator`, the same small object for every architecture. Open `base.py` first, then `dcgan.py`,
-the shortest of them.
+The input is a generator file (from `checkpoints_convert/`) or a user's own function. The output is
+a `Generator`, the same small object for every architecture. Start with `base.py`, then `dcgan.py`,
+the shortest architecture.
 """
 
 import importlib
@@ -37,8 +37,8 @@ __all__ = [
 PRETRAINED = "pretrained:"
 
 
-# Architecture -> the module that builds it: `build(config, variables, identity) -> Generator`, and
-# `OPTIONS`, the entries of its config that may be chosen anew whenever it is loaded.
+# Maps each architecture to the module that builds it. A module has `build(config, variables,
+# identity) -> Generator`, and `OPTIONS`, the config entries that can be overridden at load time.
 ARCHITECTURES: dict[str, ModuleType] = {
   "biggan": biggan,
   "biggan_deep": biggan_deep,
@@ -51,7 +51,7 @@ ARCHITECTURES: dict[str, ModuleType] = {
 
 
 def __getattr__(name: str) -> Any:
-  """Imports `load` and `resolve` at their first use: code that only computes reads no files."""
+  """Imports `load` and `resolve` on first use, so that pure computation imports no file code."""
   if name not in ("load", "resolve"):
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
   return getattr(importlib.import_module("unseg_jax.generators.files"), name)

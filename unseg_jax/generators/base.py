@@ -1,4 +1,4 @@
-"""What a generator is: the same small frozen object for every architecture."""
+"""The generator interface: the same small frozen object for every architecture."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ from unseg_jax.array_types import AnyArray, Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue
 
 Variables = dict[str, Any]
-# A generator's prior: (key, n) -> n latents.
+# A generator's prior: maps (key, n) to n latents.
 SampleLatents = Callable[[Key[Array, ""], int], Float[Array, " n *latent_shape"]]
-# (variables, latents, labels) -> images.
+# Maps (variables, latents, labels) to images.
 Generate = Callable[
   [Variables, Float[Array, " n *latent_shape"], Int[Array, " n"]], Float[Array, "n h w 3"]
 ]
@@ -29,8 +29,8 @@ def normal_latents(latent_shape: tuple[int, ...]) -> SampleLatents:
 def apply(
   module: nn.Module, variables: Variables, *inputs: AnyArray | Sequence[AnyArray] | None
 ) -> Float[Array, " n *features"]:
-  """Returns what a module computes; no collection of its variables changes."""
-  # Flax declares a pair for the case that collections change.
+  """Returns the output of a module without mutable collections."""
+  # Flax annotates a pair, which it returns only with mutable collections.
   return cast(jax.Array, module.apply(variables, *inputs))
 
 
@@ -39,17 +39,17 @@ class Generator:
   """A pretrained image generator.
 
   Attributes:
-    variables: the network's arrays, a pytree; always passed to `generate` explicitly so that it
-      can be replicated, cast or donated.
+    variables: a pytree of the network's arrays. They are always passed to `generate` explicitly, so
+      that they can be replicated, cast or donated.
     image_size: side of the square images, in pixels.
-    latent_shape: shape of one latent, the space that directions live in.
+    latent_shape: shape of one latent; directions have the same shape.
     num_classes: number of classes, or None if the generator is unconditional.
-    sample_latents: draws float32 latents from the generator's own prior.
-    generate: a pure function of variables, latents and int32 labels that returns float32 images in
-      [-1, 1], of `image_size` by `image_size` pixels; works under `jit`, `grad`, `vmap` and `pmap`.
-      Unconditional generators ignore the labels.
-    identity: names the weights, so that results remember what they were made from; for a converted
-      file, its SHA-256.
+    sample_latents: samples float32 latents from the generator's prior.
+    generate: a pure function of variables, latents and int32 labels. It returns float32 images in
+      [-1, 1], of `image_size` by `image_size` pixels, and works under `jit`, `grad`, `vmap` and
+      `pmap`. Unconditional generators ignore the labels.
+    identity: identifies the weights in the records of results. For a converted file, it is the
+      SHA-256.
   """
 
   variables: Variables
@@ -61,7 +61,7 @@ class Generator:
   identity: str
 
   def sample_labels(self, key: Key[Array, ""], n: int) -> Int[Array, " {n}"]:
-    """Draws int32 labels, uniform over the classes; all 0 if unconditional."""
+    """Samples int32 labels, uniform over the classes; all 0 if unconditional."""
     return jax.random.randint(key, (n,), 0, self.num_classes or 1, dtype=jnp.int32)
 
 
@@ -72,14 +72,14 @@ def check_dtype(setting: str, dtype: str) -> None:
 
 
 def with_dtype(generator: Generator, dtype: str) -> Generator:
-  """Returns the generator with its arrays cast, once and on the host, to the type it computes in.
+  """Returns the generator with its arrays cast to a dtype, once and on the host.
 
   Args:
-    generator: any.
-    dtype: `float32` or `bfloat16`; latents and images stay float32.
+    generator: any generator.
+    dtype: the dtype of computations, `float32` or `bfloat16`; latents and images stay float32.
 
   Raises:
-    ValueError: it is another type.
+    ValueError: `dtype` is neither.
   """
   if dtype not in DTYPES:
     raise InvalidValue(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -92,7 +92,7 @@ def with_dtype(generator: Generator, dtype: str) -> Generator:
   def cast(array):
     return array.astype(dtype) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
-  # On the host: who computes puts the arrays on the devices.
+  # Cast on the host; the caller copies the arrays to the devices.
   variables = jax.tree.map(cast, jax.device_get(generator.variables))
   return dataclasses.replace(generator, variables=variables, generate=generate)
 
@@ -100,15 +100,15 @@ def with_dtype(generator: Generator, dtype: str) -> Generator:
 def sample_at(
   generator: Generator, key: Key[Array, ""], indices: Int[AnyArray, " n"]
 ) -> tuple[Float[Array, " n *latent_shape"], Int[Array, " n"]]:
-  """Draws latents and labels by their indices in a stream, whatever batch they are drawn in.
+  """Samples latents and labels by their indices in a stream, independent of the batch.
 
   Args:
-    generator: whose prior to draw from.
-    key: a typed PRNG key that names the stream.
-    indices: of the latents and labels within the stream, from 0.
+    generator: the generator whose prior is sampled.
+    key: the typed PRNG key of the stream.
+    indices: indices of the latents and labels in the stream, from 0.
 
   Returns:
-    Latents, and int32 labels.
+    Latents and int32 labels.
   """
 
   def one(index):

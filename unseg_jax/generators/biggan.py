@@ -1,11 +1,10 @@
-"""BigGAN (Brock, Donahue, Simonyan, arXiv 1809.11096) and the networks that are like it.
+"""BigGAN (Brock, Donahue, Simonyan, arXiv 1809.11096) and similar networks.
 
-As in ajbrock/BigGAN-PyTorch, also with the weights of BigBiGAN (Donahue, Simonyan, arXiv
-1907.02544), and as the `resnet` (SNGAN, arXiv 1802.05957; SAGAN, arXiv 1805.08318) and
+The module covers ajbrock/BigGAN-PyTorch, including the weights of BigBiGAN (Donahue, Simonyan,
+arXiv 1907.02544). It also covers `resnet` (SNGAN, arXiv 1802.05957; SAGAN, arXiv 1805.08318) and
 `big_resnet` (BigGAN; ContraGAN, arXiv 2006.12681) of PyTorch-StudioGAN.
 
-Spectral norms and the statistics of batch norms are folded into the weights when a checkpoint is
-converted.
+Conversion folds spectral norms and batch norm statistics into the weights.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ()
 
 
@@ -43,14 +42,14 @@ class BigGan(nn.Module):
   """Maps latents and labels to images in [-1, 1] of side `4 * 2 ** (number of blocks)`.
 
   Attributes:
-    features: channels of the first 4 x 4 picture, then of every block's output.
-    num_classes: number of classes, or None without classes; labels are ignored then.
-    shared_size: size of the classes' embedding that all batch norms share; None where each batch
-      norm has an embedding of its own.
-    hierarchical: whether latents are split into one piece for the first picture and one for the
-      condition of each block.
-    attention: numbers of the blocks, from 0, that self-attention follows.
-    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
+    features: channels of the initial 4 x 4 activations, then of every block's output.
+    num_classes: number of classes, or None for an unconditional network, which ignores labels.
+    shared_size: size of the class embedding that all batch norms share, or None if each batch norm
+      has its own embedding.
+    hierarchical: whether latents are split into one part for the initial activations and one for
+      the condition of each block.
+    attention: numbers of the blocks, from 0, that are followed by self-attention.
+    image_channels: channels of the last layer: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   features: tuple[int, ...]
@@ -81,26 +80,26 @@ class BigGan(nn.Module):
     return layers.as_rgb(jnp.tanh(nn.Conv(self.image_channels, (3, 3), name="out")(x)))
 
   def _embed(self, labels: AnyArray | None, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
-    """What all conditions have in common: one array `[N, D]`, or none without classes."""
+    """Returns the common part of all conditions: one array `[N, D]`, or none if unconditional."""
     if self.num_classes is None:
       return ()
     if self.shared_size is None:
-      # The embeddings are the kernels of the batch norms.
+      # The kernels of the batch norms serve as embeddings.
       return (jax.nn.one_hot(labels, self.num_classes, dtype=dtype),)
     return (nn.Embed(self.num_classes, self.shared_size, name="shared")(labels),)
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
-  Its config is `latent_size` and the attributes of `BigGan`.
+  Its config holds `latent_size` and the attributes of `BigGan`.
   """
   hyper_parameters: dict[str, Any] = {
     name: tuple(value) if isinstance(value, list) else value
     for name, value in config.items()
     if name not in ("latent_size", "widths")
   }
-  hyper_parameters["features"] = tuple(config["widths"])  # As generator files call them.
+  hyper_parameters["features"] = tuple(config["widths"])  # The name in generator files.
   module = BigGan(**hyper_parameters)
 
   def generate(variables, latents, labels):

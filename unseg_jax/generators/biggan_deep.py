@@ -1,9 +1,9 @@
 """BigGAN-deep (Brock, Donahue, Simonyan, arXiv 1809.11096, appendix B).
 
-One network for the weights that Hugging Face's `pytorch-pretrained-BigGAN` publishes and for those
-that StudioGAN's `big_resnet_deep` trains. Spectral norms are divided out when a checkpoint is
-converted. Hugging Face's batch norms hold statistics for several truncations; they are in the
-generator file as they are, and folded here for the truncation that is asked for.
+The module covers the weights published by Hugging Face's `pytorch-pretrained-BigGAN` and those
+trained by StudioGAN's `big_resnet_deep`. Conversion divides out spectral norms. Hugging Face's
+batch norms have statistics for several truncations. The generator file keeps all of them, and
+`build` folds those of the selected truncation.
 """
 
 import math
@@ -20,17 +20,17 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, SampleLatents, Variables, apply, normal_latents
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ("truncation",)
 
-_REDUCTION = 4  # a block's inner layers have a quarter of the channels of its input
-_TRUNCATION_BOUND = 2.0  # latents are drawn from N(0, 1) within [-2, 2] and then scaled
+_REDUCTION = 4  # A block's inner layers have a quarter of the channels of its input.
+_TRUNCATION_BOUND = 2.0  # Latents are N(0, 1) truncated to [-2, 2], then scaled.
 
 
 class Block(nn.Module):
-  """A residual block, which doubles the resolution where it goes up.
+  """A residual block, which doubles the resolution if `up` is set.
 
-  The shortcut has no weights: it keeps the first `features` channels.
+  The shortcut has no weights; it keeps the first `features` channels.
   """
 
   features: int
@@ -63,11 +63,11 @@ class BigGanDeep(nn.Module):
 
   Attributes:
     num_classes: number of classes.
-    class_size: size of a class's embedding, which is appended to the latent.
-    bottom_features: channels of the first picture, 4 x 4 pixels.
-    layers: `(kind, features)` of each layer. The kind is "same" or "up" for a residual block that
-      keeps or doubles the picture's side, or "attention".
-    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
+    class_size: size of a class embedding, which is appended to the latent.
+    bottom_features: channels of the initial 4 x 4 activations.
+    layers: `(kind, features)` of each layer. The kind "same" is a residual block that keeps the
+      resolution, "up" is one that doubles it, and "attention" is self-attention.
+    image_channels: channels of the last layer: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   num_classes: int
@@ -84,8 +84,8 @@ class BigGanDeep(nn.Module):
     condition = jnp.concatenate([latents, classes.astype(latents.dtype)], axis=-1)
     x = nn.Dense(4 * 4 * self.bottom_features, name="project")(condition)
     x = x.reshape(-1, 4, 4, self.bottom_features)  # [N, 4, 4, C]
-    # A gradient computes what is inside of the layers again: at 256 x 256 pixels and batch 32 it
-    # would have to keep 14 GB of it, and keeps 4 GB of what is between them.
+    # The gradient recomputes the interior of layers, which would take 14 GB at 256 x 256 pixels and
+    # batch 32. It stores only the 4 GB between layers.
     attention, block = nn.remat(layers.SelfAttention), nn.remat(Block)
     for i, (kind, features) in enumerate(self.layers):
       if kind == "attention":
@@ -97,18 +97,18 @@ class BigGanDeep(nn.Module):
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
   Args:
-    config: `latent_size, num_classes, class_size, bottom_features, layers`, see `BigGanDeep`; and
-      `truncation` in (0, 1] with the batch norms' `epsilon`, or `truncation` None if the batch
-      norms have one set of statistics, which is folded already.
-    variables: `{'params': ...}`; where there are statistics to choose from, each norm holds its
-      `mean` and `variance` `[n, channels]` at n truncations, evenly spaced over [0, 1].
-    identity: names the weights.
+    config: `latent_size, num_classes, class_size, bottom_features, layers` (see `BigGanDeep`), and
+      `truncation`. If the batch norms have several sets of statistics, `truncation` is in (0, 1]
+      and `epsilon` is theirs. If they have one set, it is already folded and `truncation` is None.
+    variables: `{'params': ...}`. With several sets of statistics, each norm holds its `mean` and
+      `variance` `[n, channels]` at n truncations, evenly spaced over [0, 1].
+    identity: identifies the weights.
 
   Raises:
-    ValueError: the truncation is not in (0, 1], or the network has nothing to choose from.
+    ValueError: the truncation is not in (0, 1], or the network does not support truncation.
   """
   truncation, latent_size = config["truncation"], config["latent_size"]
   if "mean" in variables["params"]["norm"]:
@@ -119,8 +119,8 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     sample_latents = _truncated_latents(latent_size, truncation)
   elif truncation is not None:
     raise InvalidValue(
-      f"truncation is {truncation!r}, expected none, for this network has one set of statistics: "
-      "leave the option out"
+      f"truncation is {truncation!r}, expected none, because this network has only one set of "
+      "statistics: omit the option"
     )
   else:
     sample_latents = normal_latents((latent_size,))
@@ -154,7 +154,7 @@ def _truncated_latents(size: int, truncation: float | int) -> SampleLatents:
 
 
 def _fold_statistics(params: Mapping[str, Any], truncation: float | int, epsilon: float) -> dict:
-  """Folds every norm's statistics at a truncation into its scale and bias."""
+  """Folds the statistics of every norm at a truncation into its scale and bias."""
   if "mean" not in params:
     return {
       name: _fold_statistics(item, truncation, epsilon) if isinstance(item, Mapping) else item
@@ -162,18 +162,19 @@ def _fold_statistics(params: Mapping[str, Any], truncation: float | int, epsilon
     }
   mean, variance = (_interpolate(params[name], truncation) for name in ("mean", "variance"))
   gain = 1 / np.sqrt(variance + epsilon)
-  # Of a ConditionalAffine these are kernels and biases, of an Affine arrays: channels come last.
+  # A ConditionalAffine has kernels and biases here, an Affine has arrays. Channels are always last.
   scale = jax.tree.map(lambda scale: scale * gain, params["scale"])
   bias = jax.tree.map(lambda bias, scale: bias - mean * scale, params["bias"], scale)
   return jax.tree.map(np.float32, {"scale": scale, "bias": bias})
 
 
 def _interpolate(statistics: np.ndarray, truncation: float | int) -> np.ndarray:
-  """Statistics `[channels]`, float64, at a truncation in (0, 1], of `[n, channels]` over [0, 1].
+  """Interpolates float64 statistics `[channels]` at a truncation in (0, 1].
 
-  It has to be what `BigGANBatchNorm` of `pytorch-pretrained-BigGAN` computes, with its two
-  oddities. Between two neighbours, each gets the weight that linear interpolation would give to
-  the other. And nothing is rounded: 0.58 is just below the 29th of 50 steps, so it gets the 28th.
+  `statistics` is `[n, channels]`, evenly spaced over [0, 1]. The result must equal that of
+  `BigGANBatchNorm` in `pytorch-pretrained-BigGAN`, including two oddities. First, the weights of
+  the two neighbours are swapped, compared with linear interpolation. Second, the index is not
+  rounded: 0.58 is slightly below the 29th of 50 steps and therefore uses the 28th.
   """
   fraction, index = math.modf(truncation / (1 / (len(statistics) - 1)))
   lower = statistics[int(index)].astype(np.float64)

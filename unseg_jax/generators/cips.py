@@ -1,8 +1,8 @@
 """CIPS (Anokhin et al., arXiv 2011.13775), the class `CIPSskip` of saic-mdal/CIPS.
 
-Every pixel is computed from its coordinates alone, by layers of StyleGAN2 (arXiv 1912.04958) whose
-convolutions are 1 x 1. The latent that is searched and shifted is `w` `[w_dim]`, truncated, as for
-StyleGAN2, but one for all layers.
+Every pixel is computed independently from its coordinates, by layers of StyleGAN2 (arXiv
+1912.04958) with 1 x 1 convolutions. The latent that directions shift is the truncated `w`
+`[w_dim]`. It is the same as in StyleGAN2, except that all layers share one row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers, style_latents, stylegan2
 from unseg_jax.generators.base import Generator, Variables, apply
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ("truncation_psi", "noise")
 NOISES = ("none", "random")
 
@@ -23,14 +23,14 @@ NOISES = ("none", "random")
 class Cips(nn.Module):
   """Maps latents to float32 images.
 
-  They are trained to lie in [-1, 1]; as upstream's, they may go a little beyond it.
+  Training drives the images to [-1, 1]; as upstream, they may slightly exceed it.
 
   Attributes:
-    hidden: number of Fourier features, and of learned features beside them.
+    hidden: number of Fourier features, and also of learned features.
     channels: features of the first layer and of every block.
     grid_size: side of the learned features, in pixels.
-    image_size: side of the images, whose coordinates are -1 to 1 on any grid.
-    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
+    image_size: side of the images, in pixels; coordinates always span -1 to 1.
+    image_channels: colour channels: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   hidden: int
@@ -45,7 +45,7 @@ class Cips(nn.Module):
     latents: Float[AnyArray, "n w_dim"],
     noise: Sequence[Float[AnyArray, "n s s 1"]] | None = None,
   ) -> Float[Array, "n {self.image_size} {self.image_size} 3"]:
-    """Makes images; `noise` is what the layers add, each its own from N(0, 1), or None for none."""
+    """Generates images. `noise` holds one N(0, 1) field per layer; None adds no noise."""
     first, *blocks = self.channels
     fourier = FourierFeatures(self.hidden, name="fourier")(self.image_size)
     shape = (self.grid_size, self.grid_size, self.hidden)
@@ -57,7 +57,7 @@ class Cips(nn.Module):
     x = Layer(first, name="conv")(x, latents, next(fields))  # [N, H, W, channels]
     image_shape = (len(latents), self.image_size, self.image_size, self.image_channels)
     image = jnp.zeros(image_shape, jnp.float32)
-    # A gradient computes what is inside of the blocks again, in place of keeping it.
+    # The gradient recomputes the interior of blocks instead of storing it.
     block = nn.remat(Block)
     for i, size in enumerate(blocks):
       pair = next(fields), next(fields)
@@ -67,9 +67,9 @@ class Cips(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-  """Sines of learned linear maps of the pixels' coordinates `(x, y)`; y grows downwards.
+  """Sines of learned linear maps of the pixel coordinates `(x, y)`, where y points down.
 
-  Computed in float32: the sines of many periods are too coarse in bfloat16.
+  Computed in float32, because bfloat16 is too coarse for sines with many periods.
   """
 
   features: int
@@ -85,7 +85,7 @@ class FourierFeatures(nn.Module):
 
 
 class Block(nn.Module):
-  """Two layers and the colours that they add to the image."""
+  """Two layers, and the colours that the block adds to the image."""
 
   features: int
   image_channels: int
@@ -105,7 +105,7 @@ class Block(nn.Module):
 class Layer(nn.Module):
   """A modulated and demodulated 1 x 1 convolution, noise, bias and leaky ReLU.
 
-  Its kernel is so small beside the pictures that it is cheaper to scale than the activations.
+  The kernel is small compared with the images, so scaling it is cheaper than scaling activations.
   """
 
   features: int
@@ -117,7 +117,7 @@ class Layer(nn.Module):
     latents: Float[AnyArray, "n w_dim"],
     noise: Float[AnyArray, "n h w 1"] | None,
   ) -> Float[Array, "n h w {self.features}"]:
-    """Maps activations, those of each latent or (m = 1) the same ones for all."""
+    """Maps activations, one set per latent or (m = 1) one set for all latents."""
     _, height, width, channels = x.shape
     style = nn.Dense(channels, dtype=x.dtype, name="style")(latents)  # [N, channels]
     shape = (channels, self.features)
@@ -134,15 +134,15 @@ class Layer(nn.Module):
 
 
 def _coordinates(size: int) -> Float[Array, " {size}"]:
-  """The coordinates of a row of pixels: -1 for the first, 1 for the last."""
+  """Returns the coordinates of a row of pixels: -1 for the first, 1 for the last."""
   return jnp.linspace(-1, 1, size, dtype=jnp.float32)
 
 
 def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size} c"]:
-  """Samples a picture at the coordinates of a grid: bilinear, clamped at its border.
+  """Samples an image at the coordinates of a grid, bilinearly, clamped at the border.
 
-  As PyTorch's `grid_sample` with `align_corners=False`: -1 and 1 are the picture's edges, not the
-  middles of its outer pixels. So a grid of the picture's own size gives other values, too.
+  This is PyTorch's `grid_sample` with `align_corners=False`: -1 and 1 are the edges of the image,
+  not the centres of its outer pixels. Even a grid of the image's own size therefore changes values.
   """
   positions = ((_coordinates(size) + 1) * len(x) - 1) / 2
   positions = jnp.clip(positions, 0, len(x) - 1)
@@ -153,17 +153,18 @@ def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
   Args:
-    config: what `style_latents.latent_sampler` needs, the attributes of `Cips`, and the options:
-      `truncation_psi` (see `style_latents.Mapping`) and `noise`, "none", or "random" as upstream.
-    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
-      only the synthesis network's become the generator's variables.
-    identity: names the weights.
+    config: the entries for `style_latents.latent_sampler`, the attributes of `Cips`, and two
+      options: `truncation_psi` (see `style_latents.Mapping`) and `noise`, "none" or (as upstream)
+      "random".
+    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping network's arrays stay in
+      `sample_latents`; only the synthesis network's arrays become the generator's variables.
+    identity: identifies the weights.
 
   Raises:
-    ValueError: an option is not what it should be.
+    ValueError: an option is invalid.
   """
   style_latents.check_truncation(config)
   style_latents.check_noise(config, NOISES)

@@ -1,6 +1,6 @@
 """DCGAN (Radford, Metz, Chintala, arXiv 1511.06434), as in PyTorch's tutorial.
 
-Its batch norms are folded into the kernels and biases when a checkpoint is converted.
+Conversion folds batch norms into the kernels and biases.
 """
 
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ()
 
 
 class Dcgan(nn.Module):
   """Maps latents to images in [-1, 1].
 
-  Their side is `4 * 2 ** len(features)` pixels: 64 for the four layers of the tutorial's network.
-  Its `channels` are 1 (grey), 3 (RGB) or 4 (RGBA); the images are RGB in any case.
+  The image side is `4 * 2 ** len(features)` pixels: 64 for the four layers of the tutorial's
+  network. `channels` is 1 (grey), 3 (RGB) or 4 (RGBA); images are always converted to RGB.
   """
 
   features: tuple[int, ...] = (512, 256, 128, 64)
@@ -39,7 +39,7 @@ class Dcgan(nn.Module):
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file, whose config is `latent_size, widths, channels`."""
+  """Builds the generator of a converted file; its config is `latent_size, widths, channels`."""
   module = Dcgan(features=tuple(config["widths"]), channels=config["channels"])
   return Generator(
     variables=variables,

@@ -1,4 +1,4 @@
-"""Generators from files, and from the names that a config gives them."""
+"""Loads generators from files and from the names in a config."""
 
 import importlib
 import json
@@ -21,14 +21,14 @@ def load(path: str | Path, options: Mapping[str, Any] | None = None) -> Generato
   """Restores a generator from a converted `safetensors` file.
 
   Args:
-    path: the file or its URL, or `pretrained:NAME` for one that ships with the package.
-    options: settings that replace those in the file, such as BigGAN-deep's `truncation`; the
-      architecture's module lists in `OPTIONS` which it allows.
+    path: the file or its URL, or `pretrained:NAME` for a generator that ships with the package.
+    options: settings that replace those in the file, such as BigGAN-deep's `truncation`. The
+      `OPTIONS` of the architecture's module lists the supported settings.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is not a converted generator, of an unknown architecture, or without such an
-      option.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file is not a converted generator, its architecture is unknown, or an option is
+      not supported.
   """
   options = dict(options or {})
   path = str(path)
@@ -61,10 +61,10 @@ def resolve(name: str, options: Mapping[str, Any] | None = None) -> Generator:
   Args:
     name: a converted file or its URL, `pretrained:NAME`, or the dotted name
       `package.module:function` of a user's own function, which returns a `Generator`.
-    options: see `load`; a user's own function gets them as keyword arguments.
+    options: see `load`; a user's own function receives them as keyword arguments.
 
   Raises:
-    FileNotFoundError, ValueError: as `load`; or the dotted name leads nowhere.
+    FileNotFoundError, ValueError: as in `load`, or the dotted name cannot be imported.
   """
   if ":" not in name or name.startswith(PRETRAINED) or places.is_url(name):
     return load(name, options)

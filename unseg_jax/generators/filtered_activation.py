@@ -1,16 +1,17 @@
 """StyleGAN3's activation between two filters (Karras et al., arXiv 2106.12423, section 3.1).
 
-A leaky ReLU makes frequencies that its samples cannot hold. So the picture is upsampled first, and
-filtered and downsampled after it. Upsampling puts zeros between the samples, `padding` zeros around
-them (or crops, if it is negative), and filters. Nothing of that is computed literally:
+A leaky ReLU creates frequencies above the Nyquist limit of its samples. The activations are
+therefore upsampled before it, then filtered and downsampled after it. Upsampling inserts zeros
+between the samples, adds `padding` zeros around them (or crops, if negative), and filters. None of
+this is computed literally:
 
-- On CPUs a picture at the high rate stays apart in its phases, one for every position of a sample
-  between two of the input. A filter is then a sum of shifted pictures without any zeros.
-- Elsewhere each filter is a small banded matrix that multiplies along one axis.
+- On CPUs, activations at the high rate are stored as separate phases, one for each position between
+  two input samples. A filter is then a sum of shifted arrays without any zeros.
+- On other platforms, each filter is a small banded matrix that multiplies along one axis.
 
-Both filters are symmetric and of even length, so half of their taps tells them. The second is a sum
-of `rank` products of a filter along rows and one along columns: one for a separable filter, about
-five for a radial one, whose singular values fall fast.
+Both filters are symmetric and of even length, so half of their taps define them. The second filter
+is a sum of `rank` products of a row filter and a column filter. The rank is one for a separable
+filter and about five for a radial one, whose singular values decay fast.
 """
 
 import dataclasses
@@ -26,12 +27,13 @@ import numpy as np
 from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers
 
-# Of a term in a sum of shifted pictures: which weight, which phase, and how far down and right.
+# A term in a sum of shifted arrays: index of the weight, phase, shift down, shift right.
 Term = tuple[int, int, int, int]
-# On two CPU cores a picture of 276 x 276 samples and 64 channels takes 60 ms in phases, 305 ms by
-# matrices, one of 36 x 36 and 256 channels 4 and 7 ms: smaller ones than this are not worth their
-# compilation. By a TPU compiler's estimate two of 1044 x 1044 and 32 channels, in bfloat16, take
-# 19 ms by matrices, 22 ms in phases and 252 ms as depthwise convolutions.
+# On two CPU cores, activations of 276 x 276 samples and 64 channels take 60 ms in phases and 305 ms
+# by matrices. Activations of 36 x 36 samples and 256 channels take 4 and 7 ms. Below this size, the
+# gain of phases does not justify their compilation time. By a TPU compiler's estimate, two arrays
+# of 1044 x 1044 samples and 32 channels in bfloat16 take 19 ms by matrices, 22 ms in phases and
+# 252 ms as depthwise convolutions.
 _PHASES_PAY = 100
 Filters = tuple[Float[AnyArray, " half_up"], Float[AnyArray, "2 rank half_down"]]
 
@@ -41,14 +43,14 @@ class Geometry:
   """Sizes of one activation, the same along both axes.
 
   Attributes:
-    size: samples of the result along an axis.
-    up: how many samples become of one; a multiple of `down`.
-    down: how many samples become one.
+    size: output samples along an axis.
+    up: upsampling factor; a multiple of `down`.
+    down: downsampling factor.
     up_taps: length of the first filter.
-    down_taps: length of the second one.
-    rank: of the second filter.
-    padding: zeros before the upsampled samples along an axis; so many are cropped if it is
-      negative. How many come behind follows from the sizes.
+    down_taps: length of the second filter.
+    rank: rank of the second filter.
+    padding: zeros before the upsampled samples along an axis; a negative value crops samples. The
+      number of zeros after them follows from the sizes.
   """
 
   size: int
@@ -61,17 +63,17 @@ class Geometry:
 
   @property
   def high_size(self) -> int:
-    """Samples at the high rate that the result is made of, along an axis."""
+    """Samples at the high rate, along an axis, that contribute to the output."""
     return (self.size - 1) * self.down + self.down_taps
 
   def inputs(self, size: int) -> tuple[int, int]:
-    """The first of `size` input samples that the result depends on, and the one behind the last."""
+    """Returns the range [first, end) of `size` input samples that contribute to the output."""
     first = -(self.padding // self.up)  # rounded up
     last = (self.high_size + self.up_taps - 2 - self.padding) // self.up
     return max(first, 0), min(last + 1, size)
 
   def without(self, samples: int) -> "Geometry":
-    """The geometry for an input without so many of its first samples."""
+    """Returns the geometry for an input without its first `samples` samples."""
     return dataclasses.replace(self, padding=self.padding + samples * self.up)
 
 
@@ -84,10 +86,10 @@ def filtered_activation(
   """Upsamples, applies the leaky ReLU times the square root of 2, clamps and downsamples.
 
   Args:
-    x: pictures of equal sides, from which what `geometry.inputs` leaves out is cropped.
-    filters: the first halves of the filters' taps, up's summing to half of `geometry.up`.
-    geometry: what else there is to know.
-    clamp: bound of the absolute values at the high rate, or None.
+    x: square activations; samples outside `geometry.inputs` must be cropped.
+    filters: the first halves of both filters' taps; those of the first sum to `geometry.up / 2`.
+    geometry: all other sizes.
+    clamp: bound of absolute values at the high rate, or None.
   """
   in_phases, by_matrices = (
     functools.partial(body, geometry=geometry, clamp=clamp) for body in (_in_phases, _by_matrices)
@@ -101,7 +103,7 @@ def _by_matrices(
 ) -> Array:
   up, (rows, columns) = (jnp.asarray(taps, x.dtype) for taps in filters)
   high_size = geometry.high_size
-  # Sample i of the input meets sample m at the high rate through tap `padding + up i - m`.
+  # Input sample i meets sample m at the high rate through tap `padding + up i - m`.
   taps = geometry.padding + geometry.up * np.arange(x.shape[1]) - np.arange(high_size)[:, None]
   upsample = _banded(taps, up)
   x = jnp.einsum("mh,nhwc->nmwc", upsample, x)
@@ -118,26 +120,26 @@ def _by_matrices(
 
 
 def _leaky_relu(x: Array, clamp: float | int | None) -> jax.Array:
-  """The leaky ReLU of slope 0.2 times the square root of 2, clamped."""
+  """Applies the leaky ReLU of slope 0.2 times the square root of 2, then clamps."""
   x = math.sqrt(2) * jax.nn.leaky_relu(x, 0.2)
   return x if clamp is None else jnp.clip(x, -clamp, clamp)
 
 
 def _banded(taps: np.ndarray, half: Array) -> jax.Array:
-  """A matrix of a symmetric filter's taps by their numbers, and zeros where these are outside."""
+  """Returns a matrix of a symmetric filter's taps by tap number; numbers out of range give 0."""
   taps = np.minimum(taps, 2 * len(half) - 1 - taps)
-  # Sums of constant masks: to gather single taps is slow on accelerators.
+  # A sum of constant masks, because gathering single taps is slow on accelerators.
   masks = [half[i] * jnp.asarray(taps == i, half.dtype) for i in range(len(half))]
   return functools.reduce(jnp.add, masks)
 
 
 def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | int | None) -> Array:
-  """Position `up s + p` at the high rate is position s of phase p."""
+  """Computes the activation in phases: position `up s + p` at the high rate is position s of p."""
   (up, (rows, columns)), ratio = filters, geometry.up // geometry.down
   side = -(-geometry.size // ratio)
   high_side = side + (geometry.down_taps - 1 + geometry.down * (ratio - 1)) // geometry.up
 
-  # Along the rows, then along the columns: phase (p, q) is number `up p + q`.
+  # Filter rows, then columns. Phase (p, q) has number `up p + q`.
   shape = (high_side, x.shape[2])
   phases = _shifted_sums((x,), up, _up_terms(geometry, axis=0), shape)
   phases = [
@@ -165,7 +167,7 @@ def _in_phases(x: Array, filters: Filters, geometry: Geometry, clamp: float | in
 
 
 def _up_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
-  """What each phase along an axis is the sum of: samples of the only input."""
+  """Returns the terms of each phase along an axis: samples of the only input."""
   phases = []
   for phase in range(geometry.up):
     terms = []
@@ -178,7 +180,7 @@ def _up_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
 
 
 def _down_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
-  """What each phase of the result along an axis is the sum of."""
+  """Returns the terms of each phase of the output along an axis."""
   phases = []
   for phase in range(geometry.up // geometry.down):
     terms = []
@@ -190,7 +192,7 @@ def _down_terms(geometry: Geometry, axis: int) -> tuple[tuple[Term, ...], ...]:
 
 
 def _radial_terms(geometry: Geometry) -> tuple[tuple[Term, ...], ...]:
-  """What each phase of the result is the sum of, both axes at once."""
+  """Returns the terms of each phase of the output for both axes at once."""
   half, up, numbers = geometry.down_taps // 2, geometry.up, range(geometry.up // geometry.down)
   return tuple(
     tuple(
@@ -208,7 +210,7 @@ def _radial_terms(geometry: Geometry) -> tuple[tuple[Term, ...], ...]:
 
 
 def _positions(geometry: Geometry, phase: int) -> list[tuple[int, int]]:
-  """Each tap of the second filter, and where it stands for the first sample of a phase."""
+  """Returns each tap of the second filter with its position for the first sample of a phase."""
   return [(tap, geometry.down * phase + tap) for tap in range(geometry.down_taps)]
 
 
@@ -227,9 +229,9 @@ def _shifted_sums(
   outputs: tuple[tuple[Term, ...], ...],
   shape: tuple[int, int],
 ) -> list[jax.Array]:
-  """Weighted sums of shifted pictures `[N, h, w, C]`, zero beyond their borders.
+  """Computes weighted sums of shifted arrays `[N, h, w, C]` with zeros outside their borders.
 
-  The gradient of such sums are such sums; JAX would add up a padded picture for every term.
+  The gradient of such sums has the same form. JAX's own gradient would add a padded array per term.
   """
   padded, origin = _pad(phases, outputs, shape)
   weights = weights.astype(padded[0].dtype)
@@ -241,7 +243,7 @@ def _shifted_sums(
     return jax.lax.slice(padded[phase], start, end)
 
   def total(terms):
-    # Terms of one weight are added up before it multiplies them.
+    # Terms of equal weight are added first, then multiplied once.
     groups = itertools.groupby(sorted(terms), key=lambda term: term[0])
     products = [
       weights[number] * functools.reduce(jnp.add, [shifted(*term[1:]) for term in group])
@@ -255,7 +257,7 @@ def _shifted_sums(
 def _pad(
   phases: Sequence[Array], outputs: tuple[tuple[Term, ...], ...], shape: tuple[int, int]
 ) -> tuple[list[jax.Array], tuple[int, int]]:
-  """Adds the zeros that shifts reach; returns also where the first sample lies."""
+  """Pads with the zeros that shifts reach; also returns the position of the first sample."""
   shifts = [term[2:] for terms in outputs for term in terms]
   padding = []
   for axis, shifted in enumerate(zip(*shifts, strict=True)):
@@ -278,7 +280,7 @@ def _shifted_sums_backward(outputs, shape, inputs, cotangents):
       transposed[phase].append((weight, number, -down, -right))
   sides = phases[0].shape[1:3]
   gradients = _shifted_sums(cotangents, weights, tuple(map(tuple, transposed)), sides)
-  # Filters are constants, as a rule; then this is not computed.
+  # Filters are usually constant; XLA then removes this computation.
   plain = _shifted_sums.fun
   (weights_gradient,) = jax.vjp(lambda w: plain(phases, w, outputs, shape), weights)[1](cotangents)
   return type(phases)(gradients), weights_gradient

@@ -1,4 +1,4 @@
-"""Layers that several generators share."""
+"""Layers that several architectures share."""
 
 import math
 from collections.abc import Callable
@@ -10,15 +10,16 @@ import jax.numpy as jnp
 
 from unseg_jax.array_types import AnyArray, Array, Float
 
-# (pictures, kernel or filters) -> pictures.
+# Maps (images, kernel or filters) to images.
 Convolve = Callable[[Float[Array, "n h w c"], Any], Float[Array, "n h2 w2 f"]]
 
 
 def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None = None) -> Convolve:
-  """Returns one function with two bodies of the same numbers: for CPUs, and for accelerators.
+  """Returns a function with two equivalent implementations: for CPUs and for accelerators.
 
-  The gradient on a CPU is that of `cpu_gradient`, or else of `cpu`. For it nothing is kept but the
-  function's arguments; JAX would keep what any of the bodies asks for.
+  On CPUs, the gradient is that of `cpu_gradient` if given, otherwise that of `cpu`. Only the
+  arguments are stored for the gradient. JAX by itself would store everything that any of the
+  implementations needs.
   """
 
   @jax.custom_vjp
@@ -40,10 +41,10 @@ def by_platform(cpu: Convolve, default: Convolve, cpu_gradient: Convolve | None 
 
 
 def as_rgb(images: Float[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
-  """Turns pictures of 1, 3 or 4 channels, nominally in [-1, 1], into RGB.
+  """Converts images of 1, 3 or 4 channels, nominally in [-1, 1], to RGB.
 
-  Grey is repeated. RGBA is laid over white: alpha -1 is transparent, 1 opaque, and what lies beyond
-  is clipped.
+  Grey is repeated. RGBA is composited over white: alpha -1 is transparent and 1 is opaque, and
+  alpha values outside are clipped.
   """
   if images.shape[-1] == 1:
     return jnp.broadcast_to(images, (*images.shape[:-1], 3))
@@ -54,9 +55,9 @@ def as_rgb(images: Float[Array, "n h w c"]) -> Float[Array, "n h w 3"]:
 
 
 class Projection(nn.Module):
-  """Turns latents into small pictures.
+  """Maps latents to small images.
 
-  A transposed convolution of a single pixel: one matrix product, and one bias for each channel.
+  This is a transposed convolution of a single pixel: one matrix product and one bias per channel.
   """
 
   size: int
@@ -76,9 +77,9 @@ class Projection(nn.Module):
 
 
 class DoublingConvolution(nn.Module):
-  """Transposed 4 x 4 convolution with stride 2 and padding 1, which doubles the sides.
+  """Transposed 4 x 4 convolution with stride 2 and padding 1, which doubles the resolution.
 
-  The same as PyTorch's `ConvTranspose2d(C, F, 4, stride=2, padding=1)`, with its kernel stored as
+  It equals PyTorch's `ConvTranspose2d(C, F, 4, stride=2, padding=1)`. Its kernel is stored as
   `[4, 4, C, F]`, not flipped.
   """
 
@@ -98,15 +99,15 @@ class DoublingConvolution(nn.Module):
 
 
 def _as_convolution(x: Array, kernel: AnyArray) -> Array:
-  """A convolution over the input with zeros between its pixels."""
+  """Convolves the input with zeros inserted between its pixels."""
   return convolution(x, kernel[::-1, ::-1], ((2, 2), (2, 2)), lhs_dilation=(2, 2))
 
 
 def _as_matrix_product(x: Array, kernel: AnyArray) -> Array:
-  """One matrix product gives each pixel's 4 x 4 contributions, which are then added in place.
+  """Computes every pixel's 4 x 4 contributions in one matrix product, then adds them in place.
 
-  Pixel (i, j) contributes to the output rows `2i - 1 + k`. With `k = 2a + p` and one more row of
-  pixels on each side of the output, that is row `2 (i + a) + p`: parity p, and shifted down by a.
+  Pixel (i, j) contributes to the output rows `2i - 1 + k`. Pad the output by one row on each side
+  and let `k = 2a + p`. The row is then `2 (i + a) + p`: it has parity p and is shifted down by a.
   """
   batch, height, width, channels = x.shape
   features = kernel.shape[-1]
@@ -122,8 +123,8 @@ def _as_matrix_product(x: Array, kernel: AnyArray) -> Array:
   return total[:, 1:-1, 1:-1]
 
 
-# On two CPU cores the layers of a DCGAN take 43 ms as matrix products and 64 ms as convolutions
-# (batch 32); their gradient is a convolution with stride 2, which is fast everywhere.
+# On two CPU cores, the layers of a DCGAN take 43 ms as matrix products and 64 ms as convolutions
+# (batch 32). Their gradient is a convolution with stride 2, which is fast on all platforms.
 _doubling_convolution = by_platform(_as_matrix_product, _as_convolution, _as_convolution)
 
 
@@ -141,8 +142,8 @@ class Affine(nn.Module):
 class ConditionalAffine(nn.Module):
   """Scales and shifts every channel by amounts that are linear in a condition.
 
-  A class-conditional batch norm in evaluation mode; its statistics are folded into both layers
-  when a checkpoint is converted.
+  This is a class-conditional batch norm in evaluation mode. Conversion folds its statistics into
+  both layers.
   """
 
   @nn.compact
@@ -154,10 +155,9 @@ class ConditionalAffine(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Every pixel attends to all blocks of 2 x 2 pixels (SAGAN, arXiv 1805.08318).
+  """Self-attention of every pixel to all blocks of 2 x 2 pixels (SAGAN, arXiv 1805.08318).
 
-  The learned weight of the result is folded into the kernel of `out` when a checkpoint is
-  converted.
+  Conversion folds the learned weight of the result into the kernel of `out`.
   """
 
   @nn.compact
@@ -180,10 +180,10 @@ class SelfAttention(nn.Module):
 
 
 class UpsampledConvolution(nn.Module):
-  """Doubles the sides by repeating pixels, then convolves.
+  """Doubles the resolution by repeating pixels, then convolves.
 
-  The same numbers, and the same parameters, as a `flax.linen.Conv` of side `kernel_size`, 1 or 3,
-  behind `upsample_nearest`.
+  It has the parameters and the output of `upsample_nearest` followed by a `flax.linen.Conv` of side
+  `kernel_size`, 1 or 3.
   """
 
   features: int
@@ -204,7 +204,7 @@ class UpsampledConvolution(nn.Module):
     return x
 
 
-# So many pixels, in the whole batch, make up on a CPU for folding the kernel.
+# On a CPU, folding the kernel is worthwhile from this many pixels in the full batch.
 _FOLDING_PAYS = 1024
 
 
@@ -228,17 +228,17 @@ def _upsampled_first(x: Array, kernel: AnyArray) -> Array:
 
 
 def _dilated(x: Array, kernel: AnyArray) -> Array:
-  """A convolution with the folded kernel over the input with zeros between its pixels."""
+  """Convolves the input, with zeros between its pixels, with the folded kernel."""
   margin = (kernel.shape[0] + 1) // 2
   padding = ((margin, margin), (margin, margin))
   return convolution(x, _fold_upsampling(kernel), padding, lhs_dilation=(2, 2))
 
 
 def _in_phases(x: Array, kernel: AnyArray) -> Array:
-  """One 2 x 2 convolution for all four pixels that a pixel becomes, which are interleaved last.
+  """Computes all four output pixels of an input pixel in one 2 x 2 convolution, then interleaves.
 
-  Row `2i + p` of the result sees, of the folded kernel, the rows of parity p: with pixels i - 1
-  and i for p = 0, with pixels i and i + 1 for p = 1. Columns likewise.
+  Output row `2i + p` uses the rows of parity p of the folded kernel: with pixels i - 1 and i for
+  p = 0, with pixels i and i + 1 for p = 1. The same holds for columns.
   """
   batch, height, width, _ = x.shape
   folded = _fold_upsampling(kernel)
@@ -254,16 +254,16 @@ def _in_phases(x: Array, kernel: AnyArray) -> Array:
   return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
 
 
-# What `upsample_nearest` and a convolution with padding "SAME" make of `[N, H, W, C]`, by a kernel
-# `[1, 1, C, F]` or `[3, 3, C, F]`: `[N, 2H, 2W, F]`. By a TPU compiler's estimate the dilated
-# convolution takes a third of the time of upsampling first, and its gradient, a convolution with
-# stride 2, likewise. On two CPU cores one convolution for the four phases is the fastest: 25 ms,
+# Applies `upsample_nearest` and a convolution with padding "SAME" to `[N, H, W, C]`, with a kernel
+# `[1, 1, C, F]` or `[3, 3, C, F]`; the result is `[N, 2H, 2W, F]`. By a TPU compiler's estimate,
+# the dilated convolution takes a third of the time of upsampling first. Its gradient, a convolution
+# with stride 2, also does. On two CPU cores, one convolution for the four phases is fastest: 25 ms,
 # against 74 ms for the dilated one and 67 ms for upsampling first ([4, 64, 64, 192 -> 96]).
 convolve_upsampled = by_platform(_convolve_upsampled_on_cpu, _dilated, _differentiated_on_cpu)
 
 
 def _fold_upsampling(kernel: AnyArray) -> AnyArray:
-  """The kernel, one larger, that makes of zeros between pixels what `kernel` makes of repeats."""
+  """Returns the kernel, larger by one, that replaces `kernel` if zeros replace repeated pixels."""
   for axis in (0, 1):
     before, after = ([(0, 0)] * axis + [ends] + [(0, 0)] * (3 - axis) for ends in ((1, 0), (0, 1)))
     kernel = jnp.pad(kernel, before) + jnp.pad(kernel, after)
@@ -276,7 +276,7 @@ def convolution(
   padding: Any = "SAME",
   **options: Any,
 ) -> Float[Array, "n h2 w2 f"]:
-  """Convolves pictures with a kernel; options are `conv_general_dilated`'s."""
+  """Convolves images with a kernel; `options` are those of `conv_general_dilated`."""
   dimensions = ("NHWC", "HWIO", "NHWC")
   return jax.lax.conv_general_dilated(
     x, jnp.asarray(kernel), (1, 1), padding, dimension_numbers=dimensions, **options
@@ -291,5 +291,5 @@ def upsample_nearest(x: Float[Array, "n h w c"]) -> Float[Array, "n 2*h 2*w c"]:
 
 
 def leaky_relu(x: Array) -> jax.Array:
-  """Leaky ReLU of slope 0.2, times the root of 2."""
+  """Leaky ReLU of slope 0.2, times the square root of 2."""
   return math.sqrt(2) * nn.leaky_relu(x, 0.2)

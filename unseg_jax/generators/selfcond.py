@@ -1,9 +1,8 @@
 """The residual generator of self-conditioned GANs (Liu et al., CVPR 2020, arXiv 2006.10728).
 
-Upstream's `gan_training/models/resnet2.py`, built on GAN-stability (Mescheder et al., arXiv
-1801.04406): no normalisation, and residual branches scaled by 0.1. The scaling, and the projection
-of the class embeddings onto the unit sphere, are folded into the weights when a checkpoint is
-converted.
+It is upstream's `gan_training/models/resnet2.py`, built on GAN-stability (Mescheder et al., arXiv
+1801.04406), without normalisation and with residual branches scaled by 0.1. Conversion folds this
+scaling into the weights, and also the projection of class embeddings onto the unit sphere.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import Generator, Variables, apply, normal_latents
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ()
 
 
@@ -26,7 +25,7 @@ def _activate(x: Array) -> jax.Array:
 
 
 class ResidualBlock(nn.Module):
-  """Two 3 x 3 convolutions, each behind its activation; going up, the pixels are repeated first."""
+  """Two 3 x 3 convolutions, each after an activation; with `up`, pixels are repeated first."""
 
   features: int
   up: bool
@@ -60,7 +59,7 @@ class SelfConditionedGenerator(nn.Module):
     size: side of the first stage, in pixels.
     num_classes: number of classes, or None if the generator is unconditional.
     embedding_size: length of a class embedding, which is appended to the latent.
-    image_channels: channels that the last layer makes: 1 (grey), 3 (RGB) or 4 (RGBA).
+    image_channels: channels of the last layer: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   features: tuple[int, ...] = (1024, 1024, 512, 256, 128, 64)
@@ -88,12 +87,12 @@ class SelfConditionedGenerator(nn.Module):
 
 
 def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
-  Its config is `latent_size`, and by name the attributes of `SelfConditionedGenerator`; both
-  `num_classes` and `embedding_size` are null for an unconditional generator.
+  Its config holds `latent_size` and the attributes of `SelfConditionedGenerator`. `num_classes` and
+  `embedding_size` are null for an unconditional generator.
   """
-  features = tuple(config["widths"])  # As generator files call them.
+  features = tuple(config["widths"])  # The name in generator files.
   module = SelfConditionedGenerator(
     features=features,
     size=config["size"],

@@ -1,6 +1,6 @@
-"""Latents of StyleGANs: noise and a class become `w`, truncated, a row for each layer.
+"""Latents of StyleGANs: maps noise and a class to a truncated `w`, with one row per layer.
 
-The mapping network that StyleGAN2, StyleGAN3 and CIPS share (arXiv 1912.04958, upstream's
+StyleGAN2, StyleGAN3 and CIPS share this mapping network (arXiv 1912.04958, upstream's
 `MappingNetwork`).
 """
 
@@ -19,9 +19,9 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers
 from unseg_jax.generators.base import SampleLatents, apply
 
-ALL = "all"  # In place of classes.
+ALL = "all"  # Selects all classes.
 
-_EPSILON = 1e-8  # added to the mean square that the noise is divided by the root of
+_EPSILON = 1e-8  # Added to the mean square in the normalisation of the noise.
 
 
 class Mapping(nn.Module):
@@ -29,12 +29,12 @@ class Mapping(nn.Module):
 
   Attributes:
     features: features of every layer; the last is `w_dim`.
-    num_ws: how many rows a latent has.
+    num_ws: number of rows in a latent.
     num_classes: number of classes, or 0 if the network is unconditional.
-    class_features: length of a class's embedding, normalised when a checkpoint is converted.
-    truncation_psi: how far from the average latent a latent may go: 1 leaves it where it is, 0
-      moves all to the average.
-    truncation_cutoff: how many rows are truncated, from the first; None for all.
+    class_features: length of a class embedding, which conversion normalises.
+    truncation_psi: factor of the distance to the average latent: 1 keeps a latent, 0 maps every
+      latent to the average.
+    truncation_cutoff: number of leading rows that are truncated; None truncates all rows.
   """
 
   features: tuple[int, ...]
@@ -59,23 +59,23 @@ class Mapping(nn.Module):
     if self.truncation_psi != 1:
       truncated = average[None] + self.truncation_psi * (x - average[None])
     else:
-      truncated = x  # without rounding
+      truncated = x  # Avoids rounding.
     cutoff = self.num_ws if self.truncation_cutoff is None else self.truncation_cutoff
     is_truncated = jnp.arange(self.num_ws, dtype=jnp.int32)[None, :, None] < cutoff
     return jnp.where(is_truncated, truncated[:, None], x[:, None])
 
 
 def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> SampleLatents:
-  """Returns a sampler of mapped and truncated latents, each of a class drawn uniformly.
+  """Returns a sampler of mapped and truncated latents with uniformly sampled classes.
 
   Args:
-    config: `z_dim`, the attributes of `Mapping`, its `features` as `mapping_widths`, and perhaps
-      the option `label`, the classes to draw from.
-    num_ws: how many rows a latent has.
-    params: of the mapping network.
+    config: `z_dim`, the attributes of `Mapping` with `features` named `mapping_widths`, and
+      optionally `label`, the classes to sample from.
+    num_ws: number of rows in a latent.
+    params: parameters of the mapping network.
 
   Raises:
-    ValueError: the option `label` is none of the network's classes.
+    ValueError: the option `label` is not among the network's classes.
   """
   classes = jnp.asarray(_find_classes(config), jnp.int32)
   mapping = Mapping(
@@ -97,15 +97,15 @@ def latent_sampler(config: MappingType[str, Any], num_ws: int, params: Any) -> S
 
 
 def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
-  """The classes that the option `label` names: one, several, or all; class 0 if there is none."""
-  # Files of the first versions do not have the option.
+  """Returns the classes that the option `label` selects; class 0 for an unconditional network."""
+  # The first versions of generator files lack the option.
   label, num_classes = config.get("label", ALL), config["num_classes"]
   classes = tuple(label) if isinstance(label, (list, tuple)) else (label,)
   if classes in ((), (None,), (ALL,)):
     return range(max(num_classes, 1))
   if not num_classes:
     raise InvalidValue(
-      f"config.generator_options.label={label!r}: this network has no classes; leave the option out"
+      f"config.generator_options.label={label!r}: this network has no classes; omit the option"
     )
   for each in classes:
     is_integer = isinstance(each, numbers.Integral) and not isinstance(each, bool)
@@ -118,7 +118,7 @@ def _find_classes(config: MappingType[str, Any]) -> Sequence[int]:
 
 
 def check_truncation(config: MappingType[str, Any]) -> None:
-  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are what they should be."""
+  """Raises a ValueError unless `truncation_psi` and `truncation_cutoff` are valid."""
   psi, cutoff = config["truncation_psi"], config["truncation_cutoff"]
   is_number = isinstance(psi, numbers.Real) and not isinstance(psi, bool)
   if not is_number or not math.isfinite(psi):
@@ -127,8 +127,8 @@ def check_truncation(config: MappingType[str, Any]) -> None:
     isinstance(cutoff, bool) or not isinstance(cutoff, numbers.Integral) or cutoff < 0
   ):
     problem = (
-      f"truncation_cutoff={cutoff!r}: expected how many rows of w to truncate, such as 8, or None "
-      "for all"
+      f"truncation_cutoff={cutoff!r}: expected the number of rows of w to truncate, such as 8, or "
+      "None for all"
     )
   else:
     return
@@ -136,7 +136,7 @@ def check_truncation(config: MappingType[str, Any]) -> None:
 
 
 def check_noise(config: MappingType[str, Any], known: Sequence[str]) -> None:
-  """Raises a ValueError unless the option `noise` is one of those that an architecture knows."""
+  """Raises a ValueError unless the architecture supports the option `noise`."""
   if config["noise"] not in known:
     raise InvalidValue(
       f"config.generator_options.noise={config['noise']!r}: expected one of {', '.join(known)}"

@@ -1,9 +1,9 @@
 """StyleGAN2 (Karras et al., arXiv 1912.04958) as in StyleGAN2-ADA (arXiv 2006.06676).
 
-The latent that is searched and shifted is `w` `[num_ws, w_dim]`: the mapping network's result for
-N(0, 1) noise, one row for each layer of the synthesis network, pulled towards its average
-(truncated). The gains of the equalised learning rate and the strengths of the noise are folded
-into the weights when a checkpoint is converted.
+The latent that directions shift is `w` `[num_ws, w_dim]`. It is the output of the mapping network
+for N(0, 1) noise, has one row per layer of the synthesis network, and is truncated towards its
+average. Conversion folds the gains of the equalised learning rate and the noise strengths into the
+weights.
 """
 
 from collections.abc import Mapping as MappingType
@@ -20,28 +20,28 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import layers, style_latents
 from unseg_jax.generators.base import Generator, Variables, apply
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ("truncation_psi", "truncation_cutoff", "noise", "label")
 NOISES = ("const", "none", "random")
 
-_EPSILON = 1e-8  # added to the mean or sum of squares that something is divided by the root of
-_KEYS_PER_UNIT = 64  # how finely sums of a latent are rounded to name its noise
-# The low-pass filter [1, 3, 3, 1] of upsampling along one axis, its sum 2 because every second
-# sample that it meets is a zero: its outer and inner taps.
+_EPSILON = 1e-8  # Added to the sum of squares in a normalisation.
+_KEYS_PER_UNIT = 64  # Resolution at which sums of a latent are rounded to derive its noise key.
+# The outer and inner taps of the low-pass filter [1, 3, 3, 1] of upsampling along one axis. Its
+# taps sum to 2, because every second sample is an inserted zero.
 _OUTER, _INNER = 0.25, 0.75
 
 
 class Synthesis(nn.Module):
   """Maps latents to float32 images of side `2 * 2^len(channels)`: 1024 for nine blocks.
 
-  The images are trained to lie in [-1, 1]; as upstream's, they may go a little beyond it.
+  Training drives the images to [-1, 1]; as upstream, they may slightly exceed it.
 
   Attributes:
-    channels: features of every block, from 4 x 4 pixels on; each next one doubles the side.
+    channels: features of every block, from 4 x 4 pixels on; each next block doubles the side.
     clamp: bound of every layer's absolute values, or None.
-    noise: what each layer adds: its stored noise ("const"), nothing ("none"), or noise that is
-      drawn anew for every latent ("random"), always the same for the same latent.
-    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
+    noise: the noise of each layer: the stored noise ("const"), no noise ("none"), or noise sampled
+      per latent ("random"), which is always the same for the same latent.
+    image_channels: colour channels: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   channels: tuple[int, ...]
@@ -64,7 +64,7 @@ class Synthesis(nn.Module):
       block = Block(
         features, i > 0, self.clamp, self.noise, self.image_channels, name=f"block_{4 * 2**i}"
       )
-      # A block's last row, that of its colours, is also the first of the next block.
+      # A block's last row, which its colours use, is also the first row of the next block.
       rows = latents[:, max(2 * i - 1, 0) : 2 * i + 2]
       # [N, 2 * 2^i, 2 * 2^i, channels[i - 1]] -> [N, 4 * 2^i, 4 * 2^i, channels[i]]
       x, image = block(x, image, rows, [next(fields) for _ in range(1 + (i > 0))])
@@ -72,7 +72,7 @@ class Synthesis(nn.Module):
 
 
 class Block(nn.Module):
-  """All layers of one resolution: maps activations and the image so far to the next ones."""
+  """All layers of one resolution: maps activations and the current image to the next ones."""
 
   features: int
   doubles: bool
@@ -96,16 +96,16 @@ class Block(nn.Module):
     layer = Layer(self.features, False, self.clamp, self.noise, name="conv_1")
     x = layer(x, latents[:, -2], noise[-1])
     colours = Colours(self.image_channels, self.clamp, name="colours")(x, latents[:, -1])
-    # The image is summed in float32, as upstream does it beside half precision.
+    # The image is summed in float32, as upstream does if it computes in half precision.
     return x, _upsample(image) + colours.astype(jnp.float32)
 
 
 class Layer(nn.Module):
   """A modulated 3 x 3 convolution, which may double the side, noise, bias and leaky ReLU.
 
-  Upstream scales the kernel for every image: by the style along its inputs, then to unit norm
-  along its outputs ("demodulation", arXiv 1912.04958, section 2.2). To scale the inputs and the
-  outputs instead is the same, and leaves one convolution for the whole batch.
+  Upstream scales the kernel for every image: its inputs by the style, then its outputs to unit norm
+  ("demodulation", arXiv 1912.04958, section 2.2). Scaling the activations before and after the
+  convolution is equivalent, and needs only one convolution for the batch.
   """
 
   features: int
@@ -138,9 +138,9 @@ class Layer(nn.Module):
 
 
 class Colours(nn.Module):
-  """Turns activations into a picture: a modulated 1 x 1 convolution, not demodulated.
+  """Maps activations to colours by a modulated 1 x 1 convolution without demodulation.
 
-  Its kernel is so small that it is cheaper to scale than the activations.
+  The kernel is small, so scaling it is cheaper than scaling the activations.
   """
 
   channels: int
@@ -168,9 +168,9 @@ def _clamp(x: jax.Array, bound: float | int | None) -> jax.Array:
 def demodulation(
   style: Float[Array, "n c"], kernel: Float[Array, "kh kw c f"]
 ) -> Float[Array, "n f"]:
-  """One over the norm of each output's kernel once scaled by the style: `[N, features]`.
+  """Returns the reciprocal norm of each output's kernel, scaled by the style: `[N, features]`.
 
-  Computed in float32: sums of thousands of squares are too coarse in bfloat16.
+  Computed in float32, because bfloat16 is too coarse for sums of thousands of squares.
   """
   style, scaled = style.astype(jnp.float32), kernel.astype(jnp.float32)
   squares = jnp.square(style) @ jnp.sum(jnp.square(scaled), axis=(0, 1))
@@ -178,11 +178,11 @@ def demodulation(
 
 
 def _noise_keys(latents: Float[AnyArray, " n *latent_shape"]) -> Key[Array, " n"]:
-  """A key for each latent, by its value: the same in any batch and on any number of devices.
+  """Derives a key from each latent's value, independent of the batch and the number of devices.
 
-  Two weighted sums are rounded, so that latents that differ by float32's own rounding, as those of
-  programs of other shapes do, nearly always have the same key. A sum that is rounded apart only
-  draws other noise.
+  The key comes from two rounded weighted sums. Latents that differ only by float32 rounding errors,
+  as between programs of different shapes, therefore nearly always have the same key. If a sum
+  rounds differently, the only effect is different noise.
   """
   latents = jax.lax.stop_gradient(jnp.asarray(latents, jnp.float32)).reshape(len(latents), -1)
   angles = jnp.arange(latents.shape[1], dtype=jnp.float32)[None]
@@ -198,10 +198,10 @@ def _noise_keys(latents: Float[AnyArray, " n *latent_shape"]) -> Key[Array, " n"
 def draw_noise(
   latents: Float[AnyArray, " n *latent_shape"], sides: Sequence[int]
 ) -> list[Float[Array, "n s s 1"]]:
-  """Draws unit normal fields `[N, side, side, 1]`, one for each side, by each latent's key."""
+  """Samples N(0, 1) fields `[N, side, side, 1]`, one per side, using a key from each latent."""
   sizes = [side**2 for side in sides]
 
-  def draw(key):  # All at once: a program for each layer would take long to compile.
+  def draw(key):  # All fields at once, because one program per layer would take long to compile.
     return jax.random.normal(key, (sum(sizes),), jnp.float32)
 
   pieces = jnp.split(jax.vmap(draw)(_noise_keys(latents)), np.cumsum(sizes)[:-1], axis=1)
@@ -209,17 +209,18 @@ def draw_noise(
 
 
 def _doubling_in_parities(x: Array, kernel: Array) -> Array:
-  """Transposed 3 x 3 convolution with stride 2, then the low-pass filter: `[N, 2H, 2W, F]`.
+  """Applies a transposed 3 x 3 convolution with stride 2, then the low-pass filter.
 
-  The transposed convolution has `2H + 1` rows: pixel i adds to row `2i + k` what kernel row k
-  makes of it. So its even rows see kernel rows 2 and 0 of pixels i - 1 and i, its odd ones kernel
-  row 1 of pixel i. Columns likewise: four small convolutions without any of the zeros that stand
-  between the pixels. The filter takes even and odd rows apart, too, and they are interleaved last.
+  The result is `[N, 2H, 2W, F]`. The transposed convolution has `2H + 1` rows, and pixel i
+  contributes to row `2i + k` through kernel row k. Even rows therefore use kernel rows 2 and 0 of
+  pixels i - 1 and i. Odd rows use kernel row 1 of pixel i. The same holds for columns. This gives
+  four small convolutions without zeros between the pixels. The filter also keeps even and odd rows
+  separate; they are interleaved last.
   """
   batch, height, width, _ = x.shape
-  taps, padding = (slice(None, None, -2), slice(1, 2)), ((1, 1), (0, 0))  # of even, of odd ones
+  taps, padding = (slice(None, None, -2), slice(1, 2)), ((1, 1), (0, 0))  # Even, odd.
 
-  def part(p, q):  # the rows of parity p in the columns of parity q
+  def part(p, q):  # The rows of parity p in the columns of parity q.
     return layers.convolution(x, kernel[taps[p], taps[q]], (padding[p], padding[q]))
 
   by_column = [_filter_parities(part(0, q), part(1, q), axis=1) for q in (0, 1)]
@@ -229,7 +230,7 @@ def _doubling_in_parities(x: Array, kernel: Array) -> Array:
 
 
 def _doubling_at_once(x: Array, kernel: Array) -> Array:
-  """The same as one convolution over the input with zeros between its pixels.
+  """Computes `_doubling_in_parities` as one convolution with zeros between the input pixels.
 
   The low-pass filter is folded into the kernel, which becomes 6 x 6.
   """
@@ -246,9 +247,9 @@ _doubling_convolution = layers.by_platform(_doubling_in_parities, _doubling_at_o
 
 
 def _filter_parities(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-  """Filters samples given as even ones, n + 1, and odd ones, n; returns n even and n odd ones.
+  """Filters n + 1 even and n odd samples; returns n even and n odd samples.
 
-  Sample m of the result sees those from m - 1 to m + 2, and zeros beyond the ends.
+  Output sample m uses input samples m - 1 to m + 2, with zeros beyond the ends.
   """
   size = odd.shape[axis]
   before, after = _neighbours(odd, axis)
@@ -261,7 +262,7 @@ def _filter_parities(even: jax.Array, odd: jax.Array, axis: int) -> tuple[jax.Ar
 
 
 def _upsample(image: jax.Array) -> jax.Array:
-  """Doubles the sides of `[N, H, W, C]` with the low-pass filter, and zeros beyond the border."""
+  """Doubles the sides of `[N, H, W, C]` with the low-pass filter and zeros beyond the border."""
   for axis in (1, 2):
     before, after = _neighbours(image, axis)
     pairs = (_OUTER * before + _INNER * image, _INNER * image + _OUTER * after)
@@ -271,7 +272,7 @@ def _upsample(image: jax.Array) -> jax.Array:
 
 
 def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
-  """The sample before each one along an axis and the one after it, zero beyond the ends."""
+  """Returns the previous and next sample of each sample along an axis, zero beyond the ends."""
   size = x.shape[axis]
   padded = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)])
   before, after = (jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in (0, 2))
@@ -279,23 +280,24 @@ def _neighbours(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
 
 
 def build(config: MappingType[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
-  A conditional network needs the class only to map noise to `w`. So `sample_latents` draws it,
-  uniformly from those that the option `label` names, and the generator has no labels of its own.
+  A conditional network uses the class only to map noise to `w`. `sample_latents` therefore samples
+  the class, uniformly from those selected by the option `label`. The generator itself has no
+  labels.
 
   Args:
     config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, `channels`, `clamp`,
-      `image_channels` unless they are 3, and the options: `truncation_psi`, `truncation_cutoff`
-      (see `style_latents.Mapping`), `noise` (see `Synthesis`), and `label`, a class, several, or
-      "all".
-    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
-      only the synthesis network's become the generator's variables.
-    identity: names the weights.
+      `image_channels` if not 3, and four options: `truncation_psi` and `truncation_cutoff` (see
+      `style_latents.Mapping`), `noise` (see `Synthesis`), and `label`, which is a class, several
+      classes, or "all".
+    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping network's arrays stay in
+      `sample_latents`; only the synthesis network's arrays become the generator's variables.
+    identity: identifies the weights.
 
   Raises:
-    ValueError: an option is not what it should be; or the noise is to be random, and the file was
-      converted by a version that did not store its strength.
+    ValueError: an option is invalid, or `noise` is "random" but an older version converted the file
+      and did not store the noise strengths.
   """
   style_latents.check_truncation(config)
   synthesis = Synthesis(
@@ -321,6 +323,6 @@ def _check_noise(config: MappingType[str, Any], synthesis: MappingType[str, Any]
   style_latents.check_noise(config, NOISES)
   if config["noise"] == "random" and "noise_strength" not in synthesis["block_4"]["conv_1"]:
     raise InvalidValue(
-      "config.generator_options.noise='random': this file does not hold how strong the noise is, "
-      "expected one that this version converted: convert the checkpoint again"
+      "config.generator_options.noise='random': this file does not hold the noise strengths; "
+      "convert the checkpoint again with this version"
     )

@@ -1,10 +1,10 @@
 """StyleGAN3 (Karras et al., "Alias-free generative adversarial networks", arXiv 2106.12423).
 
-Configurations T (3 x 3 convolutions) and R (1 x 1 convolutions, radial filters). The latent that is
-searched and shifted is `w` `[layers + 1, w_dim]`, drawn and truncated as StyleGAN2's; its first row
-moves and turns the Fourier features that the network begins with. The gains of the equalised
-learning rate are folded into the weights when a checkpoint is converted, and every layer's sizes
-and filters are computed then.
+The module covers configurations T (3 x 3 convolutions) and R (1 x 1 convolutions, radial filters).
+The latent that directions shift is `w` `[layers + 1, w_dim]`, sampled and truncated as in
+StyleGAN2. Its first row translates and rotates the Fourier features at the network's input.
+Conversion folds the gains of the equalised learning rate into the weights, and computes every
+layer's sizes and filters.
 """
 
 import dataclasses
@@ -21,19 +21,19 @@ from unseg_jax.generators import layers, style_latents, stylegan2
 from unseg_jax.generators.base import Generator, Variables, apply
 from unseg_jax.generators.filtered_activation import Geometry, filtered_activation
 
-# What of its config may be chosen anew whenever the generator is loaded.
+# Config entries that can be overridden at load time.
 OPTIONS = ("truncation_psi", "truncation_cutoff", "label")
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """The Fourier features that the network begins with.
+  """The Fourier features at the network's input.
 
   Attributes:
-    channels: how many.
-    size: side of their square, in samples.
+    channels: number of features.
+    size: side of the square, in samples.
     rate: samples per unit of length; the image without its margins is one unit wide.
-    bandwidth: frequencies beyond it, in cycles per unit, fade until half of the rate.
+    bandwidth: in cycles per unit; amplitudes fade from this frequency to half of the rate.
   """
 
   channels: int
@@ -45,16 +45,16 @@ class Features:
 class Synthesis(nn.Module):
   """Maps latents to float32 images.
 
-  The images are trained to lie in [-1, 1]; as upstream's, they may go a little beyond it.
+  Training drives the images to [-1, 1]; as upstream, they may slightly exceed it.
 
   Attributes:
-    features: what the network begins with.
-    channels: of every layer's result, but for the last one, whose result is the image.
-    kernel_size: side of the layers' kernels, 3 (T) or 1 (R); the last layer's is 1.
-    activations: sizes of the activation behind each layer, but for the last one.
+    features: the network's input.
+    channels: output channels of every layer except the last, whose output is the image.
+    kernel_size: side of the layers' kernels, 3 (T) or 1 (R); that of the last layer is 1.
+    activations: sizes of the activation after each layer except the last.
     clamp: bound of every layer's absolute values, or None.
-    output_scale: factor of the image.
-    image_channels: channels of the colours: 1 (grey), 3 (RGB) or 4 (RGBA).
+    output_scale: scale of the image.
+    image_channels: colour channels: 1 (grey), 3 (RGB) or 4 (RGBA).
   """
 
   features: Features
@@ -79,10 +79,10 @@ class Synthesis(nn.Module):
 
 
 class FourierFeatures(nn.Module):
-  """Waves over the plane, moved and turned as the latent says, and mixed.
+  """Plane waves, translated and rotated according to the latent, then mixed.
 
-  The first two of four numbers, linear in the latent, are the cosine and sine of an angle, the
-  others a shift. A stored matrix moves all images alike. Computed in float32, in any case.
+  Four numbers are linear in the latent: the first two are the cosine and sine of an angle, the
+  others a translation. A stored matrix moves all images alike. Always computed in float32.
   """
 
   features: Features
@@ -104,7 +104,7 @@ class FourierFeatures(nn.Module):
     bandwidth = self.features.bandwidth
     fading = (jnp.linalg.norm(turned, axis=2) - bandwidth) / (rate / 2 - bandwidth)
     amplitudes = jnp.clip(1 - fading, 0, 1)
-    # The sine of a sum by those of its parts: one for every column and row, not for every sample.
+    # The sine addition theorem needs sines per column and per row only, not per sample.
     line = (jnp.arange(size) + 0.5 - size / 2) / rate
     along = 2 * math.pi * line[None, :, None]
     by_column = along * turned[:, None, :, 0] + 2 * math.pi * phases[:, None]  # [N, W, C]
@@ -122,7 +122,7 @@ class FourierFeatures(nn.Module):
 
 
 def _combine(motion: Array, matrix: Array) -> tuple[jax.Array, jax.Array]:
-  """What a latent's motion and then the stored one do to frequencies: `[N, 2, 2]` and `[N, 2]`."""
+  """Returns the effect of a latent's motion, then the stored one, on frequencies and phases."""
   cosine, sine, right, down = motion.T
   shift = (sine * down - cosine * right, -sine * right - cosine * down)
   rows = jnp.stack([cosine, -sine, shift[0], sine, cosine, shift[1]], axis=1).reshape(-1, 2, 3)
@@ -133,9 +133,9 @@ def _combine(motion: Array, matrix: Array) -> tuple[jax.Array, jax.Array]:
 class Layer(nn.Module):
   """A modulated convolution, bias, and the leaky ReLU at a higher rate.
 
-  The convolution's kernel is normalised when a checkpoint is converted; styles are normalised here.
-  As in StyleGAN2, the inputs and the outputs are scaled instead of the kernel. Only those samples
-  are convolved that the filters behind it see.
+  Conversion normalises the convolution's kernel; this module normalises the styles. As in
+  StyleGAN2, the inputs and outputs are scaled instead of the kernel. Only samples that the
+  subsequent filters use are convolved.
   """
 
   features: int
@@ -154,11 +154,11 @@ class Layer(nn.Module):
     shape = (self.kernel_size, self.kernel_size, channels, self.features)
     kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
     kernel = jnp.asarray(kernel, x.dtype)
-    # One over the root of the mean square that the layer's input had in the training.
+    # The reciprocal root mean square of the layer's input during training.
     gain = self.param("gain", nn.initializers.ones, (), jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
-    # The result of the convolution with all of its border would have `size + border` samples.
+    # With its full border, the convolution would return `size + border` samples.
     first, end = self.activation.inputs(size + border)
     padding = (border - first, end - size)
     x = layers.convolution(x * style[:, None, None], kernel, (padding, padding))
@@ -174,7 +174,7 @@ class Layer(nn.Module):
 
 
 def make_synthesis(config: MappingType[str, Any]) -> Synthesis:
-  """Makes the network of a converted file's config; see `build`."""
+  """Builds the network from a converted file's config; see `build`."""
   return Synthesis(
     features=Features(**config["features"]),
     channels=tuple(config["channels"]),
@@ -187,22 +187,23 @@ def make_synthesis(config: MappingType[str, Any]) -> Synthesis:
 
 
 def build(config: MappingType[str, Any], variables: Variables, identity: str) -> Generator:
-  """Makes the generator of a converted file.
+  """Builds the generator of a converted file.
 
-  A conditional network needs the class only to map noise to `w`. So `sample_latents` draws it,
-  uniformly, and the generator has no labels of its own.
+  A conditional network uses the class only to map noise to `w`. `sample_latents` therefore samples
+  the class, uniformly from those selected by the option `label`. The generator itself has no
+  labels.
 
   Args:
-    config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, and what `Synthesis` has,
-      `features` and `activations` as dicts; and the options: `truncation_psi` and
-      `truncation_cutoff` (see `style_latents.Mapping`), and `label` (see
+    config: `z_dim`, `mapping_widths`, `num_classes`, `class_features`, the attributes of
+      `Synthesis` with `features` and `activations` as dicts, and three options: `truncation_psi`
+      and `truncation_cutoff` (see `style_latents.Mapping`), and `label` (see
       `style_latents.latent_sampler`).
-    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping's stay with `sample_latents`;
-      only the synthesis network's become the generator's variables.
-    identity: names the weights.
+    variables: `{'params': {'mapping', 'synthesis'}}`. The mapping network's arrays stay in
+      `sample_latents`; only the synthesis network's arrays become the generator's variables.
+    identity: identifies the weights.
 
   Raises:
-    ValueError: an option is not what it should be.
+    ValueError: an option is invalid.
   """
   style_latents.check_truncation(config)
   synthesis = make_synthesis(config)

@@ -1,6 +1,6 @@
-"""Pictures on the host, as NumPy arrays.
+"""Images on the host, as NumPy arrays.
 
-`reading.py` finds picture files and reads them whatever their format: `conversion.py` makes 8-bit
-RGB of them, by `colours.py` in sRGB, and `masks.py` finds the scale of masks. `writing.py` encodes
-arrays and lays them out, `drawing.py` shows what a segmenter says of a picture.
+`reading.py` finds image files and reads them in any format. It uses `conversion.py` for 8-bit RGB,
+`colours.py` for sRGB, and `masks.py` for the scale of mask values. `writing.py` encodes arrays and
+arranges them in grids. `drawing.py` visualises a segmenter's prediction for an image.
 """

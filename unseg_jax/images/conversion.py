@@ -1,4 +1,4 @@
-"""Pictures of any mode that Pillow knows, as 8-bit RGB."""
+"""Converts images of any Pillow mode to 8-bit RGB."""
 
 import logging
 
@@ -11,7 +11,7 @@ from unseg_jax.images.colours import to_srgb
 
 log = logging.getLogger(__name__)
 
-# How to turn a picture of each EXIF orientation upright; 1 stands upright.
+# The transform that turns each EXIF orientation upright; orientation 1 is upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -21,36 +21,36 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
-# What Pillow multiplies the pixels of such PNG files by, but not their transparent grey.
+# Pillow multiplies the pixels of such PNG files by these factors, but not their transparent grey.
 _GREY_STEPS = {"L;2": 85, "L;4": 17}
-# Pillow hands these to another program, which interprets them, or to the system to draw.
+# Pillow passes these formats to an external interpreter or to the operating system.
 _DRAWN_ELSEWHERE = ("EPS", "WMF")
-# A picture or mask whose largest value lies below this is no 8-bit grey: the faintest of the masks
-# that are known is 51, one of CUB's five annotators.
+# An image or mask whose largest value is below this cannot be 8-bit grey. The faintest known masks
+# reach 51 (one of CUB's five annotators).
 SMALLEST_GREY = 32
 
 
 def load(image: Image.Image, name: str, turn: bool) -> Image.Image:
-  """Decodes a picture, as far as it is not yet.
+  """Decodes an image that is not decoded yet.
 
   Args:
-    image: as `PIL.Image.open` or anything else returns it; it stays as it is.
-    name: what a warning about its EXIF calls it.
-    turn: whether to turn it upright, if its EXIF orientation says how.
+    image: any Pillow image, such as the result of `PIL.Image.open`; it is not changed.
+    name: the name of the image in a warning about its EXIF data.
+    turn: whether to apply the EXIF orientation.
 
   Returns:
-    The picture, whose transparent colour, if it has one, is on the scale of its pixels.
+    The image. Its transparent colour, if any, is on the scale of its pixels.
 
   Raises:
-    ValueError: another program would have to draw it.
-    Exception: of nearly any type, if the file is damaged.
+    ValueError: Pillow would need an external program to draw the image.
+    Exception: the file is damaged; errors of nearly any type occur.
   """
   if image.format in _DRAWN_ELSEWHERE:
-    raise InvalidValue(f"{image.format} files are drawings, which this program does not draw")
+    raise InvalidValue(f"{image.format} files are vector drawings, which are not supported")
   transparent = _transparent_colour(image)
   _decode(image)
   turned: Image.Image = image
-  # One of the turns is number 0.
+  # Compared with None, because one of the transforms has the value 0.
   if turn and (method := _turn(image, name)) is not None:
     turned = image.transpose(method)
   if transparent is not None:
@@ -62,20 +62,20 @@ def load(image: Image.Image, name: str, turn: bool) -> Image.Image:
 def to_rgb(
   image: Image.Image, name: str = "a picture", turn: bool = True
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Converts any picture to 8-bit sRGB, as `reading.read_picture` says.
+  """Converts any image to 8-bit sRGB, as described in `reading.read_picture`.
 
   Args:
-    image: the picture; it stays as it is.
-    name: what a warning about its EXIF or its colour profile calls it.
-    turn: whether to turn it upright, if its EXIF orientation says how.
+    image: the image; it is not changed.
+    name: the name of the image in a warning about its EXIF data or its colour profile.
+    turn: whether to apply the EXIF orientation.
 
   Raises:
-    ValueError: its values have no scale that would be plain.
-    Exception: of nearly any type, if the file is damaged.
+    ValueError: the scale of its values is ambiguous.
+    Exception: the file is damaged; errors of nearly any type occur.
   """
   image = load(image, name, turn)
   colours, opacity = _split(image)
-  # What is in Lab needs no profile; Pillow has converted it to sRGB.
+  # Pillow has converted Lab to sRGB, so a profile does not apply.
   profile = None if image.mode == "LAB" else image.info.get("icc_profile")
   rgb = to_srgb(colours, profile, name)
   if opacity is not None:
@@ -85,24 +85,25 @@ def to_rgb(
 
 
 def is_deep(image: Image.Image) -> bool:
-  """Whether a picture is grey with more than 8 bits."""
+  """Whether an image is grey with more than 8 bits."""
   return image.mode.startswith(("I", "F"))
 
 
 def deep_scale(image: Image.Image, values: Num[np.ndarray, "h w"]) -> float:
-  """The value that is white, of a grey picture of more than 8 bits.
+  """Returns the value of white in a grey image with more than 8 bits.
 
-  It is 65535 for 16 bits. 32 bits do not say: it is 1 or 255 where no value exceeds that, and else
-  the largest number of as many bits as the largest value has, such as 4095.
+  White is 65535 for 16-bit images. 32-bit images do not define white. For these it is 1 or 255 if
+  no value exceeds that. Otherwise it is the largest integer with as many bits as the largest value,
+  such as 4095.
 
   Args:
-    image: the picture.
+    image: the image.
     values: its pixels.
 
   Raises:
-    ValueError: values are negative or no numbers, or their scale is not plain.
+    ValueError: a value is negative or not finite, or the scale is ambiguous.
   """
-  # For 16 bits of PGM, Pillow uses its mode of 32.
+  # Pillow reads 16-bit PGM files in its 32-bit mode.
   if image.mode.startswith("I;16") or image.format == "PPM":
     return 65535.0
   lowest, highest = float(values.min()), float(values.max())
@@ -116,17 +117,17 @@ def deep_scale(image: Image.Image, values: Num[np.ndarray, "h w"]) -> float:
     return 1.0
   if values.dtype.kind == "f" and highest < SMALLEST_GREY:
     raise InvalidValue(
-      f"its values span {lowest:g} to {highest:g}, of which neither 1 nor 255 is plainly white; "
+      f"its values span {lowest:g} to {highest:g}, where white may be 1 or 255; "
       "save it with 8 or 16 bits per channel"
     )
   return 2.0 ** max(8, int(highest).bit_length()) - 1
 
 
 def grey_step(image: Image.Image) -> int:
-  """The pixel that stands for a 1 of a PNG file of 2 or 4 bits; 1 for others.
+  """Returns the pixel value of level 1 in a 2-bit or 4-bit PNG file; 1 for all other images.
 
   Args:
-    image: not yet decoded; later, it does not tell.
+    image: an image that is not decoded yet; decoding discards this information.
   """
   return _GREY_STEPS.get(_stored(image), 1)
 
@@ -135,8 +136,8 @@ def _decode(image: Image.Image) -> None:
   if not isinstance(image, TiffImagePlugin.TiffImageFile):
     image.load()
     return
-  # Where Pillow maps a TIFF file into memory, it confuses the height and width of what it turns; it
-  # maps none without a name.
+  # When Pillow maps a TIFF file into memory, it swaps the height and width of a rotated image. It
+  # does not map a file without a name.
   name, image.filename = image.filename, ""
   try:
     image.load()
@@ -145,31 +146,31 @@ def _decode(image: Image.Image) -> None:
 
 
 def _turn(image: Image.Image, name: str) -> Image.Transpose | None:
-  """How to turn a picture upright; None: it stands so, or does not say."""
+  """Returns the transform that turns an image upright, None if it needs none or has no EXIF."""
   try:
     return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-  # Given damaged EXIF, Pillow raises errors of several types.
+  # Pillow raises errors of several types for damaged EXIF data.
   except Exception as error:
     reason = " ".join(str(error).split())
-    log.warning("%s: it may not stand upright, as its EXIF is damaged: %s", name, reason)
+    log.warning("%s: it may not be upright, because its EXIF data is damaged: %s", name, reason)
     return None
 
 
 def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-  """The colours, of mode L, RGB or CMYK, and the opacity, if there is any."""
+  """Returns the colours, in mode L, RGB or CMYK, and the opacity, if any."""
   if is_deep(image):
     values = np.asarray(image)
     scaled = values.astype(np.float32) * np.float32(255 / deep_scale(image, values))
     return Image.fromarray(np.rint(scaled).astype(np.uint8)), _opacity_of_colour(image)
   if image.mode == "PA" or (image.mode == "P" and image.has_transparency_data):
     image = image.convert("RGBA")
-  # Colours that are multiplied by their opacity.
+  # These modes store colours multiplied by their opacity.
   elif image.mode in ("La", "RGBa"):
     image = image.convert(image.mode.upper())
   if image.mode in ("LA", "RGBA"):
     return image.convert(image.mode.removesuffix("A")), image.getchannel("A")
   opacity = _opacity_of_colour(image)
-  # Or Pillow would convert the transparent colour along with the pixels, or fail to.
+  # Otherwise Pillow converts the transparent colour with the pixels, or fails.
   image = image.copy() if "transparency" in image.info else image
   image.info.pop("transparency", None)
   if image.mode == "1":
@@ -178,7 +179,7 @@ def _split(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _opacity_of_colour(image: Image.Image) -> Image.Image | None:
-  """The opacity of a picture of which one colour is transparent."""
+  """Returns the opacity of an image with one transparent colour."""
   key = image.info.get("transparency")
   if isinstance(key, int) and (is_deep(image) or image.mode in ("1", "L")):
     transparent = np.asarray(image.convert("L") if image.mode == "1" else image) == key
@@ -190,17 +191,17 @@ def _opacity_of_colour(image: Image.Image) -> Image.Image | None:
 
 
 def _transparent_colour(image: Image.Image) -> int | tuple[int, ...] | None:
-  """The transparent colour of a PNG file that Pillow leaves on another scale than its pixels."""
+  """Returns a PNG file's transparent colour where Pillow scales only the pixels."""
   key, step = image.info.get("transparency"), grey_step(image)
   if step > 1 and isinstance(key, int):
     return key * step
-  # Of each 16 bits, Pillow keeps the upper 8.
+  # Pillow keeps the upper 8 of 16 bits.
   if _stored(image) == "RGB;16B" and isinstance(key, tuple):
     return tuple(value >> 8 for value in key)
   return None
 
 
 def _stored(image: Image.Image) -> str:
-  """How a PNG file keeps its pixels, which Pillow knows until it decodes them."""
+  """Returns the pixel storage of a PNG file, which Pillow forgets when it decodes the file."""
   tiles = getattr(image, "tile", None)
   return str(tiles[0].args) if tiles and image.format == "PNG" else ""

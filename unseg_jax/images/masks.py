@@ -1,4 +1,4 @@
-"""Masks of any mode that Pillow knows, and the scale on which their values lie."""
+"""Reads masks of any Pillow mode and determines the scale of their values."""
 
 from typing import NamedTuple
 
@@ -9,23 +9,23 @@ from unseg_jax.array_types import Bool, Shaped
 from unseg_jax.errors import InvalidValue
 from unseg_jax.images import conversion
 
-# Their pixels are not those that were saved, so that 0 and 1 may both be black.
+# Lossy compression changes pixels, so 0 and 1 may both be black.
 LOSSY = ("JPEG", "MPO")
 
 
-NAMED = 8  # Of a mask's values, in a message.
+NAMED = 8  # The number of mask values that an error message lists.
 
 
 class ClassNumbers(InvalidValue):
-  """The values of a mask look like numbers of classes."""
+  """The values of a mask look like class numbers."""
 
 
 class Levels(NamedTuple):
   """The values of a mask.
 
   Attributes:
-    values: of each pixel, bool, integers or floats.
-    full_scale: the value of what is certainly foreground.
+    values: the value of each pixel, as bool, integers or floats.
+    full_scale: the value of certain foreground.
   """
 
   values: Shaped[np.ndarray, "h w"]
@@ -38,22 +38,22 @@ class Levels(NamedTuple):
 
 
 def levels(image: Image.Image, name: str = "a mask", turn: bool = True) -> Levels:
-  """Returns a mask's values, as `reading.read_mask` says which count.
+  """Returns a mask's values, chosen as described in `reading.read_mask`.
 
   Args:
-    image: the mask; it stays as it is.
-    name: what a warning about its EXIF calls it.
-    turn: whether to turn it upright, if its EXIF orientation says how.
+    image: the mask; it is not changed.
+    name: the name of the mask in a warning about its EXIF data.
+    turn: whether to apply the EXIF orientation.
 
   Raises:
-    ValueError: its values have no scale that would be plain.
-    Exception: of nearly any type, if the file is damaged.
+    ValueError: the scale of its values is ambiguous.
+    Exception: the file is damaged; errors of nearly any type occur.
   """
   lossless, step = image.format not in LOSSY, conversion.grey_step(image)
   image = conversion.load(image, name, turn)
   if conversion.is_deep(image):
     values = np.asarray(image)
-    conversion.deep_scale(image, values)  # Raises for values that are on none.
+    conversion.deep_scale(image, values)  # Raises for values without a valid scale.
   else:
     values = _deciding_channel(image)
   if step > 1 and 0 < values.max() <= step:
@@ -62,17 +62,17 @@ def levels(image: Image.Image, name: str = "a mask", turn: bool = True) -> Level
 
 
 def full_scale(values: Shaped[np.ndarray, "h w"], lossless: bool = True) -> float:
-  """The value of what is certainly foreground, of a mask's values.
+  """Returns the value of certain foreground in a mask.
 
-  It is 1 for bool, and where no value exceeds 1; else 255 where none exceeds that; else 65535.
-  A mask of nothing but 0 is background on any scale.
+  It is 1 for bool values and if no value exceeds 1. Otherwise it is 255 if no value exceeds 255,
+  and 65535 above. A mask of only 0 is background on any scale.
 
   Args:
-    values: of a mask.
-    lossless: whether its pixels are those that were saved; else 1 may stand for black.
+    values: the values of a mask.
+    lossless: whether the file format preserves pixels; if not, 1 may stand for black.
 
   Raises:
-    ClassNumbers: the values look like numbers of classes.
+    ClassNumbers: the values look like class numbers.
   """
   highest = float(values.max(initial=0))
   if values.dtype == bool or (lossless and 0 < highest <= 1):
@@ -80,17 +80,17 @@ def full_scale(values: Shaped[np.ndarray, "h w"], lossless: bool = True) -> floa
   if lossless and 0 < highest < conversion.SMALLEST_GREY:
     raise ClassNumbers(
       f"it holds the values {np.unique(values).tolist()[:NAMED]}, which look like class numbers; "
-      "expected foreground and background alone, such as 1 and 0, or 255 and 0"
+      "expected only foreground and background, such as 1 and 0, or 255 and 0"
     )
   return next(scale for scale in (255.0, 65535.0, 2.0**31 - 1) if highest <= scale)
 
 
 def _deciding_channel(image: Image.Image) -> np.ndarray:
-  """The opacity of a cut-out in colour; else the first channel that varies, or the first."""
+  """Returns a colour cut-out's opacity; otherwise the first channel that varies, or the first."""
   if image.mode in ("1", "L"):
     return np.asarray(image)
   is_palette = image.mode in ("P", "PA")
-  # By way of RGBA, a palette becomes colours while those of transparent pixels are kept.
+  # Conversion to RGBA resolves a palette and keeps the colours of transparent pixels.
   if image.mode == "La":
     image = image.convert("LA")
   elif image.mode not in ("LA", "RGB", "RGBA"):
@@ -103,7 +103,7 @@ def _deciding_channel(image: Image.Image) -> np.ndarray:
 
 
 def _is_cutout(red: np.ndarray, green: np.ndarray, blue: np.ndarray, opacity: np.ndarray) -> bool:
-  """Whether the colours are a picture's rather than a mask's, and the opacity has two sides."""
+  """Whether the image has a photograph's colours, and its opacity has two levels."""
   coloured = (red != green).any() or (red != blue).any()
   between = ((red > 0) & (red < 255)).any()
   return bool(coloured and between and opacity.max() > 127 >= opacity.min())

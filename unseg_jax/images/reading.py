@@ -1,4 +1,4 @@
-"""Picture files: finding those that a user means, and reading them whatever their format."""
+"""Finds the image files that a user names and reads them in any format."""
 
 import contextlib
 import glob
@@ -17,15 +17,15 @@ from unseg_jax.errors import InvalidValue
 from unseg_jax.images import conversion, masks
 from unseg_jax.images.writing import describe
 
-# Pillow reads HEIC only with a plugin. It is listed all the same: a telephone's picture should be
-# named as unreadable, not passed over in silence.
+# Pillow reads HEIC only with a plugin. The suffix is listed nevertheless, so that a photo from a
+# phone is reported as unreadable rather than silently skipped.
 SUFFIXES = frozenset(
   ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff "
   ".webp".split()
 )
 
-# A picture of more is refused unless the caller says otherwise: decoded, and with all that is made
-# of it, one of so many takes several gigabytes.
+# The default limit. A decoded image of this size and everything derived from it take several
+# gigabytes.
 MAX_PIXELS = 180_000_000
 
 _opening = threading.Lock()
@@ -33,28 +33,27 @@ _T = TypeVar("_T")
 
 
 class TooManyPixels(InvalidValue):
-  """A picture exceeds the limit of pixels."""
+  """An image has more pixels than the limit."""
 
 
 def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
-  """Finds the pictures that a user means.
+  """Finds the image files that a user names.
 
   Args:
-    pattern: a file, whatever its name; or a folder, for the picture files directly in it; or a
-      glob, for the picture files among its matches. `~` is the home directory, `**` any folders.
-      Picture files are those whose suffix is in `SUFFIXES`, in either case; hidden ones are left
-      out.
-    subfolders: whether a folder also stands for the folders inside it, at any depth. Hidden ones
-      and links to folders are left out.
+    pattern: a file with any name, a folder for the image files directly in it, or a glob for the
+      image files among its matches. `~` is the home directory and `**` matches any folders. Image
+      files have a suffix in `SUFFIXES`, in upper or lower case; hidden files are skipped.
+    subfolders: whether a folder includes its subfolders at any depth. Hidden folders and links to
+      folders are skipped.
 
   Returns:
     The files, sorted; at least one.
 
   Raises:
-    FileNotFoundError: no picture matches.
+    FileNotFoundError: no image matches.
     OSError: a folder cannot be searched.
   """
-  # A name such as `photo[1].jpg` is a file before it is a glob.
+  # A file may have a name like a glob, such as `photo[1].jpg`.
   expanded = os.path.expanduser(pattern)
   path = Path(expanded)
   if path.is_file():
@@ -64,7 +63,7 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
   if files := _only_pictures(map(Path, glob.glob(expanded, recursive=True))):
     return files
   raise FileNotFoundError(
-    f"{pattern} is no file or folder, and as a glob it matches no picture; "
+    f"{pattern} is not a file or folder, and as a glob it matches no picture; "
     f"expected one of {_suffixes()}."
   )
 
@@ -72,23 +71,23 @@ def find_pictures(pattern: str | Path, subfolders: bool = False) -> list[Path]:
 def read_picture(
   path: str | Path, contents: bytes | None = None, max_pixels: int = MAX_PIXELS
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """Reads a picture of any kind as 8-bit sRGB.
+  """Reads an image file of any format as 8-bit sRGB.
 
-  It stands upright (its EXIF orientation is applied), and transparent parts show white. Colours are
-  converted to sRGB by the picture's ICC profile (`colours.to_srgb`); without one, they are taken to
-  be sRGB. More than 8 bits per channel are scaled to 8 (`conversion.deep_scale` says how, for 32
-  bits and floats). Of an animation the first frame is read.
+  The EXIF orientation is applied. Transparent areas become white. The ICC profile converts colours
+  to sRGB (`colours.to_srgb`); without a profile, colours are assumed to be sRGB. Channels with more
+  than 8 bits are scaled to 8 (for 32 bits and floats see `conversion.deep_scale`). Of an animation,
+  only the first frame is read.
 
   Args:
     path: a file that Pillow can decode; `~` is the home directory.
-    contents: what the file holds; None: it is read.
-    max_pixels: of more pixels than this, the picture is refused before it is decoded.
+    contents: the bytes of the file; None reads them from `path`.
+    max_pixels: larger images are rejected before they are decoded.
 
   Returns:
-    The picture, as `conversion.to_rgb` converts it.
+    The image, as converted by `conversion.to_rgb`.
 
   Raises:
-    ValueError: the file is missing, damaged, too large or no picture; the message names it.
+    ValueError: the file is missing, damaged, too large or not an image; the message names it.
   """
   return _decode(
     path, lambda image: conversion.to_rgb(image, str(path)), contents, max_pixels=max_pixels
@@ -96,14 +95,14 @@ def read_picture(
 
 
 def as_picture(image: np.ndarray | Image.Image | str | Path) -> UInt8[np.ndarray, "h w 3"]:
-  """Returns a picture in any of the forms in which Python has them.
+  """Returns an image of any common Python type as an array.
 
   Args:
-    image: a file, or a Pillow image, which are both read as `read_picture` says; or an array
-      [H, W, 3] uint8, taken to be upright and sRGB.
+    image: a file or a Pillow image, converted as in `read_picture`; or an array [H, W, 3] uint8,
+      assumed to be upright and sRGB.
 
   Raises:
-    ValueError: the file or the image cannot be read as a picture, or the array is none.
+    ValueError: the file or image is unreadable, or the array is not an image.
   """
   if isinstance(image, (str, Path)):
     return read_picture(image)
@@ -126,11 +125,11 @@ def as_picture(image: np.ndarray | Image.Image | str | Path) -> UInt8[np.ndarray
 def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
   """Reads a mask at its own resolution: True where a value exceeds half of full scale.
 
-  Full scale is what the file plainly says: 1 for two levels, and where no value exceeds 1, in
-  whatever type (a JPEG file excepted, where 1 may be black); else 255 where none exceeds that; else
-  65535. Of several channels the first counts; one that is the same everywhere leaves it to the
-  next, opacity being the last; of a cut-out in colour the opacity counts. In a palette the colour
-  decides, not its index. Colour profiles are left out.
+  Full scale is 1 for 1-bit files and for files of any type in which no value exceeds 1.
+  JPEG files are an exception, as 1 may be black in them. Otherwise full scale is 255 if no value
+  exceeds 255, and 65535 above. Of several channels, the first one that varies counts, with opacity
+  last. In a colour cut-out, opacity counts. A palette counts by its colours, not its indices.
+  Colour profiles are ignored.
 
   Args:
     path: a file that Pillow can decode.
@@ -139,14 +138,14 @@ def read_mask(path: str | Path) -> Bool[np.ndarray, "h w"]:
     True in the foreground.
 
   Raises:
-    ValueError: the file is missing, damaged or no picture, or its values look like numbers of
-      classes; the message names it.
+    ValueError: the file is missing, damaged or not an image, or its values look like class
+      numbers; the message names it.
   """
   return read_mask_levels(path).foreground
 
 
 def read_mask_levels(path: str | Path) -> masks.Levels:
-  """Reads a mask's values and their full scale; see `read_mask`."""
+  """Reads a mask's values and their full scale, as described in `read_mask`."""
   return _decode(path, lambda image: masks.levels(image, str(path)))
 
 
@@ -156,20 +155,20 @@ def opened(
   formats: Sequence[str] | None = None,
   max_pixels: int = MAX_PIXELS,
 ) -> Iterator[Image.Image]:
-  """Opens a picture without decoding it.
+  """Opens an image without decoding it.
 
   Args:
-    source: the file, or what it holds.
-    formats: Pillow's names of those to take; None: all that it knows.
-    max_pixels: of more pixels than this, the picture is refused.
+    source: the file or its contents.
+    formats: Pillow's names of the accepted formats; None accepts all formats.
+    max_pixels: larger images are rejected.
 
   Raises:
-    ValueError: the picture has too many pixels.
-    PIL.UnidentifiedImageError: it has none of these formats.
-    Exception: of nearly any type, if the file is damaged.
+    ValueError: the image has too many pixels.
+    PIL.UnidentifiedImageError: the image has none of the formats.
+    Exception: the file is damaged; errors of nearly any type occur.
   """
   with _opening:
-    # Pillow's own limit is one for all, and its message does not say how to raise it.
+    # Pillow's own limit is global, and its message does not explain how to raise it.
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
       image = Image.open(source, formats=None if formats is None else list(formats))
@@ -181,10 +180,10 @@ def opened(
 
 
 def pictures_in(folder: Path) -> list[Path]:
-  """Lists the picture files directly in a folder, sorted; at least one.
+  """Lists the image files directly in a folder, sorted; at least one.
 
   Raises:
-    FileNotFoundError: the folder does not exist, or it has no picture.
+    FileNotFoundError: the folder does not exist or has no image files.
   """
   if not folder.is_dir():
     raise FileNotFoundError(f"the folder {folder} does not exist; expected a folder of pictures.")
@@ -199,21 +198,21 @@ def _picture_files_below(folder: Path) -> list[Path]:
   def refuse(error: OSError) -> None:
     raise error
 
-  # By default, folders that cannot be read would be passed over in silence.
+  # By default, os.walk silently skips folders that it cannot read.
   if files := _only_pictures(named_pictures(folder, refuse)):
     return files
   raise FileNotFoundError(
-    f"the folder {folder} has no pictures in it or in folders inside; "
+    f"the folder {folder} has no pictures in it or in its subfolders; "
     f"expected files of {_suffixes()}."
   )
 
 
 def named_pictures(folder: str | Path, refuse: Callable[[OSError], None]) -> list[Path]:
-  """Lists what has the name of a picture in a folder and those inside, be it a file or not.
+  """Lists all paths with an image suffix in a folder and its subfolders, files or not.
 
   Args:
-    folder: hidden folders in it, and links to folders, are left out.
-    refuse: is called with the error of each folder that cannot be searched.
+    folder: the folder. Hidden subfolders and links to folders are skipped.
+    refuse: receives the error of each folder that cannot be read.
   """
   paths: list[Path] = []
   for inside, names, file_names in os.walk(folder, onerror=refuse):
@@ -223,7 +222,7 @@ def named_pictures(folder: str | Path, refuse: Callable[[OSError], None]) -> lis
 
 
 def is_picture(path: PurePath) -> bool:
-  """Whether a name is that of a picture that is not hidden."""
+  """Whether a path has an image suffix and is not hidden."""
   return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
@@ -248,17 +247,17 @@ def _decode(
 
 @contextlib.contextmanager
 def _naming(path: str | Path) -> Iterator[None]:
-  """Turns whatever goes wrong with a picture into a ValueError that names it."""
+  """Turns any error about an image into a ValueError that names the image."""
   try:
     yield
   except TooManyPixels as error:
     raise TooManyPixels(f"{path} {error}") from error
-  # Given damaged files, decoders raise errors of nearly every type.
+  # Decoders raise errors of nearly every type for damaged files.
   except Exception as error:
     reason = str(error) or type(error).__name__
-    # Pillow's own words for this repeat the path, and blame the file.
+    # Pillow's message for this error repeats the path and blames the file.
     if isinstance(error, UnidentifiedImageError):
-      reason = "its format is not known"
+      reason = "its format is unknown"
     if isinstance(error, Image.DecompressionBombError):
       reason = "a part of it claims more pixels than Pillow decodes"
     raise InvalidValue(
@@ -272,7 +271,7 @@ def _check_pixels(image: Image.Image, max_pixels: int) -> None:
   if width * height > max_pixels:
     raise TooManyPixels(
       f"has {width:,} x {height:,} pixels, {width * height:,} in all; the limit is {max_pixels:,}, "
-      "as more may exhaust the memory. Shrink it, or raise the limit: "
+      "because larger images may exhaust the memory. Shrink it, or raise the limit: "
       f"`python -m unseg_jax.predict --max_pixels={width * height}`, or "
       f"read_picture(..., max_pixels={width * height}) in Python."
     )

@@ -1,7 +1,7 @@
-"""A trained segmenter at work.
+"""Inference with a trained segmenter.
 
-In: pictures of any size. Out: the probability of foreground. Open `segmenter.py` first: it runs
-one picture; `batched.py` runs batches, over all devices. `views.py` makes what the network sees of
-a picture, and the answer of its logits. `segmenter_files.py` restores and saves a segmenter,
-`onnx_files.py` runs an exported one, `refinement.py` fits masks to a picture's edges.
+In: images of any size. Out: the probability of foreground. Open `segmenter.py` first: it runs one
+image. `batched.py` runs batches over all devices. `views.py` turns an image into network inputs,
+and the network's logits into a probability map. `segmenter_files.py` restores and saves a
+segmenter, `onnx_files.py` runs an exported one, and `refinement.py` fits masks to image edges.
 """

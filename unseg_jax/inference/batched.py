@@ -1,4 +1,4 @@
-"""Batched inference: pictures of one padded size together, on all devices of a process."""
+"""Batched inference: groups images by padded size and runs them on all devices of a process."""
 
 import collections
 import dataclasses
@@ -13,13 +13,13 @@ from unseg_jax.inference import views as view_lib
 from unseg_jax.inference.segmenter import Segmenter
 
 Tag = TypeVar("Tag")
-# Of a batch, for each device, unless a single view or a piece of one has more.
+# The most pixels of a batch on each device. A single view or piece that is larger runs alone.
 BATCH_PIXELS = 2**21
-# The number of batches that are filled at the same time; beyond it the fullest runs as it is.
+# The number of batches filled at a time. Beyond it, the fullest batch runs although it has space.
 OPEN_BATCHES = 4
-# The number of batches on the devices: one is computed, and the next is there already.
+# The number of batches on the devices: one is computed while the next is transferred.
 STARTED_BATCHES = 2
-# What XLA and onnxruntime say when memory does not suffice.
+# Messages of XLA and onnxruntime when they run out of memory.
 _OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Failed to allocate memory", "bad allocation")
 
 
@@ -33,25 +33,25 @@ def logits(
   batch_size: int,
   refuse: Callable[[Tag, str], None] = _refuse,
 ) -> Iterator[tuple[Tag, list[Float[np.ndarray, "_ _"]]]]:
-  """Runs the network on the views of pictures.
+  """Runs the network on the views of images.
 
-  Every picture is computed alone within its batch: neither the batch size, nor the number of
-  devices, nor the order in which batches fill up changes a result. A batch for which the device's
-  memory does not suffice is halved, and so are those of its shape that follow.
+  The network treats the images of a batch independently: batch size, number of devices and the
+  order in which batches fill up do not change a result. If a batch exceeds the device's memory, it
+  is halved, and so are later batches of its shape.
 
   Args:
     segmenter: the segmenter.
-    pictures: each with a tag of the caller's and its `Segmenter.views`.
-    batch_size: the number of views of one padded size that each device takes at a time; fewer, if
-      they would have more than `BATCH_PIXELS` pixels.
-    refuse: is called with a picture's tag, and the reason, if memory does not suffice for it alone;
-      by default it raises.
+    pictures: pairs of a caller's tag and the image's `Segmenter.views`.
+    batch_size: the most views of one padded size that each device takes at a time. `BATCH_PIXELS`
+      may reduce it.
+    refuse: called with the tag and the reason if an image does not fit into memory even alone. The
+      default raises.
 
   Yields:
-    Each tag, when all its views are computed, with their logits in float32.
+    Each tag with the float32 logits of its views, once all of them are computed.
 
   Raises:
-    ValueError: a picture does not fit, and nothing else is to happen then.
+    ValueError: an image does not fit into memory and `refuse` is the default.
   """
   batches = _Batches(segmenter, batch_size)
   for tag, views in pictures:
@@ -68,14 +68,14 @@ def logits(
 
 @dataclasses.dataclass(eq=False)
 class _Picture(Generic[Tag]):
-  """A picture, and the logits of those pieces of its views that are computed already.
+  """An image, with the logits of those pieces of its views that are computed.
 
   Attributes:
-    tag: the caller's.
-    views: what the network sees.
+    tag: the caller's tag.
+    views: the network's inputs.
     parts: the pieces of each view.
-    logits: by the numbers of view and piece.
-    problem: why it was refused.
+    logits: computed logits, by (view number, piece number).
+    problem: the reason for refusing the image; empty if it is not refused.
   """
 
   tag: Tag
@@ -97,7 +97,7 @@ class _Picture(Generic[Tag]):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
-  """A piece of a view of a picture: what the network sees at a time."""
+  """A piece of a view: one input of the network."""
 
   picture: _Picture
   number: tuple[int, int]
@@ -115,7 +115,7 @@ def _answered(
 
 
 class _Started(NamedTuple):
-  """A batch on the devices: `filled` images, of which those beyond `parts` are copies."""
+  """A batch on the devices. It has `filled` images; those beyond `parts` are copies."""
 
   size: tuple[int, int]
   parts: Sequence[_Part]
@@ -125,14 +125,14 @@ class _Started(NamedTuple):
 
 @dataclasses.dataclass
 class _Batches:
-  """The batches that are being filled, by their padded (height, width).
+  """The batches that are being filled or computed.
 
   Attributes:
-    segmenter: runs them.
-    batch_size: the largest, for each device.
-    waiting: what each batch holds so far.
-    started: those on the devices.
-    fitting: the number for each device, where memory did not suffice for more.
+    segmenter: runs the batches.
+    batch_size: the most images per device.
+    waiting: the contents of each unfinished batch, by padded (height, width).
+    started: the batches on the devices.
+    fitting: the images per device that fit into memory, for sizes that ran out of memory.
   """
 
   segmenter: Segmenter
@@ -145,7 +145,7 @@ class _Batches:
     self.waiting.setdefault(view_lib.padded_size(part.image), []).append(part)
 
   def run_full(self) -> Iterator[_Picture]:
-    """Runs what is full, or the fullest if too much waits; yields what is answered by it."""
+    """Runs full batches, and the fullest if too much waits; yields the images that are done."""
     for size, parts in list(self.waiting.items()):
       if len(parts) >= self._capacity(size):
         yield from self._run(size)
@@ -153,7 +153,7 @@ class _Batches:
       yield from self._run(max(self.waiting, key=lambda size: len(self.waiting[size])))
 
   def run_all(self) -> Iterator[_Picture]:
-    """Runs what is left."""
+    """Runs the remaining batches."""
     while self.waiting or self.started:
       yield from self._run(next(iter(self.waiting))) if self.waiting else self._finish_one()
 
@@ -170,12 +170,12 @@ class _Batches:
     return each * self.segmenter.device_count
 
   def _run(self, size: tuple[int, int]) -> Iterator[_Picture]:
-    """Starts what waits of a size, and finishes what is beyond `STARTED_BATCHES`."""
+    """Starts the images of a size that wait; then finishes batches beyond `STARTED_BATCHES`."""
     parts = [part for part in self.waiting.pop(size) if not part.picture.problem]
     while parts:
       capacity = self._capacity(size)
       batch, parts = parts[:capacity], parts[capacity:]
-      # Filled up with copies: another batch size would compile the network again.
+      # Copies fill the batch up: XLA would recompile the network for another batch size.
       images = [part.image for part in batch + batch[:1] * (capacity - len(batch))]
       try:
         self.started.append(_Started(size, batch, len(images), self.segmenter.start(images)))
@@ -199,7 +199,7 @@ class _Batches:
   def _make_do(
     self, error: Exception, size: tuple[int, int], parts: Sequence[_Part], filled: int
   ) -> Iterator[_Picture]:
-    """Goes on after an error of a batch: smaller, or without its pictures."""
+    """Recovers from an out-of-memory error: halves the batch, or refuses its images."""
     if not is_out_of_memory(error):
       raise error
     each = filled // self.segmenter.device_count
@@ -209,14 +209,14 @@ class _Batches:
       return
     for picture in dict.fromkeys(part.picture for part in parts if not part.picture.problem):
       picture.problem = (
-        "memory does not suffice, not even for it alone: the segmenter sees it as "
-        f"{size[1]} x {size[0]} pixels"
+        f"out of memory: the segmenter's input has {size[1]} x {size[0]} pixels for this picture "
+        "alone"
       )
       yield picture
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-  """Whether an error says that the memory of the device or of the host does not suffice."""
+  """Whether an error means that the device or the host ran out of memory."""
   return isinstance(error, MemoryError) or any(words in str(error) for words in _OUT_OF_MEMORY)
 
 

@@ -1,9 +1,9 @@
-"""Optional refinement of masks: probabilities are drawn to the edges of the picture.
+"""Optional refinement: aligns probabilities with the edges of the image.
 
-Off by default, as the paper (arXiv 2105.08127) reports its masks unrefined. The guided filter and
-GrabCut are OpenCV's. A bilateral solver and a dense conditional random field (CRF) are not offered:
-OpenCV's packages on PyPI are built without its bilateral solver, and no dense CRF that is still
-maintained comes as a package for current versions of Python.
+It is off by default, since the paper (arXiv 2105.08127) reports unrefined masks. OpenCV provides
+the guided filter and GrabCut. A bilateral solver and a dense conditional random field (CRF) are not
+offered: OpenCV's packages on PyPI are built without the solver, and no maintained package of a
+dense CRF supports current Python.
 """
 
 import functools
@@ -18,14 +18,14 @@ METHODS = ("none", "guided", "grabcut")
 
 _MISSING = {
   "bilateral_solver": "OpenCV's packages on PyPI are built without it (it needs Eigen)",
-  "crf": "no maintained dense CRF comes as a package for current versions of Python",
+  "crf": "no maintained dense CRF package supports current Python",
 }
 
-# Of the shorter side: 8 of the 128 pixels that the segmenter sees, hence the errors of its edges.
+# As a fraction of the shorter side: 8 of the segmenter's 128 pixels, the size of its edge errors.
 _RADIUS = 1 / 16
-# A variance of grey values in [0, 255]; regions that vary less are smoothed, edges are kept.
+# A variance of grey values in [0, 255]. Regions with less variance are smoothed; edges are kept.
 _EPSILON = 1e-3 * 255**2
-# GrabCut keeps what is at least so likely foreground or background; the rest it decides by colour.
+# GrabCut keeps pixels whose class has at least this probability and decides the rest by colour.
 _SURE = 0.99
 _GRABCUT_ITERATIONS = 3
 
@@ -38,16 +38,19 @@ def refine(
   Args:
     probability: that each pixel is foreground, float32 in [0, 1].
     image: the picture.
-    method: "none"; or "guided": the guided filter of He et al. (ECCV 2010), whose windows reach
-      1 / 16 of the shorter side; or "grabcut": GrabCut of Rother et al. (SIGGRAPH 2004), which
-      models the colours of the picture's foreground and background and cuts between them.
+    method: one of
+      "none";
+      "guided", the guided filter of He et al. (ECCV 2010), with a window radius of 1 / 16 of the
+      shorter side;
+      "grabcut", GrabCut of Rother et al. (SIGGRAPH 2004), which models the colours of foreground
+      and background and cuts between them.
 
   Returns:
-    A probability, float32 in [0, 1]; with "none", `probability` itself; with "grabcut", 0 or 1.
+    A probability, float32 in [0, 1]. "none" returns `probability` itself; "grabcut" returns 0 or 1.
 
   Raises:
-    ImportError: if the method needs OpenCV's contributed modules and they are not installed.
-    ValueError: if there is no such method.
+    ImportError: the method needs an OpenCV module that is not installed.
+    ValueError: the method is unknown.
   """
   check_method(method)
   if method == "none":
@@ -55,19 +58,19 @@ def refine(
   if method == "grabcut":
     return _grabcut(probability, image)
   radius = max(1, round(_RADIUS * min(probability.shape)))
-  # The guide stays in [0, 255]: with one in [0, 1] the library (4.14, 5.0) gives the same blurred
-  # mask for every epsilon up to 1e-3, worse than none.
+  # The guide stays in [0, 255]. With a guide in [0, 1], OpenCV 4.14 and 5.0 return the same blurred
+  # mask for every epsilon up to 1e-3, which is worse than no refinement.
   refined = _ximgproc().guidedFilter(np.ascontiguousarray(image), probability, radius, _EPSILON)
   # Local linear models overshoot beside edges.
   return np.clip(refined, 0, 1)
 
 
 def check_method(method: str) -> None:
-  """Raises what `refine` would raise for the method alone, before any picture is segmented.
+  """Checks a method before any image is segmented.
 
   Raises:
-    ImportError: if the method needs OpenCV's contributed modules and they are not installed.
-    ValueError: if there is no such method.
+    ImportError: the method needs an OpenCV module that is not installed.
+    ValueError: the method is unknown.
   """
   if method not in METHODS:
     reason = f" ({_MISSING[method]})" if method in _MISSING else ""
@@ -84,8 +87,8 @@ def _grabcut(probability: np.ndarray, image: np.ndarray) -> np.ndarray:
   labels[probability > _SURE] = cv2.GC_FGD
   labels[probability < 1 - _SURE] = cv2.GC_BGD
   mask = probability > 0.5
-  if mask.any() and not mask.all():  # There are colours of either to tell apart.
-    cv2.setRNGSeed(0)  # Its models start from random centres.
+  if mask.any() and not mask.all():  # GrabCut needs pixels of both classes.
+    cv2.setRNGSeed(0)  # Its colour models start from random centres.
     models = np.zeros((1, 65)), np.zeros((1, 65))
     mode = cv2.GC_INIT_WITH_MASK
     cv2.grabCut(
@@ -111,8 +114,8 @@ def _ximgproc() -> types.ModuleType:
   try:
     from cv2 import ximgproc
   except ImportError as error:
-    # opencv-python-headless, which pysodmetrics asks for, lacks the module and fills the same
-    # folder. pip puts ours on top; installers that work in parallel may not.
+    # pysodmetrics depends on opencv-python-headless, which lacks the module and installs into the
+    # same folder. pip installs ours last; an installer that works in parallel may not.
     raise MissingPackage(
       f'refine="guided" needs cv2.ximgproc, which cannot be imported ({error}); install it with: '
       'pip install --force-reinstall --no-deps "opencv-contrib-python-headless<5"'

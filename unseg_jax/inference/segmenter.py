@@ -1,9 +1,7 @@
-"""A trained segmenter: any picture in, the probability of foreground out.
+"""A trained segmenter: maps an image of any size to the probability of foreground.
 
-In two lines:
-
-    segmenter = Segmenter.restore("runs/dcgan_faces")
-    probability = segmenter("photograph.jpg")  # [H, W]
+segmenter = Segmenter.restore("runs/dcgan_faces")
+probability = segmenter("photograph.jpg")  # [H, W]
 """
 
 import dataclasses
@@ -32,11 +30,11 @@ class Segmenter:
   """A U-Net with its weights.
 
   Attributes:
-    variables: the U-Net's `params` and `batch_stats`, on the host; the devices get them once, when
-      they first compute. Empty if an ONNX file has the weights.
-    image_size: pictures are resized so that their shorter side has this number of pixels.
-    logits: compiled `(variables, images [n, h, w, 3] uint8, sizes [n, 2]) -> [n, h, w]` float32,
-      the foreground's logit minus the background's; image i fills the first `sizes[i]` rows and
+    variables: the U-Net's `params` and `batch_stats`, on the host. They are copied to the devices
+      once, on first use. Empty if an ONNX file contains the weights.
+    image_size: images are resized so that their shorter side has this many pixels.
+    logits: compiled `(variables, images [n, h, w, 3] uint8, sizes [n, 2]) -> [n, h, w]` float32:
+      the foreground logit minus the background logit. Image i fills the first `sizes[i]` rows and
       columns.
   """
 
@@ -48,25 +46,28 @@ class Segmenter:
   def create(
     cls, variables: dict[str, Any], features: Sequence[int], image_size: int
   ) -> "Segmenter":
-    """Makes a segmenter from the weights of a U-Net of these features."""
+    """Creates a segmenter from the weights of a U-Net with these features."""
     return cls(variables, image_size, _logits(tuple(features)))
 
   @classmethod
   def restore(cls, folder: str | Path, adapted: bool = True) -> "Segmenter":
-    """Restores the best checkpoint of a run, or a segmenter's file, to the host; see `variables`.
+    """Restores the best checkpoint of a run, or a segmenter file, to the host.
 
     Args:
-      folder: the run's workdir; a file that `save` or `convert.py --format=unet` wrote; an ONNX
-        file that `python -m unseg_jax.export` wrote, `*.onnx`, which onnxruntime then runs on the
-        processor; the URL of one of these; or `pretrained:NAME` of the segmenters that the
-        package ships: `pretrained:faces`.
-      adapted: whether to take, of a run that adapted its segmenter to pictures, the adapted one;
-        else the one before.
+      folder: one of
+        the run's workdir;
+        a file that `save` or `convert.py --format=unet` wrote;
+        an ONNX file (`*.onnx`) that `python -m unseg_jax.export` wrote, which onnxruntime runs on
+        the CPU;
+        the URL of one of these;
+        `pretrained:NAME`, a segmenter of this package, such as `pretrained:faces`.
+      adapted: for a run that adapted its segmenter: whether to restore the adapted segmenter. False
+        restores the one before adaptation.
 
     Raises:
-      FileNotFoundError: it is none of these, or the run holds no trained segmenter.
-      ImportError: an ONNX file needs what is not installed.
-      ValueError: the file is damaged or holds something else.
+      FileNotFoundError: `folder` is none of these, or the run has no trained segmenter.
+      ImportError: an ONNX file needs a package that is not installed.
+      ValueError: the file is damaged or is not a segmenter.
     """
     return _files().restore(folder, adapted)
 
@@ -75,12 +76,12 @@ class Segmenter:
     """The channels of each level of the U-Net, as `unet.Unet` takes them.
 
     Raises:
-      ValueError: an ONNX file has the weights.
+      ValueError: an ONNX file contains the weights.
     """
     if not self.variables:
       raise InvalidValue(
-        "the weights of this segmenter are in an ONNX file and cannot be taken out; use the run or "
-        "the *.safetensors file that it was exported from"
+        "the weights of this segmenter are in an ONNX file and cannot be extracted; use the run or "
+        "the *.safetensors file from which it was exported"
       )
     params = self.variables["params"]
     levels = ["inc", *unet.levels(params, "down")]
@@ -98,18 +99,18 @@ class Segmenter:
   def __call__(
     self, image: np.ndarray | Image.Image | str | Path, average: bool = False
   ) -> Float[np.ndarray, "h w"]:
-    """Segments one picture.
+    """Segments one image.
 
     Args:
-      image: a file or a Pillow image, which are read alike (`images.reading.read_picture`): upright
-        and as sRGB; or an array `[h, w, 3]` uint8, taken to be both.
-      average: whether to average over the mirrored picture and `views.SCALES`.
+      image: a file or a Pillow image, which `images.reading.as_picture` converts to upright sRGB;
+        or an array `[h, w, 3]` uint8, which is taken to be upright sRGB already.
+      average: whether to average over the image and its mirror image, at each of `views.SCALES`.
 
     Returns:
       Each pixel's probability of being foreground, float32 in [0, 1].
 
     Raises:
-      ValueError: the array is no such picture, or the file or image cannot be read as one.
+      ValueError: the array has another shape or type, or the file or Pillow image cannot be read.
     """
     picture = reading.as_picture(image)
     return self.probability(picture, picture.shape[:2], average)
@@ -117,11 +118,11 @@ class Segmenter:
   def probability(
     self, image: UInt8[np.ndarray, "_ _ 3"], size: tuple[int, int], average: bool = False
   ) -> Float[np.ndarray, "{size[0]} {size[1]}"]:
-    """Segments a picture and resizes the logits to `size` (height, width), bilinearly."""
+    """Segments an image; resizes the logits bilinearly to `size` (height, width)."""
     return views.combine([self._view_logits(view) for view in self.views(image, average)], size)
 
   def _view_logits(self, view: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "h w"]:
-    """Runs the network on a view: an extremely long one in pieces."""
+    """Runs the network on a view. An extremely long view is run in pieces."""
     pieces = views.pieces(view.shape[:2])
     logits = [self.small_logits([piece.of(view)])[0] for piece in pieces]
     return views.join(pieces, logits)
@@ -129,17 +130,17 @@ class Segmenter:
   def views(
     self, image: UInt8[np.ndarray, "_ _ 3"], average: bool
   ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-    """What the network sees of a picture; see `views.views`."""
+    """The network's inputs for an image; see `views.views`."""
     return views.views(image, self.image_size, average)
 
   @property
   def device_count(self) -> int:
-    """The number of devices over which a batch is spread: all of this process; 1 for ONNX files."""
+    """The number of devices that share a batch: all of this process, or 1 for ONNX files."""
     return parallel.local_device_count() if self.variables else 1
 
   @functools.cached_property
   def _on_every_device(self) -> dict[str, Any]:
-    """The weights, put on the devices once, when they are first used."""
+    """The weights on every device of this process, copied on first use."""
     return parallel.on_every_device(self.variables)
 
   @functools.cached_property
@@ -149,25 +150,27 @@ class Segmenter:
   def small_logits(
     self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
   ) -> list[Float[np.ndarray, "_ _"]]:
-    """Runs the network on pictures of one `views.padded_size`; see `start`."""
+    """Runs the network on images of one `views.padded_size`; see `start`."""
     return self.start(images)()
 
   def start(
     self, images: Sequence[UInt8[np.ndarray, "_ _ 3"]]
   ) -> Callable[[], list[Float[np.ndarray, "_ _"]]]:
-    """Puts pictures on all devices if they split over them, else on one, and starts the network.
+    """Transfers images to the devices and starts the network, without waiting for it.
+
+    The batch is split over all devices if they divide its size; otherwise it runs on one.
 
     Args:
-      images: of one `views.padded_size`, as `views.views` returns them.
+      images: images of one `views.padded_size`, as `views.views` returns them.
 
     Returns:
-      What waits for the network and fetches the logits of each picture, in float32.
+      A function that waits for the network and returns the float32 logits of each image.
     """
     sizes = np.array([image.shape[:2] for image in images], np.int32)
     batch = np.zeros((len(images), *views.padded_size(images[0]), 3), np.uint8)
     for row, image in zip(batch, images, strict=True):
       row[: image.shape[0], : image.shape[1]] = image
-    if not self.variables:  # An ONNX file has the weights, and runs on the host.
+    if not self.variables:  # An ONNX file contains the weights and runs on the host.
       logits = self.logits(self.variables, batch, sizes)
     elif len(images) % self.device_count == 0:
       logits = self.logits(self._on_every_device, *parallel.spread((batch, sizes)))
@@ -177,27 +180,27 @@ class Segmenter:
 
 
 def check_levels(setting: str, features: Sequence[int]) -> None:
-  """Raises a ValueError that names the setting unless pictures are padded enough for the levels."""
+  """Raises a ValueError that names the setting if the U-Net has too many levels for the padding."""
   if views.PADDED_TO % 2 ** (len(features) - 1):
     raise InvalidValue(f"{setting}={tuple(features)}: {len(features)} levels, expected at most 6")
 
 
 def _files() -> types.ModuleType:
-  """Imported when a file is read or written: what only computes needs none of its libraries."""
+  """Imported only to read or write a file: computing does not need its libraries."""
   return importlib.import_module("unseg_jax.inference.segmenter_files")
 
 
 @functools.cache
 def _logits(features: tuple[int, ...]) -> Callable[..., Array]:
-  """One compiled function for all segmenters of the same features."""
+  """Returns the compiled function that all segmenters of the same features share."""
   return parallel.jit(network(features))
 
 
 def network(features: tuple[int, ...]) -> Callable[..., Array]:
-  """Returns what `Segmenter.logits` compiles for a U-Net of these features.
+  """Returns the function that `Segmenter.logits` compiles for a U-Net of these features.
 
   Raises:
-    ValueError: pictures are not padded enough for so many levels.
+    ValueError: the U-Net has too many levels for the padding of `views.PADDED_TO` pixels.
   """
   unet_of_features = unet.Unet(features)
   check_levels("a U-Net of features", features)

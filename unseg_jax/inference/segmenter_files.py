@@ -1,9 +1,9 @@
-"""Segmenters on disk: of a run, in a file of their own, and those that ship with the package."""
+"""Segmenters on disk: in a run's workdir, in a single file, or shipped with the package."""
 
 from importlib import resources
 from pathlib import Path
 
-from unseg_jax.artifacts import checkpoints, generator_files, renamed_settings, stage_records
+from unseg_jax.artifacts import generator_files, renamed_settings, stage_records
 from unseg_jax.errors import InvalidValue
 from unseg_jax.generators import PRETRAINED
 from unseg_jax.inference import onnx_files
@@ -26,9 +26,11 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
   if not (folder / "config.json").exists():
     raise FileNotFoundError(
       f"{folder} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-      "`python -m unseg_jax.main`, by default runs/NAME, a segmenter's file, *.safetensors or "
-      f"*.onnx, or {PRETRAINED}NAME."
+      "`python -m unseg_jax.main` (by default runs/NAME), a segmenter file (*.safetensors or "
+      f"*.onnx), or {PRETRAINED}NAME."
     )
+  from unseg_jax.artifacts import checkpoints  # By orbax, which a segmenter's file does without.
+
   config = whole_files.read_json(folder / "config.json")
   trained = folder / "train"
   if adapted and stage_records.has_complete_stage(folder / "adapt"):
@@ -39,9 +41,9 @@ def restore(folder: str | Path, adapted: bool = True) -> Segmenter:
 
 
 def identity(folder: str | Path) -> str:
-  """What tells a segmenter's files from those that had their names before; see `restore`.
+  """Returns a text that changes when the files of a segmenter change.
 
-  It names the files that `restore` reads, with their sizes and the times at which they changed.
+  It lists the files that `restore` reads, with their sizes and modification times.
   """
   if str(folder).startswith(PRETRAINED):
     return str(folder)
@@ -64,7 +66,7 @@ def save(segmenter: Segmenter, path: str | Path) -> None:
 
 
 def _pretrained(name: str) -> Path:
-  """The file of a segmenter that the package ships."""
+  """Returns the file of a segmenter that ships with the package."""
   files = sorted((Path(str(resources.files("unseg_jax"))) / "pretrained" / "segmenters").iterdir())
   by_name = {path.stem: path for path in files}
   if name not in by_name:

@@ -1,9 +1,9 @@
-"""What `python -m unseg_jax.predict` does: pictures in, files out, any number of them.
+"""Batch prediction: what `python -m unseg_jax.predict` runs.
 
-In: a segmenter, and pictures in folders or buckets. Out: masks and whatever else is asked for, and
-a manifest with a row for each picture. Open `run.py` first: reading, the network and encoding
-side by side. `plan.py` finds the pictures and says where their outputs go, `inputs.py` says what a
-picture is, `pictures.py` reads one and writes what is made of it, in threads or in worker
-processes, and `outputs.py` encodes that. `manifest.py` keeps what was made, and `resuming.py` what
-of it still holds, so that a run that was stopped goes on.
+In: a segmenter, and images in folders or buckets. Out: masks and other requested files, and a
+manifest with one row per image. Open `run.py` first: it reads, computes and encodes concurrently.
+`plan.py` finds the images and names their outputs. `inputs.py` defines an image's identity.
+`pictures.py` reads one image and writes its outputs, in threads or worker processes. `outputs.py`
+encodes them. `manifest.py` records the results, and `resuming.py` decides which of them are still
+valid, so that an interrupted run continues.
 """

@@ -1,4 +1,4 @@
-"""What a picture is, whatever it is called: its pixels, and an identity that changes with them."""
+"""Input images: their pixels, and an identity that depends on the contents, not on the name."""
 
 import functools
 import hashlib
@@ -14,7 +14,7 @@ from unseg_jax.images import reading
 from unseg_jax.storage import places, whole_files
 from unseg_jax.storage.stores import Store, open_store
 
-# Of a picture: its size in bytes, and its SHA-256 or the tag that its bucket gave it.
+# An image's size in bytes, and its SHA-256 or the tag that its bucket assigned.
 Identity = dict[str, Any]
 
 _KINDS = {
@@ -27,13 +27,13 @@ _KINDS = {
 
 
 class Picture(NamedTuple):
-  """A picture to segment.
+  """An image to segment.
 
   Attributes:
     source: its path or URL.
-    target: where its outputs go below the output folder, up to the ending of their names.
-    size: of an object in a bucket, in bytes.
-    tag: of an object in a bucket, changes with its contents; empty if the bucket has none.
+    target: the path of its outputs within the output folder, without the ending of their names.
+    size: for an object in a bucket: its size in bytes.
+    tag: for an object in a bucket: a tag that changes with its contents, or "" if it has none.
   """
 
   source: str
@@ -43,15 +43,15 @@ class Picture(NamedTuple):
 
 
 class Unreadable(InvalidValue):
-  """A picture that cannot be read; the message names it and says why."""
+  """An image cannot be read; the message names it and gives the reason."""
 
 
 def fetch(picture: Picture) -> bytes | None:
-  """Returns the contents of a picture's object; None: it is a local file.
+  """Returns the contents of an image in a bucket, or None for a local file.
 
   Raises:
-    Unreadable: it is not there, or may not be read.
-    OSError: its store did not answer.
+    Unreadable: the object does not exist, or access is denied.
+    OSError: the store did not respond.
   """
   if not places.is_url(picture.source):
     return None
@@ -65,17 +65,17 @@ def fetch(picture: Picture) -> bytes | None:
 def read(
   picture: Picture, contents: bytes | None, max_pixels: int = reading.MAX_PIXELS
 ) -> tuple[UInt8[np.ndarray, "h w 3"], Identity]:
-  """Reads a picture, as `reading.read_picture` does, and says what it is.
+  """Reads an image with `reading.read_picture`; returns its pixels and its identity.
 
   Args:
-    picture: the picture.
-    contents: as `fetch` returns them.
-    max_pixels: a picture of more is unreadable.
+    picture: the image.
+    contents: its contents, as `fetch` returns them.
+    max_pixels: an image with more pixels is unreadable.
 
   Raises:
-    Unreadable: it is damaged, no picture, not there, or may not be read.
+    Unreadable: the file is damaged, not an image, missing, or access is denied.
   """
-  # Before the pixels are read: what changes in between is made anew next time.
+  # Taken before the pixels are read: an image that changes in between is redone by the next run.
   known = identity(picture, contents)
   try:
     return reading.read_picture(picture.source, contents, max_pixels), known
@@ -84,15 +84,15 @@ def read(
 
 
 def identity(picture: Picture, contents: bytes | None = None) -> Identity:
-  """Says what a picture is, without its name.
+  """Returns the identity of an image, which does not depend on its name.
 
   Args:
-    picture: the picture.
-    contents: as `fetch` returns them; they are fetched if they are needed.
+    picture: the image.
+    contents: its contents, as `fetch` returns them. If None, they are fetched when needed.
 
   Raises:
-    Unreadable: it is not there, or may not be read.
-    OSError: its store did not answer.
+    Unreadable: the image does not exist, or access is denied.
+    OSError: the store did not respond.
   """
   if not places.is_url(picture.source):
     return _of_file(picture.source)
@@ -105,8 +105,8 @@ def identity(picture: Picture, contents: bytes | None = None) -> Identity:
 def _of_file(path: str) -> Identity:
   try:
     status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # To open a pipe is to wait for who writes into it.
-      kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+    if not stat.S_ISREG(status.st_mode):  # Opening a pipe would block.
+      kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
       raise Unreadable(f"{path} is {kind}; expected a file")
     return {"bytes": status.st_size, "sha256": whole_files.sha256(path)}
   except OSError as error:
@@ -118,10 +118,10 @@ def _of_file(path: str) -> Identity:
 
 @functools.lru_cache(maxsize=1024)
 def _store(url: str) -> Store:
-  """Opens a store once: each time, its bucket is asked for."""
+  """Opens a store and caches it, since each opening requests the bucket."""
   return open_store(url)
 
 
 def forget_stores() -> None:
-  """Opens stores anew: credentials may have changed since an earlier call."""
+  """Clears the cache of open stores: credentials may have changed since an earlier call."""
   _store.cache_clear()

@@ -1,4 +1,4 @@
-"""What is written of each picture: kinds of files, by the ending of their names."""
+"""Output files of an image: masks, cut-outs, overlays, composites and animations."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -15,24 +15,25 @@ from unseg_jax.storage import places
 KINDS = ("mask", "cutout", "overlay")
 SECONDS_PER_FRAME = 0.06
 
-# What returns a picture, if it is needed, and its probability of foreground, to a file's bytes.
+# Maps a function that returns the image, called only if needed, and the probability of foreground
+# to the bytes of a file.
 Encode = Callable[[Callable[[], UInt8[np.ndarray, "h w 3"]], Float[np.ndarray, "h w"]], bytes]
-# A colour, or a picture of any size.
+# A colour, or an image of any size.
 Background = tuple[int, int, int] | UInt8[np.ndarray, "height width 3"]
 
 
 def encoders(
   kinds: Sequence[str], background: Background | None, animate: bool
 ) -> dict[str, Encode]:
-  """Returns what to write for each picture, by the ending of the file's name.
+  """Returns the encoder of each output, by the ending of the file name.
 
   Args:
-    kinds: some of `KINDS`.
-    background: a colour or a picture, to write a composite on; None: no composite.
+    kinds: a subset of `KINDS`.
+    background: a colour or an image onto which the foreground is composited; None: no composite.
     animate: whether to write an animation.
 
   Raises:
-    ValueError: a kind is unknown, or no output remains to write.
+    ValueError: a kind is unknown, or no output is left.
   """
   if unknown := sorted(set(kinds) - set(KINDS)):
     raise InvalidValue(f"--outputs={','.join(unknown)}: expected some of {','.join(KINDS)}")
@@ -56,23 +57,23 @@ def encoders(
 
 
 def read_background(value: str, max_pixels: int = reading.MAX_PIXELS) -> Background:
-  """Returns the colour or the picture that --background means.
+  """Parses --background: a colour, or the path of an image.
 
   Args:
-    value: of the flag.
-    max_pixels: a picture of more is refused.
+    value: the flag's value.
+    max_pixels: an image with more pixels is refused.
 
   Raises:
-    ValueError: it is neither; the message says why.
+    ValueError: the value is neither; the message gives the reason.
   """
   colour: tuple[int, ...] = ()
   with contextlib.suppress(ValueError):
     colour = ImageColor.getrgb(value)
-  # A fourth number is an opacity; and "rgb(300, 0, 0)" passes unclipped.
+  # A fourth number is an opacity. Pillow does not clip "rgb(300, 0, 0)".
   if len(colour) == 3 and max(colour) <= 255:
     return colour
   path = places.path(value)
-  reason = "there is no such file"
+  reason = "no such file"
   if path.is_file():
     try:
       return reading.read_picture(path, max_pixels=max_pixels)

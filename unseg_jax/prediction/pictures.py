@@ -1,6 +1,7 @@
-"""What is done with one picture beside the network: reading, and writing what is made of it.
+"""Reading one image and writing its outputs.
 
-Threads or worker processes do it; nothing here imports JAX, so that these start at once.
+This runs in threads or in worker processes. The module does not import JAX, so that worker
+processes start quickly.
 """
 
 import contextlib
@@ -26,14 +27,14 @@ from unseg_jax.prediction.inputs import Identity, Picture
 from unseg_jax.prediction.manifest import Row
 from unseg_jax.storage import file_trees
 
-# A process holds at most so many decoded pixels, in all its threads, or one picture of more. While
-# its outputs are made, a pixel takes about 30 bytes.
+# The most decoded pixels that the threads of a process hold together; a single larger image is
+# still processed. Writing outputs takes about 30 bytes per pixel.
 DECODED_PIXELS = 2**26
-# A larger picture is decoded again when its outputs are written, and not kept until then.
+# A larger image is not kept in memory; it is decoded again to write its outputs.
 KEPT_PIXELS = 2**20
 
-# What ends the run, as the next output will fail in the same way. Of a store's errors, which are
-# waited out and have no number, all do.
+# Errors that end the run, since the next output would fail in the same way. None stands for errors
+# of a store, which have no number and are raised only after retries.
 _ENDS_THE_RUN = frozenset(
   (
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENODEV, errno.ENXIO),
@@ -44,19 +45,19 @@ _ENDS_THE_RUN = frozenset(
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-  """What is made of every picture.
+  """The settings that apply to every image.
 
   Attributes:
-    image_size: of the segmenter.
+    image_size: the segmenter's image size.
     average: whether to average over several views; see `views.views`.
     refine: one of `refinement.METHODS`.
-    kinds: some of `outputs.KINDS`.
-    background: what `outputs.read_background` takes; None: no composite.
+    kinds: a subset of `outputs.KINDS`.
+    background: the argument of `outputs.read_background`; None: no composite.
     animate: whether to write an animation.
-    output: the folder that receives the outputs, or its URL.
-    made_by: the settings, as a user gave them.
-    made_of: what of them matters: the identity of the segmenter and the like, by name.
-    max_pixels: pictures of more are skipped.
+    output: the output folder or its URL.
+    made_by: the user's settings, as text.
+    made_of: what determines the outputs besides the image; see `resuming.made_of`.
+    max_pixels: images with more pixels are skipped.
   """
 
   image_size: int
@@ -72,14 +73,14 @@ class Work:
 
 
 class Opened(NamedTuple):
-  """A picture that was read.
+  """An image that was read.
 
   Attributes:
-    picture: which.
-    identity: what it was when it was read.
+    picture: the input.
+    identity: the image's identity when it was read.
     size: height and width.
-    views: as the network takes them.
-    image: its pixels, if they are few and will be needed.
+    views: the network's inputs.
+    image: the pixels, if they are needed again and number at most `KEPT_PIXELS`; else None.
   """
 
   picture: Picture
@@ -90,40 +91,40 @@ class Opened(NamedTuple):
 
 
 def read(work: Work, picture: Picture) -> Opened | Row:
-  """Reads a picture; returns the row that says why, if it cannot be segmented.
+  """Reads an image. If it cannot be segmented, returns a row with the reason.
 
   Raises:
-    OSError: its store did not answer.
+    OSError: the store did not respond.
   """
   try:
     contents = inputs.fetch(picture)
     with _room.take(_pixels(picture, contents)):
       image, identity = inputs.read(picture, contents, work.max_pixels)
       seen = views(image, work.image_size, work.average)
-  except InvalidValue as error:  # Of inputs.Unreadable, or views that would be too long.
+  except InvalidValue as error:  # An inputs.Unreadable, or a view would be too long.
     return skipped(picture, str(error))
   except MemoryError:
-    return skipped(picture, "memory does not suffice to read it")
+    return skipped(picture, "out of memory while reading it")
   height, width = image.shape[:2]
   kept = image if _draws_on_it(work) and height * width <= KEPT_PIXELS else None
   return Opened(picture, identity, (height, width), seen, kept)
 
 
 def _draws_on_it(work: Work) -> bool:
-  """Whether anything but masks of the network's own is written."""
+  """Whether an output needs the image's pixels, unlike an unrefined mask."""
   plain = work.refine == "none" and work.kinds == ("mask",)
   return not plain or work.background is not None or work.animate
 
 
 def write(work: Work, answer: tuple[Opened, Sequence[Float[np.ndarray, "_ _"]]]) -> Row:
-  """Writes all outputs of a picture or none; returns its row.
+  """Writes all outputs of an image or none of them; returns its row.
 
   Args:
-    work: what is made of it.
-    answer: the picture, and the logits of each of its views.
+    work: the settings.
+    answer: the image, and the logits of each of its views.
 
   Raises:
-    OSError: the disk is full, or something else that will stop all others, too.
+    OSError: an error that would affect every other image too, such as a full disk.
   """
   opened, logits = answer
   picture, (height, width) = opened.picture, opened.size
@@ -140,9 +141,9 @@ def write(work: Work, answer: tuple[Opened, Sequence[Float[np.ndarray, "_ _"]]])
   except inputs.Unreadable as error:
     return skipped(picture, str(error))
   except UnicodeEncodeError as error:
-    return skipped(picture, f"its outputs cannot be named so: {error}")
+    return skipped(picture, f"the names of its outputs cannot be encoded: {error}")
   except MemoryError:
-    return skipped(picture, "memory does not suffice to make its outputs")
+    return skipped(picture, "out of memory while writing its outputs")
   except OSError as error:
     if error.errno in _ENDS_THE_RUN:
       raise
@@ -176,12 +177,12 @@ def _again(opened: Opened, max_pixels: int) -> np.ndarray:
   contents = inputs.fetch(opened.picture)
   image, identity = inputs.read(opened.picture, contents, max_pixels)
   if identity != opened.identity or image.shape[:2] != opened.size:
-    raise inputs.Unreadable(f"{opened.picture.source} changed while it was segmented")
+    raise inputs.Unreadable(f"{opened.picture.source} changed during segmentation")
   return image
 
 
 def skipped(picture: Picture, reason: str) -> Row:
-  """The row of a picture that was not segmented."""
+  """Returns the row of an image that was not segmented."""
   named = reason if reason.startswith(picture.source) else f"{picture.source}: {reason}"
   return {"input": picture.source, "skipped": named}
 
@@ -200,7 +201,7 @@ def _tree(output: str) -> file_trees.FileTree:
 
 
 def forget() -> None:
-  """Opens everything anew, as it may have changed since an earlier call in this process."""
+  """Clears the caches: files may have changed since an earlier call in this process."""
   inputs.forget_stores()
   _encoders.cache_clear()
   _tree.cache_clear()
@@ -208,11 +209,11 @@ def forget() -> None:
 
 @dataclasses.dataclass
 class _Room:
-  """Room for decoded pixels, which threads wait for.
+  """A budget of decoded pixels that the threads share.
 
   Attributes:
-    free: the number of pixels.
-    changed: tells those who wait.
+    free: the number of unused pixels.
+    changed: notifies waiting threads when `free` grows.
   """
 
   free: int
@@ -236,10 +237,10 @@ _room = _Room(DECODED_PIXELS)
 
 
 def _pixels(picture: Picture, contents: bytes | None) -> int:
-  """The number of pixels that the file of a picture promises; 0: it cannot be asked."""
+  """Returns the number of pixels according to the file's header, or 0 if it is unreadable."""
   if contents is None and not os.path.isfile(picture.source):
     return 0
-  # Given damaged files, decoders raise errors of nearly every type; reading will say what is wrong.
+  # Decoders raise errors of nearly every type for damaged files; `read` reports the reason.
   with contextlib.suppress(Exception):
     source = picture.source if contents is None else io.BytesIO(contents)
     with reading.opened(source, max_pixels=sys.maxsize) as image:

@@ -1,4 +1,4 @@
-"""Which pictures to segment, and where their outputs go: all refusals come before any work."""
+"""Finds the images to segment and names their outputs; bad requests fail before any work."""
 
 import collections
 import functools
@@ -19,22 +19,23 @@ from unseg_jax.storage.stores import Entry, open_store
 def plan(
   pattern: str, output: FileTree, endings: Iterable[str], say: Callable[[str], None]
 ) -> list[Picture]:
-  """Finds the pictures that a user means, sorted by where they are.
+  """Finds the images that a pattern matches, sorted by path.
 
-  What has the name of a picture and is no file that can be read, such as a broken link, is among
-  them, as is a folder that cannot be searched: `inputs.read` says why.
+  The result includes unreadable entries with an image's name, such as broken links, and folders
+  that cannot be searched; `inputs.read` reports the reason.
 
   Args:
-    pattern: a picture, a folder (and all folders inside), or a glob; local or a URL. An output
-      folder inside such a folder is not searched.
-    output: receives the outputs; those of a folder get the same folders inside. A picture's outputs
-      have its name without the suffix, or with it where two would else get the same.
-    endings: of the outputs' names.
-    say: is called with a line on what a user may not expect.
+    pattern: an image, a folder, which is searched with its subfolders, or a glob; local or a URL.
+      An output folder inside the searched folder is skipped.
+    output: the output folder. It gets the subfolders of a searched folder. The outputs of an image
+      have its name without the suffix; with the suffix where two images would share their outputs'
+      names.
+    endings: the endings of the outputs' names.
+    say: called with a line for each thing that a user may not expect.
 
   Raises:
-    FileNotFoundError: no pictures match.
-    ValueError: an output would replace a picture or become one of the next run's.
+    FileNotFoundError: no image matches.
+    ValueError: an output would replace an image or become an input of the next run.
     OSError: the folder cannot be searched.
   """
   entries: dict[str, Entry] = {}
@@ -57,7 +58,7 @@ def plan(
 
 
 def _find_local(pattern: str) -> tuple[list[str], str | None]:
-  """The pictures, and the folder if the pattern names one."""
+  """Returns the images, and the folder if the pattern names one."""
   expanded = os.path.expanduser(pattern)
   if os.path.isdir(expanded):
     root = str(Path(expanded))
@@ -65,8 +66,8 @@ def _find_local(pattern: str) -> tuple[list[str], str | None]:
     found = [str(path) for path in reading.named_pictures(root, _noted(root, unsearched))]
     if found or unsearched:
       return sorted(found + unsearched), root
-    reading.find_pictures(expanded, subfolders=True)  # Says what was expected.
-  # A name such as `photo[1].jpg` is a file before it is a glob.
+    reading.find_pictures(expanded, subfolders=True)  # Raises the error.
+  # A name such as `photo[1].jpg` is tried as a file first, then as a glob.
   if os.path.lexists(expanded):
     return [str(Path(expanded))], None
   matches = {Path(name) for name in glob.glob(expanded, recursive=True)}
@@ -75,7 +76,7 @@ def _find_local(pattern: str) -> tuple[list[str], str | None]:
 
 
 def _noted(root: str, unsearched: list[str]) -> Callable[[OSError], None]:
-  """Notes folders that cannot be searched; that of the user must be."""
+  """Returns a handler that records unsearchable subfolders; raises if `root` is unsearchable."""
 
   def note(error: OSError) -> None:
     if str(error.filename) == root:
@@ -86,7 +87,7 @@ def _noted(root: str, unsearched: list[str]) -> Callable[[OSError], None]:
 
 
 def _find_remote(url: str) -> tuple[dict[str, Entry], str | None]:
-  from fsspec.utils import glob_translate  # Here: local files need none of this library.
+  from fsspec.utils import glob_translate  # Imported here: local files do not need it.
 
   url = url.rstrip("/")
   folder = re.split(r"/[^/]*[*?\[]", url, maxsplit=1)[0]
@@ -99,7 +100,7 @@ def _find_remote(url: str) -> tuple[dict[str, Entry], str | None]:
     matches = re.compile(glob_translate(url)).fullmatch
     sources = [name for name in sources if matches(name)]
   if not sources:
-    raise FileNotFoundError(f"{url}: there are no pictures; expected a picture, a folder or a glob")
+    raise FileNotFoundError(f"{url}: no pictures; expected a picture, a folder or a glob")
   return {name: listed[name] for name in sources}, url if folder == url else None
 
 
@@ -111,9 +112,9 @@ def _is_visible_picture(name: str) -> bool:
 def _without_outputs(
   sources: Sequence[str], root: str, output: FileTree, say: Callable[[str], None]
 ) -> list[str]:
-  """Leaves out the pictures in an output folder inside the input folder, and says so.
+  """Leaves out images in an output folder inside the input folder, and reports their number.
 
-  Outputs must not be among the pictures of the next run: it would segment the masks of this one.
+  Otherwise the next run would segment the masks of this one.
   """
   here = output.where("").rstrip("/")
   if not _is_below(here, root):
@@ -122,7 +123,7 @@ def _without_outputs(
   left_out = f"{len(sources) - len(kept)} pictures in --output={here}, which is not searched"
   if not kept:
     raise FileNotFoundError(
-      f"the folder {root} has no pictures but {left_out}; use another --output, or give that "
+      f"the folder {root} has no pictures but {left_out}; use another --output, or pass that "
       "folder as --input."
     )
   if len(kept) < len(sources):
@@ -132,23 +133,23 @@ def _without_outputs(
 
 def _check_next_run(pictures: Sequence[Picture], root: str, output: FileTree) -> None:
   if _is_below(output.where("").rstrip("/"), root):
-    return  # Which is not searched.
+    return  # The output folder is not searched.
   for picture in pictures:
     folder = output.where(os.path.dirname(picture.target)).rstrip("/")
     if _is_inside(folder, root):
       raise InvalidValue(
         f"the outputs of {picture.source} would go to {folder}, where the next run would take them "
-        f"for pictures; use an --output such as {root}/segmented, which is not searched."
+        f"as its input; use an --output such as {root}/segmented, which is not searched."
       )
 
 
 def _targets(
   sources: Sequence[str], root: str | None, ignores_case: bool, say: Callable[[str], None]
 ) -> list[str]:
-  """Where the outputs of each picture go: names that are all different, and depend on no order.
+  """Returns the target of each image's outputs: unique names that do not depend on the order.
 
-  A picture's is its name without the suffix. Those that would share one get more of their paths:
-  without a common root their folders, then their suffixes.
+  A target is the image's name without the suffix. Images that would share a target get more of
+  their paths: without a common root first their folders, then their suffixes.
   """
   above = root or os.path.commonpath([os.path.dirname(source) for source in sources]) or "."
   choices = [_choices(source, above, root is None) for source in sources]
@@ -162,23 +163,23 @@ def _targets(
       break
     for same in by_target.values():
       longer = [index for index in same if levels[index] < len(choices[index]) - 1]
-      # Where only numbers are left to tell them apart, the first keeps its name.
+      # If only numbers can distinguish them, the first keeps its name.
       for index in longer or same[1:] if len(same) > 1 else ():
         levels[index] += 1
   if renamed := [index for index, level in enumerate(levels) if level]:
     first = renamed[0]
     say(
-      f"kept apart: {len(renamed)} pictures would share the outputs' names with others; those of "
-      f"{sources[first]} begin with {targets[first]}_"
+      f"renamed: the outputs of {len(renamed)} pictures would share their names with others; those "
+      f"of {sources[first]} begin with {targets[first]}_"
     )
   return targets
 
 
 def _choices(source: str, above: str, flat: bool) -> list[str]:
-  """The names for a picture's outputs, shortest first."""
+  """Returns the candidate targets of an image, shortest first."""
   below = os.path.relpath(source, above) if flat else source.removeprefix(above).lstrip("/")
   if below.endswith("/"):
-    return [below]  # A folder, which has no outputs.
+    return [below]  # An unsearchable folder has no outputs.
   stem = str(PurePosixPath(below).with_suffix(""))
   return [*([PurePosixPath(source).stem] if flat else []), stem, below]
 
@@ -190,17 +191,17 @@ def _choice(choices: Sequence[str], level: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def _resolved(place: str) -> str:
-  """A folder as one string, wherever links lead."""
+  """Returns a folder's path with links resolved, or its URL."""
   return place if places.is_url(place) else str(Path(place).resolve())
 
 
 def _is_below(place: str, outer: str) -> bool:
-  """Whether a folder is inside another one, and not that itself."""
+  """Whether a folder is inside another one and not identical with it."""
   return _resolved(place) != _resolved(outer) and _is_inside(place, outer)
 
 
 def _is_inside(place: str, outer: str) -> bool:
-  """Whether a folder is another one, or anywhere inside it."""
+  """Whether a folder is another one or inside it, at any depth."""
   outer = _resolved(outer)
   return f"{_resolved(place)}/".startswith(f"{outer.rstrip('/')}/")
 

@@ -1,4 +1,4 @@
-"""Which pictures an earlier run made already, of the same things and by the same settings."""
+"""Finds the images whose outputs of an earlier run are still valid."""
 
 import collections
 import concurrent.futures
@@ -16,28 +16,28 @@ from unseg_jax.prediction.inputs import Picture
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.storage import places, whole_files
 
-_DIGITS = 16  # Of the SHA-256 of what stands in every row.
+_DIGITS = 16  # Hexadecimal digits of each SHA-256 in a row.
 _THREADS = 8
 
-# What a line says of the pictures that are made anew, by what changed.
+# Reasons for redoing images, for messages.
 _CHANGED = {
-  "input": "the picture itself changed",
-  "segmenter": "another segmenter made them",
+  "input": "the picture changed",
+  "segmenter": "the segmenter changed",
   "background": "the background changed",
-  "settings": "other settings made them",
+  "settings": "the settings changed",
 }
 
 
 def made_of(
   segmenter: Segmenter, place: str, background: outputs.Background | None, settings: str
 ) -> dict[str, str]:
-  """Identifies what the outputs of all pictures are made of, besides the picture itself.
+  """Returns the identities of everything that determines the outputs besides the image.
 
   Args:
     segmenter: the segmenter.
-    place: from where it was restored.
-    background: for the composite.
-    settings: other settings that change an output.
+    place: the path or URL from which it was restored.
+    background: the background of the composite.
+    settings: other settings that affect an output.
   """
   parts = {"segmenter": _of_segmenter(segmenter, place), "settings": settings}
   if background is not None:
@@ -46,7 +46,7 @@ def made_of(
 
 
 def _of_segmenter(segmenter: Segmenter, place: str) -> str:
-  """Digits of a SHA-256 of the weights, or of the ONNX file that has them."""
+  """Returns the first digits of the SHA-256 of the weights, or of the ONNX file with them."""
   path = places.local(place)
   if not segmenter.variables and path.is_file():
     return whole_files.sha256(path)[:_DIGITS]
@@ -65,13 +65,13 @@ def _of_arrays(arrays: Mapping[str, Any]) -> str:
 
 @dataclasses.dataclass
 class Earlier:
-  """What an earlier run left to do.
+  """The result of comparing the images with an earlier run.
 
   Attributes:
-    todo: the pictures that are to be made, in their order.
-    made: the number of the others.
-    changed: how many are made anew, by what changed.
-    unidentified: how many are kept though their rows do not say what they were made of.
+    todo: the images to segment, in order.
+    made: the number of images whose outputs are kept.
+    changed: the number of images to redo, by what changed.
+    unidentified: the number of images that are kept although their rows lack identities.
   """
 
   todo: list[Picture]
@@ -80,17 +80,18 @@ class Earlier:
   unidentified: int = 0
 
   def lines(self) -> list[str]:
-    """What to say of it, a line each."""
-    said = []
+    """Returns messages for the user."""
+    messages = []
     if self.changed:
       reasons = "; ".join(f"{_CHANGED[what]} ({n})" for what, n in sorted(self.changed.items()))
-      said.append(f"made anew: {self.changed.total()} pictures, as {reasons}")
+      messages.append(f"redoing pictures: {reasons}")
     if self.unidentified:
-      said.append(
-        f"kept: {self.unidentified} pictures of a version that did not note what they were made "
-        "of; if they or the segmenter changed since, --overwrite without --resume makes them anew"
+      messages.append(
+        f"kept: {self.unidentified} pictures of an earlier version, which did not record what they "
+        "were made of; if they or the segmenter changed since, redo them with --overwrite and "
+        "without --resume"
       )
-    return said
+    return messages
 
 
 def sort_out(
@@ -100,14 +101,14 @@ def sort_out(
   made_by: str,
   made_of: Mapping[str, str],
 ) -> Earlier:
-  """Compares pictures with what a manifest says of them.
+  """Compares images with a manifest.
 
   Args:
-    wanted: the pictures, and the names of their outputs.
-    existing: outputs that exist.
+    wanted: the images, and the names of their outputs.
+    existing: the outputs that exist.
     known: the manifest's rows, as `manifest.read` returns them.
-    made_by: of the present run; see `pictures.Work`.
-    made_of: of the present run.
+    made_by: the current run's settings; see `pictures.Work`.
+    made_of: the current run's identities; see `made_of`.
   """
   earlier = Earlier([])
 
@@ -134,7 +135,7 @@ def sort_out(
 
 
 def _difference(picture: Picture, before: Any, now: Mapping[str, str]) -> str | None:
-  """The first part that differs; "": the picture cannot be read; None: nothing differs."""
+  """Returns the first part that differs; "" if the image is unreadable; None if none differs."""
   before = before if isinstance(before, dict) else {}
   for what in ("segmenter", "settings", "background"):
     if before.get(what) != now.get(what):

@@ -1,4 +1,4 @@
-"""Segments pictures and writes their outputs: reading, computing and encoding side by side."""
+"""Segments images and writes their outputs; reads, computes and encodes concurrently."""
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,27 +14,28 @@ from unseg_jax.prediction.pictures import Opened, Work
 from unseg_jax.runtime import workers
 from unseg_jax.runtime.prefetch import prefetch
 
-BATCH_SIZE = 8  # Of pictures of one padded size, for each device.
-THREADS = 8  # For reading, and as many for encoding and writing: a store answers slowly.
+BATCH_SIZE = 8  # Images of one padded size on each device.
+THREADS = 8  # For reading, and as many for writing, since a store responds slowly.
 
 
 def segment(
   segmenter: Segmenter, work: Work, wanted: Iterable[Picture], count: int, processes: int
 ) -> Iterator[Row]:
-  """Segments pictures; yields the manifest's row of each when its outputs are written.
+  """Segments images; yields the manifest row of each once its outputs are written.
 
-  Memory does not grow with the number of pictures.
+  Memory use does not depend on the number of images.
 
   Args:
-    segmenter: finds the foreground.
-    work: what is made of each picture.
-    wanted: those to segment.
-    count: their number, at most.
-    processes: worker processes that read and encode; 0: threads of this process do.
+    segmenter: the segmenter.
+    work: the settings.
+    wanted: the images.
+    count: an upper bound of their number.
+    processes: the number of worker processes that read and encode; 0: threads do.
 
   Raises:
-    OSError: outputs cannot be written, such as on a full disk, or a store does not answer.
-    workers.WorkerDied: a worker process ended in the middle of its work.
+    OSError: outputs cannot be written, for example because the disk is full, or a store does not
+      respond.
+    workers.WorkerDied: a worker process ended unexpectedly.
   """
   pictures.forget()
   batch_size = min(BATCH_SIZE, -(-count // segmenter.device_count))
@@ -58,7 +59,7 @@ def segment(
 def _readable(
   opened: Iterator[Opened | Row], skipped: list[Row]
 ) -> Iterator[tuple[Opened, Sequence[np.ndarray]]]:
-  """What the network takes; the rows of the others go to `skipped`."""
+  """Yields images with the network's inputs; appends the rows of unreadable ones to `skipped`."""
   for item in opened:
     if isinstance(item, Opened):
       yield item._replace(views=()), item.views

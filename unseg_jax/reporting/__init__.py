@@ -1,6 +1,7 @@
-"""Stage 5: what people look at.
+"""Stage 5: pages and tables that show the results of runs.
 
-In: a run's workdir, or several. Out: one self-contained HTML page, and tables.
-Open `contents.py` first: it reads a workdir into plain data, which `report.py` turns into the page
-of a run and `comparison.py` into that of several; the HTML and CSS are in `templates/`.
+In: the workdir of a run, or several workdirs. Out: one self-contained HTML page, and tables.
+Open `contents.py` first: it reads a workdir into plain data. `report.py` renders the page of one
+run, `comparison.py` the page of several. `under_way.py` describes a run that is not finished.
+HTML and CSS are in `templates/`.
 """

@@ -1,4 +1,4 @@
-"""Charts of logged values by step: matplotlib lays them out, the page's CSS colours them."""
+"""Charts of logged values by step: matplotlib computes the layout, the page's CSS sets colours."""
 
 import io
 import re
@@ -10,32 +10,32 @@ from markupsafe import Markup
 
 from unseg_jax.array_types import Float
 
-# In SVG units, which are points; the page sets text larger on a phone, so the margins are wide.
+# In SVG units, which are points. The margins leave space for the larger text on phones.
 WIDTH, HEIGHT = 480, 274
 LEFT, RIGHT, TOP, BOTTOM = 66, 468, 12, 224
 COLOURS = 5  # As many as style.css has --series- variables.
-STROKES = ("", " dashed", " dotted")  # Tell apart curves for which the colours do not suffice.
+STROKES = ("", " dashed", " dotted")  # Distinguish more curves than there are colours.
 ROUND = (1, 2, 5, 10)  # First digits of the numbers on a linear axis.
 STYLE = {"font.size": 13, "path.simplify": False, "svg.fonttype": "none"}
 SVG = "{http://www.w3.org/2000/svg}"
 
-# Steps and values, equally many.
+# Steps and values, of equal length.
 Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 Curves = Mapping[str, Curve]  # By name.
-# A stage's log, by the names of its columns.
+# The log of a stage, by the names of its columns.
 Columns = Mapping[str, Sequence[int | float] | np.ndarray]
 
 
 def stage_curves(stage: str, columns: Columns) -> Curves:
-  """Returns the curves in the columns of a stage's log; none if it has no lines.
+  """Returns the curves in the columns of a stage's log; none if the log is empty.
 
   Raises:
-    ValueError: the column "step" is missing, or the columns are not equally long.
+    ValueError: the column "step" is missing, or the columns differ in length.
   """
   if "step" not in columns:
     raise ValueError(
-      f'the curves of "{stage}" have the columns {list(columns)}, but "step" is missing; '
-      "give the steps at which the values were logged."
+      f'the curves of "{stage}" have the columns {list(columns)}, but "step" is missing: '
+      "add the steps at which the values were logged."
     )
   arrays = {name: np.asarray(values, np.float64) for name, values in columns.items()}
   steps = arrays.pop("step")
@@ -43,13 +43,13 @@ def stage_curves(stage: str, columns: Columns) -> Curves:
     if values.shape != steps.shape or values.ndim != 1:
       raise ValueError(
         f'curve "{name}" of "{stage}" has shape {list(values.shape)}, but its steps have '
-        f"{list(steps.shape)}; give one number for each step."
+        f"{list(steps.shape)}: expected one number for each step."
       )
   return {name: (steps, values) for name, values in arrays.items()} if steps.size else {}
 
 
 def share_axes(curves: Curves) -> Sequence[Curves]:
-  """Sorts curves into charts so that each still fills a fifth of the height of its chart."""
+  """Groups curves into charts, in which each curve spans at least a fifth of the height."""
   groups: list[dict[str, Curve]] = []
   for name, curve in curves.items():
     for group in groups:
@@ -64,14 +64,14 @@ def share_axes(curves: Curves) -> Sequence[Curves]:
 
 
 def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
-  """Draws curves on common axes, as an SVG element whose colours the page gives.
+  """Draws curves on common axes, as an SVG element that the page colours.
 
   Args:
-    curves: what to draw, at least one point of each. Values that are not finite leave gaps.
-    order: all names, also of other charts; a curve's place among them decides on its style.
-    label: what the chart shows, for those who do not see it.
+    curves: with at least one point each. Values that are not finite leave gaps.
+    order: the names of the curves of all charts; the position of a name determines its style.
+    label: a description for readers who cannot see the chart.
   """
-  # Imported here, as it takes half a second that only those who draw should wait.
+  # Imported here, because the import takes half a second that only drawing needs.
   from matplotlib import figure, style, ticker
 
   first, last = _span(np.concatenate([steps for steps, _ in curves.values()]))
@@ -96,7 +96,7 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
       axes.yaxis.set_major_locator(ticker.LogLocator(subs=digits, numticks=7))
       axes.minorticks_off()
     else:
-      # A constant curve gets an axis too, and runs in the middle of it.
+      # The axis of a constant curve extends to both sides of it.
       margin = 0 if low < high else 0.1 * abs(high) or 1.0
       numbers = ticker.MaxNLocator(5, steps=ROUND).tick_values(low - margin, high + margin)
       axes.set(yticks=numbers, ylim=(numbers[0], numbers[-1]))
@@ -106,36 +106,36 @@ def draw(curves: Curves, order: Sequence[str], label: str) -> Markup:
 
 
 def logarithmic(curves: Curves) -> bool:
-  """Whether the values call for a logarithmic vertical axis: they span more than a factor of 20."""
+  """Whether the vertical axis is logarithmic: the values are positive and span a factor over 20."""
   low, high = _span(np.concatenate([values for _, values in curves.values()]))
   return low > 0 and high > 20 * low
 
 
 def gaps(curves: Curves) -> int:
-  """Returns how many values are not finite, and so not drawn."""
+  """Returns the number of values that are not finite, and therefore not drawn."""
   return sum(int((~np.isfinite(values)).sum()) for _, values in curves.values())
 
 
 def series_style(number: int) -> str:
-  """The CSS classes of a curve, a legend or a bar: a colour, and a stroke where colours repeat."""
+  """Returns the CSS classes of a curve or bar: a colour, and a stroke where colours repeat."""
   return f"series-{number % COLOURS}{STROKES[number // COLOURS % len(STROKES)]}"
 
 
 def format_number(value: float, digits: int = 6) -> str:
-  """Formats a number briefly, with a real minus sign, and none for zero."""
+  """Formats a number with a typographic minus sign; negative zero has none."""
   return f"{value + 0.0:.{digits}g}".replace("-", "−")
 
 
 def _span(values: np.ndarray) -> tuple[float, float]:
-  """Returns the least and the greatest finite value; 0 and 0 if there is none."""
+  """Returns the smallest and largest finite values; 0 and 0 if no value is finite."""
   finite = values[np.isfinite(values)]
   return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
 def _inline(file: bytes, label: str) -> Markup:
-  """Takes the lines and numbers out of matplotlib's SVG file, for which the page has the styles.
+  """Extracts the lines and numbers of matplotlib's SVG file; the page has their styles.
 
-  They have no ids, so that several charts fit one page: those that `draw` gives become classes.
+  The ids that `draw` sets become classes, because ids must be unique on a page of several charts.
   """
   old = fromstring(file)
   new = Element("svg", {"viewBox": old.get("viewBox", ""), "role": "img", "aria-label": label})
@@ -146,7 +146,7 @@ def _inline(file: bytes, label: str) -> Markup:
       SubElement(new, "path", curve, d=_round(part.get("d", "")))
     for part in group.findall(SVG + "text"):
       place = {name: _round(part.get(name, "")) for name in ("x", "y")}
-      # A number at the right edge ends at it: centred, it would not fit.
+      # A number at the right edge ends there; centred, it would not fit.
       at_edge = float(place["x"]) > RIGHT - 25
       anchor = "end" if at_edge else re.findall(r"text-anchor: (\w+)", part.get("style", ""))[0]
       SubElement(new, "text", place, **{"text-anchor": anchor}).text = part.text
@@ -154,6 +154,6 @@ def _inline(file: bytes, label: str) -> Markup:
 
 
 def _round(coordinates: str) -> str:
-  """Rounds to tenths, and makes a point without neighbours a dot: a line of length 0."""
+  """Rounds to tenths, and turns a point without neighbours into a dot: a line of length 0."""
   rounded = re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", coordinates)
   return re.sub(r"M \S+ \S+(?= M|$)", r"\g<0> h 0", " ".join(rounded.split()))

@@ -1,9 +1,9 @@
-"""Several runs side by side in one HTML page, made of the same parts as the report of one.
+"""Several runs side by side on one HTML page, which shares its parts with the report of one run.
 
-Every run has a colour, which is the same in all charts. What a run lacks is named, not left out.
+Each run has one colour in all charts. The page names what a run lacks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from unseg_jax.artifacts import stage_records
@@ -13,26 +13,26 @@ from unseg_jax.reporting import charts, page, tables
 from unseg_jax.reporting.contents import ReportContents, collect, configured_pictures, read_config
 from unseg_jax.storage import places, whole_files
 
-SAMPLES = 8  # Of each run: enough to see what its segmenter learnt from, beside those of others.
+SAMPLES = 8  # Pairs of each run: enough to compare what the segmenters learn from.
 
 
 def write(directories: Sequence[Path], path: Path) -> None:
-  """Writes the page that compares runs atomically. It replaces an earlier page.
+  """Writes the page that compares runs; an existing page is replaced once the new one is complete.
 
-  Each run's segmenter is tried on the pictures that any of the runs lists for its report.
+  Each segmenter predicts masks for the images that any of the runs lists for its report.
 
   Args:
     directories: the workdirs of the runs.
-    path: where the page goes.
+    path: of the page.
 
   Raises:
-    FileNotFoundError, ValueError: a folder is no workdir, is given twice or is damaged, or the
-      pictures are missing. The first two are raised before any work is done.
+    FileNotFoundError, ValueError: a folder is not a workdir, is given twice or is damaged, or an
+      image is missing. The first two are raised before any work is done.
     OSError: the page cannot be written.
   """
   named = _named(directories)
   listed = [picture for folder in directories for picture in configured_pictures(folder)]
-  # The same file may be listed by different names.
+  # Runs may list the same file under different names.
   shown = list({picture.resolve(): picture for picture in listed}.values())
   runs = {
     name: collect(directory, shown, min(SAMPLES, read_config(directory)["report"]["samples"]))
@@ -42,11 +42,11 @@ def write(directories: Sequence[Path], path: Path) -> None:
 
 
 def _named(directories: Sequence[Path]) -> dict[str, Path]:
-  """Calls each run by its folder's name, or by its path where others have the same name."""
+  """Names each run after its folder, or by its path if another folder has the same name."""
   resolved = [directory.resolve() for directory in directories]
   for i, directory in enumerate(directories):
     if resolved[i] in resolved[:i]:
-      raise InvalidValue(f"{directory} is given twice; expected runs that differ")
+      raise InvalidValue(f"{directory} is given twice; expected different runs")
   names = [places.in_urls(str(path)).rpartition("/")[2] for path in resolved]
   return {
     name if names.count(name) == 1 else places.in_urls(str(directory)): directory
@@ -55,15 +55,15 @@ def _named(directories: Sequence[Path]) -> dict[str, Path]:
 
 
 def render(runs: Mapping[str, ReportContents]) -> str:
-  """Returns the text of one self-contained HTML page that shows runs side by side.
+  """Returns one self-contained HTML page that shows runs side by side.
 
-  The same runs give the same text. Predictions of the same name are taken to be of one picture.
+  The same runs give the same page. Predictions of the same name belong to one image.
 
   Args:
-    runs: the results of each run, by what the page calls the run.
+    runs: the contents of each run, by the name that the page shows.
 
   Raises:
-    ValueError: the contents are not as `ReportContents` describes them, see `report.render`.
+    ValueError: the contents are not as `ReportContents` describes them; see `report.render`.
   """
   settings = [stage_records.flatten(contents.config) for contents in runs.values()]
   keys = dict.fromkeys(key for run in settings for key in run)
@@ -80,12 +80,28 @@ def render(runs: Mapping[str, ReportContents]) -> str:
     equal=len(rows) - len(differing),
     stages=_curves(runs),
     scores=tables.scores([(run.metrics, run.reference) for run in runs.values()]),
+    baselines=_baselines(runs.values()),
     predictions=predictions,
   )
 
 
+def _baselines(
+  runs: Collection[ReportContents],
+) -> Mapping[str, Mapping[str, Sequence[float | None]]]:
+  """Returns by data set and baseline its mIoU in each run."""
+  keys = dict.fromkeys(
+    (d, answer) for run in runs for d in run.baselines for answer in run.baselines[d]
+  )
+  table: dict[str, dict[str, list[float | None]]] = {}
+  for data_set, answer in keys:
+    table.setdefault(data_set, {})[answer] = [
+      run.baselines.get(data_set, {}).get(answer, {}).get("miou") for run in runs
+    ]
+  return table
+
+
 def _curves(runs: Mapping[str, ReportContents]) -> Mapping[str, Mapping[str, charts.Curves]]:
-  """Returns for each stage and quantity a curve per run."""
+  """Returns by stage and quantity the curve of each run."""
   stages: dict[str, dict[str, dict[str, charts.Curve]]] = {}
   for run, contents in runs.items():
     for stage, columns in contents.curves.items():

@@ -1,8 +1,9 @@
-"""What a report shows, as plain data, and how it is read from a run's workdir."""
+"""The contents of a report as plain data, and how they are read from a run's workdir."""
 
 import dataclasses
 import importlib.resources
 import itertools
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,12 @@ from unseg_jax.synthesis import shards
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """A picture and what the segmenter says of it.
+  """An image and the segmenter's prediction for it.
 
   Attributes:
-    name: what to call the picture, such as its file name.
+    name: of the image, such as its file name.
     image: uint8 [H, W, 3].
-    probability: float32 [H, W] in [0, 1], how likely each pixel is foreground.
+    probability: float32 [H, W] in [0, 1], the probability that a pixel is foreground.
   """
 
   name: str
@@ -36,12 +37,12 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class Restart:
-  """One of several searches for a direction, each from a start of its own.
+  """One of several searches for a direction, each from its own random start.
 
   Attributes:
-    name: what to call it, such as its number.
-    chosen: whether its direction is the one that the run uses.
-    scores: numbers that rank the searches without labels, by name.
+    name: such as its number.
+    chosen: whether the run uses its direction.
+    scores: the label-free scores that rank the searches, by name.
     picture: its direction, as `ReportContents.direction_picture`; may be empty.
   """
 
@@ -53,22 +54,27 @@ class Restart:
 
 @dataclasses.dataclass(frozen=True)
 class ReportContents:
-  """What a report shows; every part but the title may be empty, and the page then says so.
+  """The contents of a report. Every part but the title may be empty; the page then says so.
 
   Attributes:
     title: the page's title.
-    config: the run's settings, a plain dict, nested as need be.
-    direction_picture: uint8 [H, W, 3], in each row one latent at shifts 0, 2, 4, 6, and its mask.
+    config: the run's settings, a plain dict, possibly nested.
+    direction_picture: uint8 [H, W, 3]; each row shows one latent at shifts 0, 2, 4, 6, and its
+      mask.
     samples: synthetic pairs, uint8 [H, W, 3] images and bool [H, W] masks.
     filters: the share in [0, 1] of the candidates that each filter, and "all" of them, accepts.
-    curves: for each stage ("Search", "Training") the columns of its log: "step", others as long.
-    metrics: for each data set its metrics by name ("accuracy", "iou", "f_beta", "f_max").
-    predictions: pictures that the segmenter was tried on, each by a name of its own.
-    restarts: the searches that the direction was chosen from; empty after a single search.
+    curves: by stage ("Search", "Training"), the columns of its log: "step", others as long.
+    metrics: by data set, the segmenter's metrics by name ("accuracy", "iou", ...).
+    predictions: the segmenter's predictions; their names are unique.
+    restarts: the searches among which the run chose; empty after a single search.
     animation: an animated WebP of latents that move along the direction.
-    reference: for any of the data sets the published metrics by name.
-    baselines: for any of the data sets the metrics of answers that look at no picture, by name.
-    under_way: a sentence for each stage that was begun and is not complete.
+    reference: by data set, published metrics by name; data sets may be missing.
+    baselines: by data set, the metrics of each baseline that ignores the image; data sets may be
+      missing.
+    image_counts: the number of images of each data set; data sets may be missing.
+    stages: the state of each stage.
+    read_at: when the workdir was read, in seconds since 1970.
+    workdir: the folder or URL that the page names in its commands.
   """
 
   title: str
@@ -83,20 +89,23 @@ class ReportContents:
   animation: bytes = b""
   reference: Metrics = dataclasses.field(default_factory=dict)
   baselines: Mapping[str, Metrics] = dataclasses.field(default_factory=dict)
-  under_way: Sequence[str] = ()
+  image_counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  stages: Sequence[under_way.Stage] = ()
+  read_at: float = 0.0
+  workdir: str = "WORKDIR"
 
 
 def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> ReportContents:
-  """Reads what a run left in its workdir, and tries its segmenter on pictures.
+  """Reads a run's workdir, and segments images with its segmenter.
 
   Args:
-    directory: the workdir; parts of stages that it lacks are left empty.
-    picture_paths: what to try the segmenter on, if the run trained one. A prediction is called by
-      the picture's stem, or by its path where another picture has the same stem.
-    samples: how many synthetic pairs to take, at most.
+    directory: the workdir. What it lacks stays empty.
+    picture_paths: the images to segment, if the run trained a segmenter. A prediction has the name
+      of the image without its suffix, or its path if another image has the same name.
+    samples: the largest number of synthetic pairs to read.
 
   Raises:
-    FileNotFoundError, ValueError: this is no workdir, or one of its files or a picture is damaged.
+    FileNotFoundError, ValueError: the folder is not a workdir, or a file is damaged.
   """
   config = read_config(directory)
   search, generate, train = (directory / stage for stage in ("search", "generate", "train"))
@@ -116,7 +125,10 @@ def collect(directory: Path, picture_paths: Sequence[Path], samples: int) -> Rep
     animation=animation.read_bytes() if animation.exists() else b"",
     reference=config["evaluate"]["reference"],
     baselines=_json_or_empty(directory / "baselines.json"),
-    under_way=under_way.describe(directory, config),
+    image_counts=_json_or_empty(directory / "image_counts.json"),
+    stages=under_way.stages(directory, config),
+    read_at=time.time(),
+    workdir=places.in_urls(str(directory)),
   )
 
 
@@ -124,14 +136,14 @@ def read_config(directory: Path) -> dict[str, Any]:
   """Reads the settings of a run, nested as in `default_config.py`.
 
   Raises:
-    FileNotFoundError: the folder is no workdir, as it has no config.json.
-    ValueError: that file is damaged, or is not of a run.
+    FileNotFoundError: the folder has no config.json, so it is not a workdir.
+    ValueError: config.json is damaged, or does not hold a run's settings.
   """
   path = directory / "config.json"
   if not path.exists():
     raise FileNotFoundError(
       f"{directory} is not the workdir of a run: it has no config.json. Expected the --workdir of "
-      "`python -m unseg_jax.main`, by default runs/NAME."
+      "`python -m unseg_jax.main`; by default that is runs/NAME."
     )
   config = whole_files.read_json(path)
   needed = {"name": str, "evaluate": dict, "report": dict}
@@ -140,20 +152,19 @@ def read_config(directory: Path) -> dict[str, Any]:
   ):
     raise InvalidValue(
       f"{path} does not hold the settings of a run: expected an object with {', '.join(needed)}. "
-      "Run again with this --workdir to write it anew."
+      "Start the run again with this --workdir: that writes the file again."
     )
   return config
 
 
 def find_pictures(names: Sequence[str]) -> list[Path]:
-  """Finds the pictures that `config.report.pictures` lists.
+  """Finds the images that `config.report.pictures` lists.
 
   Args:
-    names: files, folders, their URLs, globs, or `example:NAME` of the examples that the package
-      ships.
+    names: files, folders, their URLs, globs, or `example:NAME` for an image of the package.
 
   Raises:
-    FileNotFoundError: a name matches nothing.
+    FileNotFoundError: a name matches no image.
   """
   examples = Path(str(importlib.resources.files("unseg_jax"))) / "pretrained" / "example"
   paths = []
@@ -164,10 +175,10 @@ def find_pictures(names: Sequence[str]) -> list[Path]:
 
 
 def configured_pictures(directory: Path) -> list[Path]:
-  """Finds the pictures that a run's config.json lists for its report.
+  """Finds the images that a run's config.json lists for its report.
 
   Raises:
-    FileNotFoundError, ValueError: this is no workdir, or the pictures are missing.
+    FileNotFoundError, ValueError: the folder is not a workdir, or an image is missing.
   """
   names = read_config(directory)["report"]["pictures"]
   try:
@@ -175,8 +186,8 @@ def configured_pictures(directory: Path) -> list[Path]:
   except FileNotFoundError as error:
     raise FileNotFoundError(
       f"report.pictures of {directory / 'config.json'}: {error} Relative names start at the "
-      "current folder: go to the one that the run was started in, or correct the names in that "
-      "file."
+      "current folder. Change to the folder in which the run was started, or correct the names in "
+      "that file."
     ) from error
 
 

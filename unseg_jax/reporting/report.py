@@ -1,4 +1,4 @@
-"""Stage 5: a run as one HTML page to look at."""
+"""Stage 5: a run as one HTML page."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from unseg_jax.storage import whole_files
 
 
 def render(contents: ReportContents) -> str:
-  """Returns the report as the text of one self-contained HTML page.
+  """Returns the report as one self-contained HTML page.
 
-  The same contents give the same text.
+  The same contents give the same page.
 
   Raises:
-    ValueError: a picture, mask, share or curve is not as `ReportContents` describes it. Metrics,
-      curves and probabilities that are not finite are no error: the page shows that they are so.
+    ValueError: an image, mask, share or curve is not as `ReportContents` describes it. Metrics,
+      curves and probabilities may be infinite or NaN: the page then says so.
   """
   return page.TEMPLATES.get_template("report.html").render(
     title=contents.title,
@@ -30,7 +30,7 @@ def render(contents: ReportContents) -> str:
 
 
 def write(contents: ReportContents, path: Path) -> None:
-  """Writes the report to `path` atomically. It replaces an earlier report.
+  """Writes the report to `path`; an existing file is replaced once the report is complete.
 
   Raises:
     ValueError: see `render`.

@@ -1,7 +1,7 @@
-"""Tables as text or Markdown: the metrics of several data sets, the restarts of a search.
+"""Tables as text or Markdown: the metrics of several data sets, and the restarts of a search.
 
-In that of the metrics a row is a data set, a column a metric. Where the published numbers of a data
-set are given, they stand in a row of their own below it, and so do answers that look at no picture.
+In the table of metrics, each row is a data set and each column a metric. Published scores and
+baselines that ignore the image have their own rows below their data set.
 """
 
 import math
@@ -20,6 +20,7 @@ METRIC_LABELS = {
   "background_iou": "Background IoU",
   "miou": "mIoU",
 }
+HEADLINE = ("miou", "iou", "background_iou", "accuracy")  # For a first look, in this order.
 LOWER_IS_BETTER = frozenset({"mae"})
 NO_METRICS = "No data set was evaluated."
 
@@ -27,7 +28,7 @@ Metrics = Mapping[str, Mapping[str, float]]
 
 
 class Score(NamedTuple):
-  """A metric of a run, the published one, if any, and whether it is the best of the runs."""
+  """A score of a run, the published score if there is one, and whether no run scores better."""
 
   value: float | None
   published: float | None
@@ -40,21 +41,21 @@ def metrics_table(
   style: str = "text",
   baselines: Mapping[str, Metrics] | None = None,
 ) -> str:
-  """Lays metrics out as one table: a row per data set, aligned columns, 4 decimals.
+  """Formats metrics as one table: a row for each data set, aligned columns, 4 decimals.
 
   Args:
-    metrics: for each data set its metrics by name.
-    reference: for any of the data sets the published metrics by name. Each makes a row below that
-      of its data set; data sets that were not evaluated are left out.
+    metrics: by data set, its metrics by name.
+    reference: by data set, published metrics by name, in a row below the data set. Data sets
+      without a row in `metrics` are left out.
     style: "text" or "markdown".
-    baselines: for any of the data sets the metrics of other answers by name, in rows likewise.
+    baselines: by data set, the metrics of each baseline, in a row below the data set.
 
   Returns:
-    The lines of the table, without a line break at the end. A metric that a data set lacks is
-    shown as "-"; without data sets, a sentence that says so.
+    The lines of the table, without a final line break. A missing metric is shown as "-". Without
+    data sets, a sentence that says so.
 
   Raises:
-    ValueError: if the style is unknown.
+    ValueError: the style is unknown.
   """
   if style not in ("text", "markdown"):
     raise ValueError(f"style is {style!r}; use text or markdown")
@@ -64,19 +65,19 @@ def metrics_table(
 
 
 def scores(runs: Sequence[tuple[Metrics, Metrics]]) -> dict[str, dict[str, list[Score]]]:
-  """Puts the metrics of runs side by side.
+  """Returns the metrics of several runs side by side.
 
   Args:
-    runs: of each its metrics and the published ones, as `metrics_table` takes them.
+    runs: for each run, its metrics and the published metrics, as in `metrics_table`.
 
   Returns:
-    Of each data set that a run was evaluated on, of each of its metrics, what each run reached.
+    By data set and metric, the score of each run.
   """
   table: dict[str, dict[str, list[Score]]] = {}
   for data_set, metric in [(d, m) for metrics, _ in runs for d in metrics for m in metrics[d]]:
     values = [metrics.get(data_set, {}).get(metric) for metrics, _ in runs]
     marked = best(values, metric in LOWER_IS_BETTER)
-    # The metrics of a data set stay together, though a run may bring one that others lack.
+    # The metrics of a data set stay together, even if a later run adds one.
     table.setdefault(data_set, {})[metric] = [
       Score(value, reference.get(data_set, {}).get(metric), i in marked)
       for i, (value, (_, reference)) in enumerate(zip(values, runs, strict=True))
@@ -84,16 +85,36 @@ def scores(runs: Sequence[tuple[Metrics, Metrics]]) -> dict[str, dict[str, list[
   return table
 
 
+def headline(
+  metrics: Mapping[str, float], baselines: Metrics
+) -> list[tuple[str, float, dict[str, float]]]:
+  """Picks the metrics of a data set to show first, each with the scores of the baselines.
+
+  Args:
+    metrics: of a segmenter on one data set, by name.
+    baselines: the metrics of each baseline on that data set.
+
+  Returns:
+    Name, score, and scores by baseline, of the metrics of `HEADLINE`; of all metrics if the data
+    set has none of these.
+  """
+  names = [name for name in HEADLINE if name in metrics] or list(metrics)
+  return [
+    (name, metrics[name], {b: row[name] for b, row in baselines.items() if name in row})
+    for name in names
+  ]
+
+
 def best(values: Sequence[float | None], lower: bool) -> set[int]:
   """Returns the indices of the best numbers.
 
   Args:
-    values: any of them may be missing, or NaN, which is never best.
+    values: numbers; None is a missing number. NaN is never best.
     lower: whether lower is better.
 
   Returns:
-    More than one index for equals; none if nothing can be compared: fewer than two numbers, or
-    all of them equal.
+    The indices of all equal best numbers. Empty if fewer than two numbers are given, or if all are
+    equal.
   """
   numbers = {i: x for i, x in enumerate(values) if x is not None and not math.isnan(x)}
   if len(set(numbers.values())) < 2:
@@ -103,13 +124,13 @@ def best(values: Sequence[float | None], lower: bool) -> set[int]:
 
 
 def _lines(cells: list[list[str]], style: str) -> list[str]:
-  """Aligns a table's cells, the header's first: its first column left, the others right."""
+  """Aligns cells, header first: the first column to the left, the others to the right."""
   if style == "markdown":
     cells = [[cell.replace("|", "\\|") for cell in row] for row in cells]
   header, *rows = cells
   widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
   if style == "markdown":
-    # Markdown's rule needs three characters; a colon aligns its column to the right.
+    # A Markdown rule has at least three characters; a colon aligns its column to the right.
     widths = [max(width, 3) for width in widths]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
   else:
@@ -124,16 +145,16 @@ def _lines(cells: list[list[str]], style: str) -> list[str]:
 
 
 def metric_label(name: str) -> tuple[str, str]:
-  """Returns a metric's name, and its index, which may be empty."""
+  """Returns the label of a metric and its subscript, which may be empty."""
   label, _, index = METRIC_LABELS.get(name, name).partition("_")
   return label, index.replace("beta", "β")
 
 
 def restarts_table(rows: Sequence[Mapping[str, Any]]) -> str:
-  """Lays out how the restarts of a search did: a row per restart, the chosen one marked.
+  """Formats the scores of a search's restarts: a row for each restart, the chosen one marked.
 
   Args:
-    rows: of each restart `restart` (its number), `chosen`, and its scores by name.
+    rows: for each restart, `restart` (its number), `chosen`, and its scores by name.
   """
   names = [name for name in rows[0] if name not in ("restart", "chosen")]
   cells = [["Restart", *(name.capitalize() for name in names), ""]]
@@ -148,7 +169,7 @@ def metric_rows(
   reference: Metrics | None = None,
   baselines: Mapping[str, Metrics] | None = None,
 ) -> list[list[str]]:
-  """Returns the table cell by cell, its header first; see `metrics_table`."""
+  """Returns the cells of the table, header first; see `metrics_table`."""
   reference, baselines = reference or {}, baselines or {}
   names = metric_names(metrics, reference)
   rows = [["Data set", *(METRIC_LABELS.get(name, name) for name in names)]]
@@ -162,7 +183,7 @@ def metric_rows(
 
 
 def metric_names(metrics: Metrics, reference: Metrics) -> list[str]:
-  """Returns the metrics that a table shows, each once, in the order in which they first come."""
+  """Returns the metrics that a table shows, in the order of their first occurrence."""
   shown = [*metrics.values(), *(reference[name] for name in metrics if name in reference)]
   return list(dict.fromkeys(name for values in shown for name in values))
 

@@ -1,7 +1,10 @@
-"""What every stage runs on, and what knows nothing of the method.
+"""Infrastructure of every stage, independent of the method.
 
-Open `parallel.py` first: it alone knows about devices and processes. Processes wait for each other
-in `barrier.py`, end together by `failure.py` when one of them fails, get their flags from
-`process_flags.py`, and leave in good order by `preemption.py`. `prefetch.py` works on other
-threads, `progress.py` draws bars, and `tracking.py` writes events for TensorBoard.
+Open `parallel.py` first: it alone handles devices and processes. `barrier.py` synchronises
+processes, `failure.py` ends all of them when one fails, `process_flags.py` defines their flags, and
+`preemption.py` handles termination signals. `prefetch.py` works ahead on other threads,
+`workers.py` starts worker processes, `progress.py` draws progress bars, `commands.py` starts
+commands and reports their errors, `settings.py` checks settings, and `tracking.py` writes events
+for TensorBoard through `tensorboard_writer.py`. `host_tensorflow.py` imports TensorFlow for the
+few tasks that need it.
 """

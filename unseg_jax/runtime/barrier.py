@@ -1,4 +1,4 @@
-"""Where all processes of a run wait for each other."""
+"""A barrier at which all processes of a run wait for each other."""
 
 from jax.experimental import multihost_utils
 
@@ -7,10 +7,10 @@ from unseg_jax.storage import places
 
 
 def barrier(name: str) -> None:
-  """Waits until every process has called this; what they wrote before is then on disk.
+  """Waits until every process has called this. Files they wrote before can then be read here.
 
   Args:
-    name: of this point in the program, the same in every process.
+    name: the barrier's name, the same in every process.
   """
   if parallel.process_count() > 1:
     multihost_utils.sync_global_devices(name)

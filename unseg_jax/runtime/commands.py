@@ -1,7 +1,7 @@
-"""How every command begins and ends: what it shows of an error, and its exit status.
+"""Start of every command: flags, error messages and the exit status.
 
-What the user can mend is one line. Everything else keeps its traceback, without the libraries'
-frames; `--debug` shows all of them, for either.
+An error that the user can fix is shown as one line. Any other error is shown with its traceback,
+without the frames of libraries. `--debug` shows the full traceback of either.
 """
 
 import re
@@ -20,22 +20,22 @@ from unseg_jax.storage import places
 
 DEBUG = flags.DEFINE_bool("debug", False, "Show the full traceback of any error.")
 
-# What a shell reports of a command that Ctrl-C ended.
+# The exit status that shells report for a command ended by Ctrl-C.
 INTERRUPTED = 128 + signal.SIGINT
 
 _STANDARD_LIBRARY = sysconfig.get_path("stdlib")
 _INSTALLED = {"site-packages", "dist-packages"}
 _OURS = str(Path(__file__).parents[1])
-# How JAX's own remarks on the frames that it leaves out begin, or go on.
+# Part of the note that JAX adds to errors whose frames it has removed.
 _JAX_REMARK = "JAX has removed its internal frames"
 
 
 class NotParsed(Exception):
-  """What a flag names failed; absl would cut the traceback off its cause."""
+  """The value of a flag could not be used. Unlike absl's errors, it keeps its cause's traceback."""
 
 
 def run(main: Callable[[list[str]], int | None]) -> NoReturn:
-  """Parses the flags of this process, runs a command, and leaves with its exit status."""
+  """Parses the flags of this process, runs a command and exits with its status."""
 
   def guarded(argv: list[str]) -> int | None:
     if DEBUG.value:
@@ -65,32 +65,32 @@ def _show_all_flags() -> None:
 
 
 def explain(error: BaseException) -> str:
-  """Returns what a command shows of an error: one line, or a traceback without libraries."""
+  """Returns the text to show for an error: one line, or a traceback without library frames."""
   if "--debug" in sys.argv or (flags.FLAGS.is_parsed() and DEBUG.value):
     return "".join(traceback.format_exception(error)).rstrip()
   if isinstance(error, UserError | OSError):
     return places.in_urls(f"error: {error}")
   described = traceback.TracebackException.from_exception(error)
   _shorten(described)
-  return "".join(described.format()) + "(Frames of libraries are left out; --debug shows them.)"
+  return "".join(described.format()) + "(Library frames are hidden; --debug shows them.)"
 
 
 def check_no_arguments(argv: Sequence[str], hint: str = "") -> None:
-  """Raises for what is left of a command line beside its flags.
+  """Checks that a command line has no arguments besides flags.
 
   Raises:
-    UserError: something is left.
+    UserError: it has.
   """
   if argv[1:]:
     raise UserError(f"unexpected arguments: {' '.join(argv[1:])}{hint}")
 
 
 def _parse(argv: list[str]) -> list[str]:
-  """Parses flags; unlike absl's own parser, it says in one line what is wrong."""
+  """Parses flags; reports an error in one line, unlike absl's own parser."""
   try:
     return flags.FLAGS(argv)
   except flags.Error as error:
-    # absl says of a flag that is required that it must have a value other than None.
+    # absl's message for a missing required flag.
     missing = re.search(r"Flag --(\w+) must have a value other than None", str(error))
     text = f"--{missing[1]} is missing" if missing else " ".join(str(error).split())
     print(f"error: {text.rstrip('.')}. --help lists the flags.", file=sys.stderr)
@@ -100,14 +100,14 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _show_jax_frames() -> None:
-  # Imported here so that --help and a misspelt flag answer at once.
+  # Imported here so that --help and flag errors respond quickly.
   import jax
 
   jax.config.update("jax_traceback_filtering", "off")
 
 
 def _shorten(described: traceback.TracebackException) -> None:
-  """Leaves libraries' frames out, of this error and of those behind it."""
+  """Removes the frames of libraries from this error and from its causes."""
   waiting: list[Any] = [described]
   while waiting:
     each = waiting.pop()
@@ -119,7 +119,7 @@ def _shorten(described: traceback.TracebackException) -> None:
 
 
 def _is_of_interest(frame: traceback.FrameSummary) -> bool:
-  """Whether a frame is of this package or of the user's files."""
+  """Whether a frame belongs to this package or to the user's files."""
   if frame.filename.startswith(_OURS):
     return frame.filename != __file__
   installed = not _INSTALLED.isdisjoint(Path(frame.filename).parts)

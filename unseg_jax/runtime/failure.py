@@ -1,8 +1,8 @@
-"""One process's failure is everybody's: the others leave with its message, instead of waiting.
+"""Ends all processes of a run when one fails, so that the others do not wait for it forever.
 
-A process that fails publishes its message where JAX's processes find each other, and every process
-looks there each second. One that is killed publishes nothing: the others notice that a collective
-operation breaks, or JAX does that its heartbeat is missing, and ends them.
+A failing process publishes its message in JAX's coordination service, which every process polls
+once a second. A killed process publishes nothing. The others then notice that a collective
+operation fails, or JAX notices the missing heartbeat and ends them.
 """
 
 import atexit
@@ -19,29 +19,29 @@ from typing import Any, NoReturn
 
 import jax
 
-# JAX has no public way to its key-value store; orbax takes this one, too.
+# JAX has no public interface to its key-value store; orbax uses this one, too.
 from jax._src import distributed
 
 POLL_SECONDS = 1.0
-# For so long the first process, which keeps the messages, waits for the others to read them.
+# How long process 0, which hosts the messages, waits for the others to read them.
 GRACE_SECONDS = 4.0
-# Processes end together; what one of them does last may take long.
+# Processes end together. This limits the wait for the slowest one.
 _END_SECONDS = 3600
 
 _FIRST, _SEEN, _ALIVE = "unseg_jax/failure/first", "unseg_jax/failure_seen", "unseg_jax/alive"
-ADVICE = "Start all of them again with the same command: they continue from what is on disk."
-KILLED = f"it was killed, or its machine is gone. {ADVICE}"
+ADVICE = "Restart all processes with the same command: they continue from the files on disk."
+KILLED = f"it was killed, or its machine is unreachable. {ADVICE}"
 
 
 @dataclasses.dataclass
 class _Watch:
-  """What a process of several keeps beside its work.
+  """The state of the failure watch in one of several processes.
 
   Attributes:
-    companion: reports the end of this process if that is not an ordinary one.
-    thread: looks for others' failures.
-    ended: this process ends, and no longer looks.
-    leaving: held by the thread that ends this process.
+    companion: a process that reports if this one ends abnormally.
+    thread: polls for failures of other processes.
+    ended: set when this process ends, to stop polling.
+    leaving: locked by the thread that ends this process.
   """
 
   companion: subprocess.Popen
@@ -55,7 +55,7 @@ _releases: list[Callable[[], None]] = []
 
 
 def watch() -> None:
-  """Starts to look for the failures of other processes, if this one has joined any."""
+  """Starts polling for failures of other processes, if the run has any."""
   if _process_count() == 1 or _watches:
     return
   thread = threading.Thread(target=_look, name="failures of others", daemon=True)
@@ -66,15 +66,14 @@ def watch() -> None:
 
 @contextlib.contextmanager
 def shared(release: Callable[[], None] = lambda: None) -> Iterator[None]:
-  """Makes an exception that leaves the context the end of all processes, with one message.
+  """Ends all processes, with one message, if an exception leaves the context.
 
-  The process that fails first prints what it would print alone; the others print its message, on
-  one line. All leave with a status that is not zero. `SystemExit` with a number is no failure, and
-  a process without others is left as it is. Without an exception, the processes wait for each
-  other.
+  The process that fails first prints its error as usual. The others print its message on one line.
+  All exit with a nonzero status. `SystemExit` with a number is not a failure. Without an exception,
+  the processes wait for each other at the end of the context. A run of one process is unaffected.
 
   Args:
-    release: is called before this process ends because of another one.
+    release: called before this process exits at once because of a failure.
   """
   _releases[:] = [release]
   try:
@@ -88,7 +87,7 @@ def shared(release: Callable[[], None] = lambda: None) -> Iterator[None]:
 
 
 def leave_at_once(status: int) -> NoReturn:
-  """Ends this process although others have ended; an ordinary exit would wait for them."""
+  """Ends this process without waiting for the others, as an ordinary exit would."""
   sys.stdout.flush()
   sys.stderr.flush()
   for release in _releases:
@@ -104,7 +103,7 @@ def _is_status(code: Any) -> bool:
 
 
 def _process_count() -> int:
-  # Of JAX's own functions, those that say so start the devices first, and may wait for others.
+  # JAX's public functions start the devices first, and may wait for other processes.
   return distributed.global_state.num_processes if jax.distributed.is_initialized() else 1
 
 
@@ -117,9 +116,9 @@ def _client() -> Any:
 
 
 def _start_companion() -> subprocess.Popen:
-  """Starts a small process that reports if this one does not end in the ordinary way.
+  """Starts a small process that reports if this one ends abnormally.
 
-  When another process dies, JAX ends this one from within its C++ code, where nothing can catch it.
+  When another process dies, JAX's C++ code ends this one, which Python cannot intercept.
   """
   code = (
     "import signal, sys\n"
@@ -128,8 +127,8 @@ def _start_companion() -> subprocess.Popen:
     "if not sys.stdin.buffer.read(): print(sys.argv[1], file=sys.stderr, flush=True)"
   )
   message = (
-    f"error: process {_process_index()} of {_process_count()} was stopped: when one of them ends, "
-    f"so does the run. {ADVICE}"
+    f"error: process {_process_index()} of {_process_count()} was stopped, because another process "
+    f"or this one was killed. {ADVICE}"
   )
   return subprocess.Popen([sys.executable, "-c", code, message], stdin=subprocess.PIPE)
 
@@ -143,14 +142,14 @@ def _end() -> None:
 
 
 def _look() -> None:
-  """Ends this process when another one says that it failed."""
+  """Ends this process when another one publishes a failure."""
   (own,) = _watches
   for beat in range(sys.maxsize):
     try:
       _client().key_value_set(f"{_ALIVE}/{_process_index()}", str(beat), allow_overwrite=True)
       failure = _first_failure()
     except jax.errors.JaxRuntimeError:
-      # The messages are kept by the first process, whose connections close when it ends.
+      # Process 0 hosts the messages; its connections close when it ends.
       failure = {"process": 0, "message": KILLED}
       if own.ended.wait(POLL_SECONDS):
         return
@@ -167,14 +166,14 @@ def _first_failure() -> dict[str, Any] | None:
 
 
 def _fail(error: BaseException) -> None:
-  """Ends all processes because of an error of this one, or of another one that caused it."""
+  """Ends all processes after an error of this one, which another one may have caused."""
   message = _message(error)
   if _is_of_connection(error) and (silent := _silent_processes()):
     failure = {"process": silent[0], "message": KILLED}
   else:
     failure = {"process": _process_index(), "message": message}
   for own in _watches:
-    own.leaving.acquire()  # The other thread, if it is faster, ends this process.
+    own.leaving.acquire()  # If the polling thread has the lock, it ends this process.
   first = _publish(failure)
   if first["process"] != _process_index():
     _leave_with(first)
@@ -187,22 +186,22 @@ def _fail(error: BaseException) -> None:
 
 
 def _message(error: BaseException) -> str:
-  """The first line of what a process says last."""
+  """Returns the first line of an error's message."""
   if isinstance(error, SystemExit) and str(error.code).startswith("error: "):
     text = str(error.code).removeprefix("error: ")
-  else:  # What a command shows with its traceback is behind its SystemExit.
+  else:  # The context of a command's SystemExit is the error that it reports.
     cause = (isinstance(error, SystemExit) and error.__context__) or error
     text = f"{type(cause).__name__}: {cause}"
   return text.strip().partition("\n")[0]
 
 
 def _is_of_connection(error: BaseException) -> bool:
-  """Whether another process's end may be the cause: the ways in which collectives break."""
+  """Whether the end of another process may be the cause: a collective operation failed."""
   return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def _silent_processes() -> list[int]:
-  """The processes that give no sign of life for a while; may not return, as the others' do."""
+  """Returns the processes without a recent sign of life. It may end this process instead."""
   with contextlib.suppress(jax.errors.JaxRuntimeError):
     before = _beats()
     time.sleep(2.5 * POLL_SECONDS)
@@ -212,7 +211,7 @@ def _silent_processes() -> list[int]:
       for number in range(_process_count())
       if before.get(number) == after.get(number) and number != _process_index()
     ]
-  return [0]  # Which kept the signs.
+  return [0]  # Process 0 hosts the signs of life and does not respond.
 
 
 def _beats() -> dict[int, str]:
@@ -221,7 +220,7 @@ def _beats() -> dict[int, str]:
 
 
 def _publish(failure: dict[str, Any]) -> dict[str, Any]:
-  """Publishes a failure, unless there is one; returns the first."""
+  """Publishes a failure unless one is published already; returns the first one."""
   try:
     _client().key_value_set(_FIRST, json.dumps(failure))
   except jax.errors.JaxRuntimeError:
@@ -231,7 +230,7 @@ def _publish(failure: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leave_with(failure: dict[str, Any]) -> NoReturn:
-  """Ends this process with the message of another one."""
+  """Ends this process with another one's message."""
   place = f"process {failure['process']} of {_process_count()}"
   tqdm: Any = sys.modules.get("tqdm")
   newline = "\n" if tqdm and tqdm.tqdm._instances else ""  # After an open progress bar.
@@ -241,7 +240,7 @@ def _leave_with(failure: dict[str, Any]) -> NoReturn:
 
 
 def _acknowledge() -> None:
-  """Says that this process has the message; the first one waits until all of them have."""
+  """Confirms that this process has read the message; process 0 waits until all have."""
   with contextlib.suppress(jax.errors.JaxRuntimeError):
     client, deadline = _client(), time.monotonic() + GRACE_SECONDS
     client.key_value_set(f"{_SEEN}/{_process_index()}", "seen", allow_overwrite=True)

@@ -1,12 +1,12 @@
-"""Devices and processes: the only file that knows their number, and how work is spread over them.
+"""Devices and processes: the only module that spreads work over them.
 
-A run is one process or several; each process has its own devices. What all of them compute
-together (search, training) goes through `pmap` over every device of every process; what each
-computes for itself (its own shards of a data set) through `pmap_local`.
+A run has one or more processes, each with its own devices. Work that all processes compute together
+(search, training) runs through `pmap` over every device of every process. Work that each process
+does alone (its shards of a data set) runs through `pmap_local`.
 
-Nothing crosses between host and devices unasked: what a program takes was put there by
-`replicate`, `spread`, `on_every_device`, `ahead` or `jax.device_put`, and what it returns is
-fetched by `unreplicate`, `unshard` or `jax.device_get`.
+Transfers between host and devices are explicit: `replicate`, `spread`, `on_every_device`, `ahead`
+and `jax.device_put` copy to the devices; `unreplicate`, `unshard` and `jax.device_get` copy to the
+host.
 """
 
 import collections
@@ -31,32 +31,32 @@ AXIS = "devices"
 Result = TypeVar("Result")
 Tree = TypeVar("Tree")
 
-# XLA's CPU compiler hands convolutions and matrix products to YNNPACK where it can. Measured on two
-# cores with jaxlib 0.10, its weight gradients of 3 x 3 convolutions take up to six times as long as
-# Eigen's (590 ms and 95 ms for [16, 64, 64, 128 -> 64]); only its reductions are faster.
+# XLA's CPU compiler uses YNNPACK for convolutions and matrix products where it can. Measured on two
+# cores with jaxlib 0.10, YNNPACK's weight gradients of 3 x 3 convolutions take up to six times as
+# long as Eigen's (590 ms and 95 ms for [16, 64, 64, 128 -> 64]). Only its reductions are faster.
 CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
-# A process that has been silent for this time is taken to be dead, and the others stop. JAX's own
-# threads send the heartbeats, whatever Python does.
+# JAX considers a process dead after this time without a heartbeat, and ends the others. JAX's own
+# threads send the heartbeats, even while Python is busy.
 HEARTBEAT_SECONDS = 10
 
 
 def start(
   coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-  """Joins the other processes of the run, if there are any; call it before anything uses JAX.
+  """Joins the other processes of the run, if any. Call it before anything uses JAX.
 
-  What is not given is taken from the environment: `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
-  and `JAX_PROCESS_ID`, or what JAX finds by itself on a TPU pod, under SLURM and under Open MPI.
-  Without any of these, the run is this process alone.
+  Missing arguments are read from the environment: `JAX_COORDINATOR_ADDRESS`, `JAX_NUM_PROCESSES`
+  and `JAX_PROCESS_ID`, or from what JAX detects on a TPU pod, under SLURM and under Open MPI. If
+  none of these is set, the run consists of this process.
 
   Args:
-    coordinator: `host:port` at which process 0 can be reached.
+    coordinator: address of process 0, as `host:port`.
     processes: number of processes.
-    process: the number of this one, from 0.
+    process: index of this process, from 0.
 
   Raises:
-    ValueError: only some of the three are known, or they contradict each other; or see
+    ValueError: only some of the three values are known, or they contradict each other; or see
       `check_devices`.
   """
   coordinator = coordinator or os.environ.get("JAX_COORDINATOR_ADDRESS")
@@ -74,23 +74,23 @@ def start(
 
 
 def _join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-  # This package saves by itself when it is asked to leave.
+  # This package handles termination signals itself; see `preemption.py`.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       coordinator, processes, process, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
     )
   except ValueError as error:
-    # Otherwise nothing around this process says that there are others.
+    # Otherwise the environment names no other processes: the run consists of this one.
     if coordinator is not None or "coordinator_address" not in str(error):
       raise
 
 
 def check_devices() -> None:
-  """Starts the devices that `JAX_PLATFORMS` asks for; without it nothing is started or checked.
+  """Starts the devices that `JAX_PLATFORMS` names. Does nothing if the variable is unset.
 
   Raises:
-    ValueError: JAX cannot start them, and finds others.
+    ValueError: JAX cannot start them; the message lists those that it can.
   """
   asked = os.environ.get("JAX_PLATFORMS")
   if not asked:
@@ -102,8 +102,8 @@ def check_devices() -> None:
     jax.config.update("jax_platforms", None)
     found = sorted({device.platform for device in jax.devices()})
     raise InvalidValue(
-      f"JAX_PLATFORMS={asked}: {reason or 'no such device'}; expected one of what JAX finds here, "
-      f"{', '.join(found)}, as in JAX_PLATFORMS={found[0]}, or no JAX_PLATFORMS"
+      f"JAX_PLATFORMS={asked}: {reason or 'no such device'}; JAX finds {', '.join(found)} here: "
+      f"set JAX_PLATFORMS={found[0]}, or unset it"
     ) from error
 
 
@@ -112,14 +112,14 @@ def _number(value: int | None, variable: str) -> int | None:
   if value is not None or text is None:
     return value
   if not text.isdecimal():
-    raise InvalidValue(f"{variable}={text}: expected a number")
+    raise InvalidValue(f"{variable}={text}: expected a number, such as 0 or 1")
   return int(text)
 
 
 def keep_compiled() -> None:
-  """Keeps compiled programs on disk for the next run, unless JAX has a folder for them already.
+  """Caches compiled programs on disk, unless JAX has a compilation cache already.
 
-  What was used least recently leaves the cache folder where it is larger than its limit.
+  Also trims the cache folder to its size limit.
   """
   cache.trim()
   if jax.config.values["jax_compilation_cache_dir"] is None:
@@ -128,17 +128,17 @@ def keep_compiled() -> None:
 
 def process_count() -> int:
   """Number of processes in this run."""
-  # To ask JAX starts its devices, which a process alone may have no use for.
+  # JAX's function starts the devices, which a run of one process may not need.
   return jax.process_count() if jax.distributed.is_initialized() else 1
 
 
 def process_index() -> int:
-  """The number of this process, from 0."""
+  """Index of this process, from 0."""
   return jax.process_index() if jax.distributed.is_initialized() else 0
 
 
 def is_primary() -> bool:
-  """Whether this is the process that writes what is written once, and that logs."""
+  """Whether this is process 0, which logs and writes shared files."""
   return process_index() == 0
 
 
@@ -148,24 +148,24 @@ def own_indices(count: int) -> range:
 
 
 def gather_rows(rows: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "m k"]:
-  """Returns the float64 rows of every process, one after the other, to the last bit.
+  """Concatenates the float64 rows of all processes, bit for bit.
 
   Args:
-    rows: this process's; their number may differ from process to process, their length may not.
+    rows: this process's rows. Their number may differ between processes; their length may not.
   """
   if process_count() == 1:
     return rows
   lengths = gather([len(rows)])[:, 0]
   padded = np.zeros((lengths.max(), rows.shape[1]))
   padded[: len(rows)] = rows
-  # As integers: JAX would round what is float64.
+  # Sent as integers: JAX would round float64.
   gathered = np.asarray(multihost_utils.process_allgather(padded.view(np.int32)))
   parts = zip(gathered, lengths, strict=True)
   return np.concatenate([part.view(np.float64)[:length] for part, length in parts])
 
 
 def gather(values: Sequence[int]) -> Int[np.ndarray, "processes values"]:
-  """Returns the numbers of every process, one row for each; waits for all of them."""
+  """Gathers integers from all processes, one row each; waits for every process."""
   row = np.asarray(values, np.int32)
   if process_count() == 1:
     return row[None]
@@ -173,17 +173,17 @@ def gather(values: Sequence[int]) -> Int[np.ndarray, "processes values"]:
 
 
 def device_count() -> int:
-  """Number of devices over which `pmap` spreads its work, those of other processes included."""
+  """Number of devices of all processes, over which `pmap` spreads work."""
   return jax.device_count()
 
 
 def local_device_count() -> int:
-  """Number of devices of this process, over which `pmap_local` spreads its work."""
+  """Number of devices of this process, over which `pmap_local` spreads work."""
   return jax.local_device_count()
 
 
 def on_accelerator() -> bool:
-  """Whether JAX computes on accelerators, and not on the host's own processors."""
+  """Whether JAX computes on accelerators rather than on the host's CPU."""
   return jax.default_backend() != "cpu"
 
 
@@ -204,7 +204,7 @@ def jit(function: Callable[..., Result]) -> Callable[..., Result]:
 
   @functools.cache
   def compiled() -> Callable[..., Result]:
-    # The options depend on the backend, which must not be started when a module is imported.
+    # The options depend on the backend, and importing a module must not start it.
     return jax.jit(function, compiler_options=compiler_options())
 
   return _with_32_bits(lambda *args: compiled()(*args))
@@ -215,16 +215,16 @@ def pmap(
 ) -> Callable[..., Result]:
   """`jax.pmap` along `AXIS` over all devices of all processes.
 
-  Every argument has a leading axis whose length is the number of this process's devices. A call
-  compiles once for each combination of shapes.
+  Every argument has a leading axis whose length is the number of this process's devices. The
+  function is compiled once for each combination of shapes.
   """
   mapped = jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
-  # A program that is compiled before its call takes no arguments from several processes.
+  # A program compiled ahead of its call cannot take arguments from several processes.
   return _with_32_bits(_with_options(mapped) if process_count() == 1 else mapped)
 
 
 def pmap_local(function: Callable[..., Result]) -> Callable[..., Result]:
-  """`jax.pmap` over the devices of this process alone, in step with no other process."""
+  """`jax.pmap` over the devices of this process, independent of other processes."""
   mapped = jax.pmap(function, axis_name=AXIS, devices=jax.local_devices())
   return _with_32_bits(_with_options(mapped))
 
@@ -233,8 +233,8 @@ def shapes(function: Callable[..., Any], *arguments: Any) -> Any:
   """Traces a function along `AXIS` over all devices, as `pmap` does, without compiling it.
 
   Args:
-    function: as `pmap` takes it.
-    *arguments: trees of `jax.ShapeDtypeStruct`, each one device's share, without a leading axis.
+    function: a function for `pmap`.
+    *arguments: trees of `jax.ShapeDtypeStruct`: one device's share, without the leading axis.
 
   Returns:
     The shapes and types of one device's results.
@@ -253,12 +253,12 @@ def shapes(function: Callable[..., Any], *arguments: Any) -> Any:
 def compiled_memory(
   function: Callable[..., Any], *arguments: Any, donate_argnums: tuple[int, ...] = ()
 ) -> int:
-  """Compiles a function as `pmap` does; returns the bytes that it takes of each device.
+  """Compiles a function as `pmap` does; returns the memory that it needs on each device, in bytes.
 
-  They are those of arguments, results and everything in between, as XLA counts them.
+  It includes arguments, results and temporary buffers, according to XLA.
 
   Args:
-    function: as `pmap` takes it.
+    function: a function for `pmap`.
     *arguments: see `shapes`.
     donate_argnums: as for `pmap`.
   """
@@ -275,12 +275,12 @@ def compiled_memory(
 
 
 def _of_all(shares: Any) -> Any:
-  """Shapes with the leading axis of `pmap`'s arguments."""
+  """Adds the leading axis of `pmap`'s arguments to shapes."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct((device_count(), *x.shape), x.dtype), shares)
 
 
 def _with_32_bits(function: Callable[..., Result]) -> Callable[..., Result]:
-  """Computes in 32 bits where JAX is set to 64: libraries' constants and counters included."""
+  """Computes in 32 bits even if 64 bits are enabled, including constants of libraries."""
 
   def call(*args: Any) -> Result:
     with jax.enable_x64(False):
@@ -290,7 +290,7 @@ def _with_32_bits(function: Callable[..., Result]) -> Callable[..., Result]:
 
 
 def _with_options(mapped: Any) -> Callable[..., Any]:
-  """Compiles with `compiler_options`, for which `jax.pmap` has no argument."""
+  """Compiles a `pmap` with `compiler_options`, for which `jax.pmap` has no argument."""
   executables: dict[Any, Callable[..., Any]] = {}
 
   def call(*args: Any) -> Any:
@@ -304,23 +304,23 @@ def _with_options(mapped: Any) -> Callable[..., Any]:
 
 
 def replicate(tree: Tree) -> Tree:
-  """Returns the tree with every array copied to each device of this process, on a new axis."""
+  """Copies every array to each device of this process, along a new leading axis."""
   return jax_utils.replicate(tree)
 
 
 def unreplicate(tree: Any) -> Any:
-  """Fetches the first device's copy of a replicated tree to the host, as NumPy arrays."""
+  """Copies the first device's part of a replicated tree to the host, as NumPy arrays."""
   copies = jax.device_get(jax.tree.map(lambda x: x.addressable_data(0), tree))
-  return jax.tree.map(lambda x: x[0, ...], copies)  # Without the dots: scalars, no arrays.
+  return jax.tree.map(lambda x: x[0, ...], copies)  # `...` keeps 0-d results arrays.
 
 
 def key(seed: int) -> Key[Array, ""]:
-  """`jax.random.key` of a seed that the host knows."""
-  return jax.random.key(jax.device_put(np.int64(seed).astype(np.int32)))  # As JAX truncates it.
+  """`jax.random.key` of a seed on the host."""
+  return jax.random.key(jax.device_put(np.int64(seed).astype(np.int32)))  # Truncated as in JAX.
 
 
 def fold_in(key: Key[Array, ""], number: int) -> Key[Array, ""]:
-  """`jax.random.fold_in` of a number that the host knows."""
+  """`jax.random.fold_in` of a number on the host."""
   return jax.random.fold_in(key, jax.device_put(np.uint32(number)))
 
 
@@ -338,28 +338,28 @@ def shard(tree: Any) -> Any:
 
 
 def unshard(tree: Any) -> Any:
-  """Fetches this process's `[D, N / D, ...]` arrays to the host as `[N, ...]` NumPy arrays."""
+  """Copies this process's `[D, N / D, ...]` arrays to the host as `[N, ...]` NumPy arrays."""
   return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(tree))
 
 
 def spread(tree: Any) -> Any:
-  """Puts equal parts of every array's leading axis on this process's devices.
+  """Splits the leading axis of every array evenly over this process's devices.
 
-  What `shard` returned is then as `pmap` takes it; other arrays are as what `jit` compiled takes
-  them, beside those of `on_every_device`.
+  Apply it to the result of `shard` for `pmap`; or to other arrays for `jit`, together with
+  arguments from `on_every_device`.
   """
   return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec(AXIS)))
 
 
 def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
-  """Yields batches from the devices, where up to `depth` of them are at a time.
+  """Yields batches on the devices, transferring the next ones ahead of time.
 
-  While the devices work on one, the next is put there: by `spread`, but for arrays that are on
-  devices already. Like `flax.jax_utils.prefetch_to_device`, it reads ahead on the thread that asks.
+  `spread` transfers the arrays; those on devices already are left as they are. Like
+  `flax.jax_utils.prefetch_to_device`, it reads ahead on the calling thread.
 
   Args:
     batches: trees of arrays `[D, ...]`, such as `shard` returns.
-    depth: counts the batch that was yielded last.
+    depth: the most batches on the devices at a time, including the one yielded last.
   """
   batches, waiting = iter(batches), collections.deque[Any]()
 
@@ -374,7 +374,7 @@ def ahead(batches: Iterable[Any], depth: int = 2) -> Iterator[Any]:
 
 
 def on_every_device(tree: Any) -> Any:
-  """Puts a copy of every array on each device of this process, for what `jit` compiled."""
+  """Copies every array to each device of this process, for functions compiled by `jit`."""
   return jax.device_put(tree, NamedSharding(_local_mesh(), PartitionSpec()))
 
 
@@ -383,7 +383,7 @@ def _local_mesh() -> Mesh:
 
 
 def check_divisible(name: str, batch: int) -> None:
-  """Raises a ValueError unless `batch` is above 0 and splits evenly over the devices."""
+  """Raises a ValueError unless `batch` is positive and a multiple of the number of devices."""
   if batch < 1 or batch % device_count():
     raise InvalidValue(
       f"{name}={batch} does not split over {device_count()} devices; use a multiple of "

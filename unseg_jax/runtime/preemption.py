@@ -1,6 +1,6 @@
-"""Leaving in good order on SIGTERM, which clusters send before they take a machine away.
+"""Graceful shutdown on SIGTERM, which clusters send before they reclaim a machine.
 
-Ctrl-C and a terminal that is lost are answered in the same way.
+Ctrl-C (SIGINT) and a closed terminal (SIGHUP) are handled in the same way.
 """
 
 import contextlib
@@ -13,32 +13,32 @@ from typing import NoReturn
 
 from unseg_jax.runtime import parallel
 
-# The exit status of a run that was asked to leave: as sysexits.h has it, "try again later".
+# The exit status of a run that a signal stopped: EX_TEMPFAIL of sysexits.h, "try again later".
 EXIT_STATUS = 75
 
-# What asks a process to leave; Windows has no SIGHUP.
+# The signals that stop a run. Windows has no SIGHUP.
 SIGNALS = tuple(
   getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 )
 
 _requested = threading.Event()
-_asked_by: list[signal.Signals] = []  # The first signal, if it was one.
+_asked_by: list[signal.Signals] = []  # The signals received so far.
 
 
 class Preempted(Exception):
-  """The run was asked to leave, and what it had done is saved."""
+  """A signal stopped the run; finished work is saved."""
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
-  """Notes what asks this process to leave, instead of dying of it, while the context lasts.
+  """Records termination signals, instead of ending the process, while the context lasts.
 
-  A second Ctrl-C ends the process at once. What the process was started to ignore, as `nohup` does
-  with SIGHUP, stays ignored.
+  A second Ctrl-C ends the process at once. Signals that the process was started to ignore, such as
+  SIGHUP under `nohup`, stay ignored.
   """
   _requested.clear()
   _asked_by.clear()
-  # Once its terminal is lost, the process can no longer ask which of its streams were on it.
+  # Checked now: once the terminal is closed, the process cannot find out which streams used it.
   on_terminal = [number for number in (0, 1, 2) if _is_terminal(number)]
 
   def note(number: int, _: FrameType | None) -> None:
@@ -49,8 +49,8 @@ def watch() -> Iterator[None]:
     if asked not in (signal.SIGTERM, signal.SIGINT):
       _let_go(on_terminal)
     elif asked == signal.SIGINT and 2 in on_terminal:
-      # Not by `print`, which a signal may interrupt.
-      os.write(2, b"\nleaving as soon as what is under way is saved; Ctrl-C again ends at once\n")
+      # Not `print`, which this signal may have interrupted.
+      os.write(2, b"\nsaving the work in progress, then leaving; Ctrl-C again ends at once\n")
     _asked_by.append(asked)
     _requested.set()
 
@@ -73,7 +73,7 @@ def _is_terminal(number: int) -> bool:
 
 
 def _let_go(streams: list[int]) -> None:
-  """Sends what is still written to a lost terminal nowhere, where else it would fail."""
+  """Redirects streams of a closed terminal to the null device, so that writing does not fail."""
   nowhere = os.open(os.devnull, os.O_RDWR)
   for number in streams:
     os.dup2(nowhere, number)
@@ -81,23 +81,21 @@ def _let_go(streams: list[int]) -> None:
 
 
 def requested() -> bool:
-  """Whether this process was asked to leave."""
+  """Whether a signal asked this process to stop."""
   return _requested.is_set()
 
 
 def leaving_alone() -> bool:
-  """Whether this process was asked to leave and has no others to agree with."""
+  """Whether a signal asked this process to stop and the run has no other processes."""
   return requested() and parallel.process_count() == 1
 
 
 def anyone_leaving() -> bool:
-  """Whether any process was asked to leave; all of them must ask at the same point."""
+  """Whether a signal asked any process to stop; all processes must call it at the same point."""
   return bool(parallel.gather([requested()]).any())
 
 
 def leave(saved: str) -> NoReturn:
-  """Raises `Preempted`, saying what was saved."""
+  """Raises `Preempted` with a message that names the saved work."""
   by = _asked_by[0].name if _asked_by else "by another process"
-  raise Preempted(
-    f"asked to leave ({by}): {saved}. Run the same command again to continue from there."
-  )
+  raise Preempted(f"stopped ({by}): {saved}. Run the same command again to continue.")

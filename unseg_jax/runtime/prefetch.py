@@ -1,4 +1,4 @@
-"""Prefetching on other threads, to a fixed depth: memory stays flat whatever is slowest."""
+"""Prefetching on other threads, to a fixed depth that bounds memory."""
 
 import collections
 import concurrent.futures
@@ -16,9 +16,9 @@ def prefetch(
   items: Iterable[Item],
   depth: int,
 ) -> Iterator[Result]:
-  """Yields `function(item)` of each item, in order, while up to `depth` more are computed.
+  """Yields `function(item)` for each item, in order, while up to `depth` more are computed.
 
-  The items are taken on the thread that asks for the results, and none before it is needed.
+  The calling thread reads the items, each only when needed.
   """
   items = iter(items)
   pending = collections.deque(
@@ -34,7 +34,7 @@ def prefetch(
 def read_ahead(
   executor: concurrent.futures.Executor, items: Iterable[Item], depth: int
 ) -> Iterator[Item]:
-  """Yields the items, while the executor's one thread takes up to `depth` more of them."""
+  """Yields the items while the executor's single thread reads up to `depth` more."""
   items = iter(items)
   for taken in prefetch(
     executor, lambda _: list(itertools.islice(items, 1)), itertools.repeat(None), depth

@@ -20,8 +20,8 @@ WORKERS = flags.DEFINE_integer(
 
 
 def start() -> None:
-  """Joins the other processes, if there are any; see `parallel.start`."""
-  # Imported here so that --help and a misspelt flag answer at once.
+  """Joins the other processes, if any; see `parallel.start`."""
+  # Imported here so that --help and flag errors respond quickly.
   from unseg_jax.runtime import parallel
 
   parallel.start(_COORDINATOR.value, _PROCESSES.value, _PROCESS.value)

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left, on process 0 only."""
+"""Progress bars with rate and remaining time, on process 0 only."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
@@ -14,7 +14,7 @@ ItemRead = TypeVar("ItemRead", covariant=True)
 
 @runtime_checkable
 class SizedIterable(Protocol[ItemRead]):
-  """Items that can be counted before they are read."""
+  """Items whose number is known before they are read."""
 
   def __len__(self) -> int: ...
 
@@ -22,8 +22,8 @@ class SizedIterable(Protocol[ItemRead]):
 
 
 def bar(description: str, total: int, done: int = 0, unit: str = "step") -> "tqdm.tqdm":
-  """Returns a progress bar, to be used as a context manager, that begins at `done` steps."""
-  import tqdm  # Here: what only computes shows no progress, and may lack it.
+  """Returns a progress bar that starts at `done` steps. Use it as a context manager."""
+  import tqdm  # Imported here: it may be missing where only computation runs.
 
   return tqdm.tqdm(
     desc=description,

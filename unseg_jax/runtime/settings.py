@@ -1,4 +1,4 @@
-"""Settings against what they may be."""
+"""Checks of settings against rules."""
 
 import ml_collections
 
@@ -11,7 +11,7 @@ def check(section: str, config: ml_collections.ConfigDict, *rules: tuple[str, st
   Args:
     section: the name of this part of the config, such as `train`.
     config: this part of the config.
-    *rules: name of a setting, what is expected of it, and whether it is so.
+    *rules: name of a setting, what is expected of it, and whether it is met.
   """
   for name, expected, valid in rules:
     if not valid:

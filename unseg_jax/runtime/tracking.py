@@ -7,7 +7,6 @@ continues replaces only its own points.
 import contextlib
 import importlib.util
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from unseg_jax.array_types import UInt8
 from unseg_jax.storage import places
 
 if TYPE_CHECKING:
-  from clu.metric_writers import SummaryWriter
+  from unseg_jax.runtime.tensorboard_writer import TensorBoardWriter
 
 # A place, such as a bucket, gets the events once in so many seconds, and at every checkpoint: each
 # time, the file is sent from its beginning.
@@ -31,8 +30,7 @@ log = logging.getLogger(__name__)
 class EventWriter:
   """Writes curves and pictures to a folder as TensorBoard events; says so where it cannot.
 
-  clu writes them through TensorFlow, which not every machine with an accelerator has. The file is
-  made at the first point.
+  Not every machine with an accelerator has TensorBoard. The file is made at the first point.
   """
 
   def __init__(self, folder: Path | None, prefix: str = ""):
@@ -44,7 +42,7 @@ class EventWriter:
     """
     self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
     self._published = time.monotonic()
-    self._writer: SummaryWriter | None = None
+    self._writer: TensorBoardWriter | None = None
     self._is_open = False
 
   def inside(self, name: str) -> "EventWriter":
@@ -54,13 +52,7 @@ class EventWriter:
   def restart(self, step: int) -> None:
     """Has TensorBoard forget the points from a step on, which an interrupted run may have left."""
     if (writer := self._open()) is not None:
-      import tensorflow as tf
-
-      start = tf.compat.v1.SessionLog(status=tf.compat.v1.SessionLog.START)
-      event = tf.compat.v1.Event(wall_time=time.time(), step=step, session_log=start)
-      # clu has no method for it.
-      resource = writer._summary_writer._resource
-      tf.raw_ops.ImportEvent(writer=resource, event=event.SerializeToString())
+      writer.write_restart(step)
 
   def point(self, step: int, values: Mapping[str, float]) -> None:
     """Adds a point to each of the curves named."""
@@ -86,23 +78,17 @@ class EventWriter:
       places.publish_folder(self._folder)
       self._published = time.monotonic()
 
-  def _open(self) -> "SummaryWriter | None":
+  def _open(self) -> "TensorBoardWriter | None":
     if self._folder is None or self._is_open:
       return self._writer
     self._is_open = True
-    if importlib.util.find_spec("tensorflow") is None:
-      log.warning("no TensorBoard events are written: TensorFlow is not installed")
+    if importlib.util.find_spec("tensorboard") is None:
+      log.warning("no TensorBoard events are written: TensorBoard is not installed")
       return None
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # Imported late: TensorFlow takes seconds, and prediction does not need it.
-    import tensorflow as tf
+    # Imported late: worker processes and predictions write no events.
+    from unseg_jax.runtime.tensorboard_writer import TensorBoardWriter
 
-    # TensorFlow only writes files here; without this it would take the accelerators' memory.
-    for kind in ("GPU", "TPU"):
-      tf.config.set_visible_devices([], kind)
-    from clu import metric_writers
-
-    self._writer = metric_writers.SummaryWriter(str(self._folder))
+    self._writer = TensorBoardWriter(self._folder)
     return self._writer
 
 

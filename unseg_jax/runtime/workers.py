@@ -1,7 +1,7 @@
-"""Worker processes for what Python's lock would hold up: encoding and decoding.
+"""Worker processes for encoding and decoding, which Python's global lock would serialise.
 
-They import the module of the function that they run, start no device, and end when this process
-does, in whatever way that ends.
+A worker imports the module of the function that it runs, starts no device, and ends when this
+process ends, even if that is killed.
 """
 
 import concurrent.futures
@@ -15,54 +15,54 @@ from concurrent.futures.process import BrokenProcessPool
 
 from unseg_jax.errors import UserError
 
-# More of them than the process that feeds them can serve would only take memory.
+# One process cannot feed more workers than this; more would only take memory.
 MOST = 16
 
 
 class WorkerDied(UserError, RuntimeError):
-  """A worker process ended in the middle of its work."""
+  """A worker process ended unexpectedly."""
 
 
 def spare_processors(computing_here: bool) -> int:
-  """The number of worker processes that this machine has processors for.
+  """Returns the number of CPU cores that are free for worker processes.
 
   Args:
-    computing_here: whether JAX computes on the processors as well, and leaves none to spare.
+    computing_here: whether JAX computes on the CPU, too, which leaves no free cores.
   """
   usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-  # Two stay with this process: one runs Python, one JAX's own threads.
+  # Two cores are for this process: one for Python, one for JAX's threads.
   return 0 if computing_here else min(MOST, max(0, usable - 2))
 
 
 @contextlib.contextmanager
 def executor(count: int, threads: int | None = None) -> Iterator[concurrent.futures.Executor]:
-  """Yields what runs functions beside this thread.
+  """Yields an executor of worker processes or threads.
 
   Args:
-    count: number of worker processes; 0: threads of this process instead.
-    threads: how many threads, where `count` is 0; None: concurrent.futures' own number.
+    count: number of worker processes; 0: use threads of this process.
+    threads: number of threads if `count` is 0; None: the default of concurrent.futures.
 
   Raises:
-    WorkerDied: a worker process ended in the middle of its work.
+    WorkerDied: a worker process ended unexpectedly.
   """
   if not count:
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
       yield pool
     return
-  # Not forked: this process has threads and devices.
+  # Forking is unsafe, since this process has threads and devices.
   context = multiprocessing.get_context("spawn")
   try:
     with concurrent.futures.ProcessPoolExecutor(count, context, _follow_parent) as pool:
       yield pool
   except BrokenProcessPool as error:
     raise WorkerDied(
-      f"one of {count} worker processes ended in the middle of its work, most often because memory "
-      "ran out. Run the same command again, with fewer --workers or with --workers=0."
+      f"one of {count} worker processes ended unexpectedly, most often because memory ran out. Run "
+      "the same command again, with fewer --workers or with --workers=0."
     ) from error
 
 
 def _follow_parent() -> None:
-  """Leaves Ctrl-C, SIGTERM and SIGHUP to the parent; ends when that does, even by SIGKILL."""
+  """Ignores signals, which the parent handles; ends with the parent, even after SIGKILL."""
   for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Augmentation of training pairs on the device: flips, crops, colour (by dm_pix) and blur."""
+"""Augments training pairs on the device with flips, crops, colour changes (dm_pix) and blur."""
 
 import dm_pix
 import jax
@@ -13,15 +13,15 @@ SMALLEST_CROP = 0.6
 def augment(
   key: Key[Array, ""], image: Float[AnyArray, "h w 3"], mask: Bool[AnyArray, "h w"]
 ) -> tuple[Float[Array, "h w 3"], Bool[Array, "h w"]]:
-  """Changes one pair at random.
+  """Augments one pair randomly.
 
   Args:
-    key: decides all changes.
+    key: the PRNG key of all changes.
     image: float32 in [-1, 1].
     mask: True in the foreground.
 
   Returns:
-    The changed image and mask, in the same ranges.
+    The augmented image and mask, in the same ranges.
   """
   flip_key, crop_key, colour_key, blur_key = jax.random.split(key, 4)
   image, mask = _flip_and_crop(flip_key, crop_key, image, mask)
@@ -32,7 +32,7 @@ def augment(
 def _flip_and_crop(
   flip_key: Array, crop_key: Array, image: AnyArray, mask: AnyArray
 ) -> tuple[Array, Array]:
-  """Mirrors or not, cuts out a square of a random side and place, and enlarges it."""
+  """Mirrors the pair with probability 0.5, crops a random square, and enlarges the crop."""
   height, width, _ = image.shape
   side_key, place_key = jax.random.split(crop_key)
   share = jax.random.uniform(side_key, (), jnp.float32, SMALLEST_CROP, 1.0)
@@ -46,9 +46,9 @@ def _flip_and_crop(
 
 
 def _colour(key: Array, image: Array) -> Array:
-  """Changes brightness, contrast, saturation and hue of a picture in [0, 1]."""
+  """Changes the brightness, contrast, saturation and hue of an image in [0, 1]."""
   ranges = ((-0.2, 0.2), (0.7, 1.3), (0.6, 1.4), (-0.05, 0.05))
-  # Not by dm_pix's own draws, whose type depends on JAX's settings.
+  # dm_pix's own random functions are not used, because their dtype depends on JAX's settings.
   brightness, contrast, saturation, hue = (
     jax.random.uniform(key, (), jnp.float32, low, high)
     for key, (low, high) in zip(jax.random.split(key, 4), ranges, strict=True)
@@ -60,7 +60,7 @@ def _colour(key: Array, image: Array) -> Array:
 
 
 def _blur(key: Array, image: Array) -> Array:
-  """Blurs half of the pictures, by up to a pixel for every 64 of their side."""
+  """Blurs half of the images, by a standard deviation of up to 1/64 of their height."""
   choice_key, width_key = jax.random.split(key)
   height, width, _ = image.shape
   deviation = jax.random.uniform(width_key, (), jnp.float32, 0.1, height / 64)

@@ -1,6 +1,6 @@
-"""Training batches from data sets on disk: number `t` is a function of seed and `t`.
+"""Reads training batches from data sets on disk; batch `t` is a function of the seed and `t`.
 
-grain decides the order of the pairs. Worker processes read and decode them.
+grain determines the order of the pairs. Worker processes read and decode them.
 """
 
 import functools
@@ -19,7 +19,7 @@ from unseg_jax.segmentation import loading
 from unseg_jax.segmentation.step import Batch, TrainState
 from unseg_jax.synthesis.records import Split
 
-# Pairs that a worker process reads at once.
+# Pairs per task of a worker process.
 PIECE = 32
 
 
@@ -31,15 +31,16 @@ def from_disk(
   state: TrainState,
   worker_count: int = 0,
 ) -> Iterator[Batch]:
-  """Yields the batches that follow a state of the training, on the host, split by `parallel.shard`.
+  """Yields the batches that follow a training state, on the host, split by `parallel.shard`.
 
   Args:
-    sources: the splits; none is empty, and the images' sizes may differ.
-    weights: above 0; of any stretch of pairs each source gives its weight's share.
+    sources: non-empty splits; their image sizes may differ.
+    weights: positive weights. Each source provides its share of any sequence of pairs.
     config: `config.train` of an experiment.
-    key: the training's; decides the order of the pairs.
-    state: the training continues from it.
-    worker_count: processes that read pairs; 0: threads of this process. The batches are the same.
+    key: the PRNG key of the training; it determines the order of the pairs.
+    state: the training state to continue from.
+    worker_count: number of processes that read pairs; 0 uses threads of this process. It does not
+      change the batches.
   """
   seed = int(jax.device_get(_draw_seed(key)))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
@@ -53,7 +54,7 @@ def from_disk(
     for t in range(first, end)
     for piece in np.array_split(numbers[t], pieces)
   )
-  # Half of the processors: where JAX computes on them as well, it needs the other half.
+  # Half of the processors. If JAX also computes on them, it needs the other half.
   threads = max(1, (os.cpu_count() or 1) // 2)
   with workers.executor(worker_count, threads) as pool:
     load = functools.partial(loading.load, size=config.image_size)
@@ -65,7 +66,7 @@ def from_disk(
 
 
 def joined(sources: Sequence[Split]) -> Split:
-  """Returns one split of the records of all, in turn."""
+  """Concatenates the records of several splits."""
   paths = [path for source in sources for path in source.paths]
   lengths = [length for source in sources for length in source.lengths]
   owners = {path: source for source in sources for path in source.paths}
@@ -88,9 +89,9 @@ def order(
   config: ml_collections.ConfigDict,
   seed: int,
 ) -> grain.MapDataset[Int[np.ndarray, " batch"]]:
-  """This process's part of the training batches, as numbers of pairs over all sources in turn.
+  """Returns this process's part of the training batches, as indices into the joined sources.
 
-  Number `t` is a function of the seed and `t`: each source is shuffled anew in every epoch.
+  Batch `t` is a function of the seed and `t`. Each source is reshuffled in every epoch.
   """
   ends = np.cumsum([len(source) for source in sources])
   repeated = [

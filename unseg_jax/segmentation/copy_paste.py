@@ -1,7 +1,7 @@
-"""Copy-paste: the foregrounds of training pairs are pasted onto other backgrounds, on the device.
+"""Copy-paste: pastes the foregrounds of training pairs onto other backgrounds, on the device.
 
-A generator shows its objects in front of its own backgrounds, from which a segmenter learns more
-than from the objects. The pairs carry masks, so that a foreground can be pasted onto anything
+A generator shows its objects on its own backgrounds, and a segmenter learns more from these than
+from the objects. Since every pair has a mask, its foreground can be pasted onto any background
 (Dwibedi, Misra, Hebert: Cut, Paste and Learn, ICCV 2017).
 """
 
@@ -18,17 +18,17 @@ from unseg_jax.runtime import parallel
 from unseg_jax.segmentation import separable
 
 KINDS = ("plain", "gradient", "noise", "generated", "blurred")
-FROM_OTHER_PAIRS = ("generated", "blurred")  # Kinds that take another pair of the batch.
+FROM_OTHER_PAIRS = ("generated", "blurred")  # Kinds that use another pair of the batch.
 BLURRED = 3.0  # Standard deviation of the blur of the kind `blurred`, in pixels.
 EDGE = 0.7  # Standard deviation of the mask's soft edge, in pixels.
-NOISE_SIDES = (2, 4, 8, 16, 32)  # Of the grids that smooth noise is the sum of.
+NOISE_SIDES = (2, 4, 8, 16, 32)  # Sides of the grids whose sum is the smooth noise.
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for settings of `config.train.copy_paste` that make no sense."""
+  """Raises a ValueError for invalid settings in `config.train.copy_paste`."""
   if not 0 <= config.share <= 1:
     raise InvalidValue(
-      f"config.train.copy_paste.share={config.share}: expected a share of the pairs within [0, 1]"
+      f"config.train.copy_paste.share={config.share}: expected a fraction of pairs within [0, 1]"
     )
   if not config.kinds or set(config.kinds) - set(KINDS):
     raise InvalidValue(
@@ -43,23 +43,23 @@ def replace_all(
   positions: Int[AnyArray, " n"],
   config: ml_collections.ConfigDict,
 ) -> Float[Array, "n h w 3"]:
-  """Pastes the foregrounds of a share of the pairs of a batch onto other backgrounds.
+  """Pastes the foregrounds of a fraction of the pairs in a batch onto other backgrounds.
 
-  It runs under `pmap` on this device's part of the batch. How a batch is divided over devices does
+  It runs under `pmap` on this device's part of the batch. The division of a batch over devices does
   not change the result.
 
   Args:
-    key: the training step's.
+    key: the PRNG key of the training step.
     images: float32 in [-1, 1].
     masks: True in the foreground.
-    positions: the pairs' positions in the batch of all devices.
+    positions: the pairs' positions in the global batch.
     config: `config.train` of an experiment.
 
   Returns:
-    The images, in [-1, 1]; the masks stay as they are.
+    The images, in [-1, 1]; the masks do not change.
   """
   size, settings = config.batch_size, config.copy_paste
-  # Beyond the positions, from which other keys of the step are derived.
+  # Offset past the positions, from which the step derives its other keys.
   keys = jax.vmap(lambda i: jax.random.fold_in(key, size + i))(positions)
   others: tuple[AnyArray, AnyArray] = images, masks
   if set(FROM_OTHER_PAIRS) & set(settings.kinds):
@@ -67,7 +67,7 @@ def replace_all(
     distance = jax.random.randint(jax.random.fold_in(key, 2 * size), (), 1, max(size, 2), jnp.int32)
     others = jax.tree.map(lambda x: x[(positions + distance) % size], batch)
   compose = functools.partial(replace, kinds=settings.kinds)
-  # One after the other, each pair computes only the kind that it gets, which saves time on a CPU.
+  # A CPU is faster if it processes one pair at a time and computes only the selected kind.
   # Accelerators compute every kind for all pairs at once.
   composed = jax.lax.platform_dependent(
     keys,
@@ -92,12 +92,12 @@ def replace(
   """Pastes a pair's foreground onto another background.
 
   Args:
-    key: draws the kind of background, and the background.
+    key: the PRNG key for the kind of background and for the background itself.
     image: float32 in [-1, 1].
     mask: True in the foreground.
-    other: another pair: `generated` takes its background, and `blurred` the whole picture, which
-      teaches that an object out of focus is background as well.
-    kinds: the kinds of background to draw from, of `KINDS`; one that is listed twice is twice as
+    other: another pair. The kind `generated` uses its background. The kind `blurred` uses its full
+      image, which teaches the segmenter that an out-of-focus object is background.
+    kinds: the kinds of background to choose from, of `KINDS`. A kind listed twice is twice as
       likely.
 
   Returns:
@@ -121,12 +121,12 @@ def replace(
 
 
 def plain(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
-  """One colour in [-1, 1], of this `shape` (height, width)."""
+  """Returns a single colour in [-1, 1], of the given (height, width)."""
   return jnp.broadcast_to(_colour(key), (*shape, 3))
 
 
 def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
-  """From one colour in [-1, 1] to another along any direction, of this `shape` (height, width)."""
+  """Returns a gradient between two colours in [-1, 1], of the given (height, width)."""
   angle_key, *colour_keys = jax.random.split(key, 3)
   angle = jax.random.uniform(angle_key, (), jnp.float32, maxval=2.0 * jnp.pi)
   axes = (jnp.linspace(-1.0, 1.0, side, dtype=jnp.float32) for side in shape)
@@ -137,7 +137,7 @@ def gradient(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3
 
 
 def noise(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
-  """Smooth noise of several scales around a colour, in [-1, 1], of this `shape` (height, width)."""
+  """Returns smooth multi-scale noise around a colour, in [-1, 1], of the given (height, width)."""
   colour_key, strength_key, *grid_keys = jax.random.split(key, 2 + len(NOISE_SIDES))
   strengths = jax.random.uniform(strength_key, (len(NOISE_SIDES),), jnp.float32, maxval=0.5)
   total = jnp.broadcast_to(_colour(colour_key), (*shape, 3))
@@ -150,7 +150,7 @@ def noise(key: Key[Array, ""], shape: tuple[int, int]) -> Float[Array, "h w 3"]:
 def elsewhere(
   key: Key[Array, ""], image: Float[AnyArray, "h w 3"], mask: Bool[AnyArray, "h w"]
 ) -> Float[Array, "h w 3"]:
-  """Another pair's background: its foreground filled from around it, moved, flipped and blurred."""
+  """Returns another pair's background: foreground filled in, then moved, flipped and blurred."""
   shift_key, flip_key, blur_key = jax.random.split(key, 3)
   known = (soft(mask, 2.0) < 0.02).astype(image.dtype)
   rows, columns = _rolls(shift_key, mask.shape)
@@ -162,7 +162,7 @@ def elsewhere(
 
 
 def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[Array, "h w 3"]:
-  """Another pair's whole picture, its foreground included, moved and blurred."""
+  """Returns another pair's full image, including its foreground, moved and blurred."""
   shape = image.shape[:2]
   gaussians = _gaussians(shape, BLURRED, int(3 * BLURRED))
   rows, columns = map(separable.compose, gaussians, _rolls(key, shape))
@@ -170,25 +170,25 @@ def out_of_focus(key: Key[Array, ""], image: Float[AnyArray, "h w 3"]) -> Float[
 
 
 def _rolls(key: Array, shape: Sequence[int]) -> list[Array]:
-  """Matrices that roll a picture by any number of rows and columns."""
+  """Returns matrices that roll an image by a random number of rows and columns."""
   shifts = jax.random.randint(key, (2,), 0, jnp.array(shape, jnp.int32), jnp.int32)
   return [separable.roll(size, shift) for size, shift in zip(shape, shifts, strict=True)]
 
 
 def _gaussians(shape: Sequence[int], width: AnyArray | float, reach: int) -> list[Array]:
-  """Matrices that blur the rows and the columns of a picture, its borders replicated."""
+  """Returns matrices that blur the rows and columns of an image, with replicated borders."""
   return [separable.gaussian(size, width, reach, replicate=True) for size in shape]
 
 
 def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Float[Array, "h w c"]:
-  """Fills what is not known of a picture from around it, from coarse to fine.
+  """Fills unknown parts of an image from their surroundings, from coarse to fine.
 
   Args:
     image: values in any range.
-    known: 1 where the picture is known, and 0 where it is to be filled.
+    known: 1 where the image is known, 0 where it is filled.
 
   Returns:
-    The picture where it is known; elsewhere an average that widens with the distance.
+    The image where it is known; elsewhere an average over an area that grows with the distance.
   """
   height, width, channels = image.shape
   weight = known[..., None]
@@ -211,7 +211,7 @@ def fill(image: Float[AnyArray, "h w c"], known: Float[AnyArray, "h w"]) -> Floa
 
 
 def soft(mask: Bool[AnyArray, "h w"], width: float) -> Float[Array, "h w"]:
-  """Blurs a mask by a Gaussian of `width` pixels standard deviation; float32 in [0, 1]."""
+  """Blurs a mask by a Gaussian with a standard deviation of `width` pixels; float32 in [0, 1]."""
   rows, columns = _gaussians(mask.shape, width, int(3 * width + 0.5))
   return separable.apply(rows, columns, mask.astype(jnp.float32)[..., None])[..., 0]
 

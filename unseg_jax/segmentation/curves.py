@@ -1,4 +1,4 @@
-"""The curves of a training: losses and scores by step, as `history.json` keeps them."""
+"""The training curves, losses and scores by step, as stored in `history.json`."""
 
 import dataclasses
 import itertools
@@ -16,19 +16,19 @@ from unseg_jax.storage import whole_files
 
 
 class TooFewPairs(UserError):
-  """Pairs made on the fly run out because the filters reject almost everything."""
+  """On-the-fly pairs run out, because the filters reject almost everything."""
 
 
 @dataclasses.dataclass
 class Curves:
-  """The training's history, and the losses since its last point, to be logged as their mean.
+  """The training history, and the losses since its last point, which is logged as their mean.
 
   Attributes:
-    columns: `{curve: {"step": [...], name: [...]}}`, as `history.json` holds it.
-    losses: those since the last point that were fetched.
-    on_devices: those after them, as the steps returned them, each with the gradient's norm, and
-      the number of pairs of its batch, which is None for a batch from disk.
-    last: the last step whose loss was fetched, and the norm of its gradient.
+    columns: `{curve: {"step": [...], name: [...]}}`, as stored in `history.json`.
+    losses: the fetched losses since the last point.
+    on_devices: the losses not fetched yet, each with its gradient norm and the number of pairs in
+      its batch (None for a batch from disk).
+    last: the last step whose loss was fetched, and its gradient norm.
   """
 
   columns: dict[str, dict[str, list[float]]] = dataclasses.field(default_factory=dict)
@@ -40,7 +40,7 @@ class Curves:
 
   @classmethod
   def read(cls, folder: Path, step: int) -> "Curves":
-    """Reads what was logged up to the step that training continues from."""
+    """Reads the history up to the step from which training continues."""
     path, pending = folder / "history.json", folder / "pending.json"
     curves = cls(last=(step, 0.0))
     if path.exists():
@@ -54,16 +54,16 @@ class Curves:
     return curves
 
   def write(self, folder: Path, step: int) -> None:
-    """Writes the history, and the losses that were fetched since its last point, if any."""
+    """Writes the history, and any losses that were fetched since its last point."""
     if parallel.is_primary():
       whole_files.write_json(folder / "history.json", self.columns)
       if self.losses:
         whole_files.write_json(folder / "pending.json", {"step": step, "losses": self.losses})
 
   def append(self, curve: str, point: Mapping[str, float]) -> None:
-    """Adds a point to a curve, in the columns with which it began.
+    """Adds a point to a curve, using the columns of the curve's first point.
 
-    A run that an earlier version began has no columns for newer scores.
+    A run that an earlier version started has no columns for newer scores.
     """
     for name, values in self.columns.setdefault(curve, {name: [] for name in point}).items():
       values.append(point[name])
@@ -71,15 +71,15 @@ class Curves:
   def fetch(
     self, step: int, config: ml_collections.ConfigDict, manager: ocp.CheckpointManager
   ) -> None:
-    """Fetches the losses from the devices; stops the run at one that is not finite."""
+    """Fetches the losses from the devices; raises NotFinite if one is not finite."""
     fetched = parallel.unreplicate(self.on_devices)
     for at, (loss, norm, pairs) in enumerate(fetched, step - len(self.on_devices)):
       if pairs is not None and pairs < config.batch_size:
         raise TooFewPairs(
           f"the filters reject almost everything: step {at} made {pairs} of the "
           f"{config.batch_size} pairs of its batch; {_last(manager)}. See "
-          "config.generate.minimum_acceptance, and run the stage generate alone for the shares "
-          "that each filter accepts."
+          "config.generate.minimum_acceptance, and run the stage generate alone to see the "
+          "acceptance rate of each filter."
         )
       if not np.isfinite(loss):
         raise NotFinite(
@@ -91,7 +91,7 @@ class Curves:
     self.on_devices = []
 
   def log(self, step: int) -> float:
-    """Adds the mean of the fetched losses as a point, and returns it."""
+    """Adds the mean of the fetched losses as a point and returns it."""
     mean = float(np.mean(self.losses))
     self.append("Training", {"step": step, "loss": mean})
     self.losses = []
@@ -101,5 +101,5 @@ class Curves:
 def _last(manager: ocp.CheckpointManager) -> str:
   step = manager.latest_step()
   if step is None:
-    return "there is no checkpoint yet"
+    return "no checkpoint exists yet"
   return f"the last good checkpoint is of step {step}, in {manager.directory / str(step)}"

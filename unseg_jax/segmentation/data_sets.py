@@ -1,4 +1,4 @@
-"""Finished runs whose synthetic pairs one segmenter learns from: `config.train.data_sets`."""
+"""Finds the finished runs whose synthetic pairs train a segmenter: `config.train.data_sets`."""
 
 import collections
 import dataclasses
@@ -19,9 +19,9 @@ class DataSet:
   """The data set of a finished run.
 
   Attributes:
-    name: what to call it: the run's name, with its number in the list where another has that name.
-    folder: holds the shards.
-    weight: its share of the training pairs, beside the others' weights.
+    name: the name of the run, followed by its number in the list if several runs share the name.
+    folder: the folder of the shards.
+    weight: its share of the training pairs, relative to the other weights.
     sha256: its `fingerprint`.
   """
 
@@ -32,14 +32,14 @@ class DataSet:
 
 
 def find(listed: Sequence[tuple[str, float]]) -> list[DataSet]:
-  """Finds the data sets that `config.train.data_sets` lists.
+  """Finds the data sets listed in `config.train.data_sets`.
 
   Args:
-    listed: the workdir of a finished run, a folder or a URL, and the weight of its set.
+    listed: (workdir, weight) of each finished run; the workdir is a folder or a URL.
 
   Raises:
-    FileNotFoundError: a run is missing, its data set is not complete, or has no training split.
-    ValueError: a weight is not above 0, or a run is listed twice.
+    FileNotFoundError: a run is missing, or its data set is incomplete or has no training split.
+    ValueError: a weight is not positive and finite, or a run is listed twice.
   """
   directories = [places.local(run) for run, _ in listed]
   for (run, weight), directory in zip(listed, directories, strict=True):
@@ -76,13 +76,13 @@ def _check_complete(directory: Path) -> None:
     raise FileNotFoundError(f"{folder} holds no complete data set; {hint}. Finish that run first.")
   if not shards.is_whole(shards.shard_path(folder, "train", 0)):
     raise FileNotFoundError(
-      f"{folder} has no training pairs: that run made them on the fly. Make it again with "
-      "--config.generate.num_images.train set to a number, in another --workdir."
+      f"{folder} has no training pairs: that run made them on the fly. Run it again in another "
+      "--workdir with --config.generate.num_images.train set to a number."
     )
 
 
 def settings(data_sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
-  """What a stage remembers of the data sets: their content and order, not their place."""
+  """Returns the data sets' content and order, but not their location, for stage records."""
   return {
     data_set.name: {
       "number": number,
@@ -94,7 +94,7 @@ def settings(data_sets: Sequence[DataSet]) -> dict[str, dict[str, Any]]:
 
 
 def fingerprint(folder: Path) -> str:
-  """Returns one SHA-256 for the content of a data set: that of its shards' SHA-256s, in order."""
+  """Returns a SHA-256 of the content of a data set, computed from its shards' SHA-256s in order."""
   digest = hashlib.sha256()
   for path in sorted((folder / "counts").glob("*.json")):
     digest.update(f"{path.stem} {whole_files.read_json(path)['sha256']}\n".encode())

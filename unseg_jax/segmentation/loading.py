@@ -1,6 +1,6 @@
-"""Pieces of a training batch, read and decoded: what the worker processes of training import.
+"""Reads and decodes pieces of a training batch; the worker processes of training import this.
 
-Nothing here imports JAX or grain, so that a worker process starts within half a second.
+This module imports neither JAX nor grain, so a worker process starts within half a second.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from unseg_jax.synthesis import records
 
 
 def load(places: Sequence[tuple[str, int]], size: int) -> dict[str, np.ndarray]:
-  """Reads pairs and resizes those of another size.
+  """Reads pairs and resizes those of a different size.
 
   Args:
-    places: the shard of each pair, and the pair's number in it, as of `records.Split.locate`.
+    places: the shard of each pair and its index within it, from `records.Split.locate`.
     size: the side of the training images, in pixels.
 
   Returns:
@@ -27,7 +27,7 @@ def load(places: Sequence[tuple[str, int]], size: int) -> dict[str, np.ndarray]:
 
 
 def _fit(record: dict[str, Any], size: int) -> dict[str, np.ndarray]:
-  """Takes image and mask of a record, resized to the training's size where theirs differs."""
+  """Returns the image and mask of a record, resized to the training size if necessary."""
   image, mask = record["image"], record["mask"]
   if image.shape[0] != size:
     image = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))

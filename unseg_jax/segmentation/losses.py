@@ -1,4 +1,4 @@
-"""What training minimises: the cross-entropy of pixels, and the soft IoU of pictures."""
+"""The training losses: pixel cross-entropy and soft IoU of images."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,15 @@ from unseg_jax.array_types import AnyArray, Array, Float, Int
 def mean_loss(
   logits: Float[AnyArray, "n h w 2"], targets: Int[AnyArray, "n h w"], iou_weight: float
 ) -> Float[Array, ""]:
-  """The mean cross-entropy, plus `iou_weight` times one minus the mean soft IoU of the foreground.
+  """Returns the mean cross-entropy plus `iou_weight` * (1 - mean soft IoU of the foreground).
 
   Args:
     logits: channel 1 is foreground.
     targets: 1 for foreground, else 0.
-    iou_weight: the weight of the second term (Rahman and Wang, ISVC 2016), which counts a picture's
-      pixels together and so favours foreground at uncertain borders; 0: the paper's loss.
+    iou_weight: the weight of the second term (Rahman and Wang, ISVC 2016). It scores an image's
+      pixels jointly, favouring foreground at uncertain boundaries. 0 gives the paper's loss.
   """
-  # Not by integer labels: XLA folds the gradient of their look-up for seconds.
+  # One-hot targets, because XLA spends seconds folding the gradient of an integer label look-up.
   wanted = jax.nn.one_hot(targets, 2, dtype=jnp.float32)
   entropy = optax.softmax_cross_entropy(logits, wanted).mean()
   if not iou_weight:

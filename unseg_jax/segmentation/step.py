@@ -1,6 +1,6 @@
 """One training step: augmentation, the U-Net, the losses and Adam.
 
-Nothing here reads or writes a file; `train.py` takes the steps, and keeps what they learn.
+This module does no file I/O. `train.py` runs the steps and saves the results.
 """
 
 import typing
@@ -21,16 +21,16 @@ from unseg_jax.runtime import parallel, settings
 from unseg_jax.segmentation import augmentation, copy_paste, losses
 from unseg_jax.segmentation.unet import Unet
 
-Batch = Mapping[str, AnyArray]  # As `make_step` takes it.
+Batch = Mapping[str, AnyArray]  # The batch format of `make_step`.
 
 
-@typing.no_type_check  # JAX also builds it from leaves that are no arrays.
+@typing.no_type_check  # JAX also constructs the class with leaves that are not arrays.
 class TrainState(train_state.TrainState):
-  """What training changes, which is all that it needs to continue.
+  """The state of training, which is sufficient to resume it.
 
   Attributes:
     batch_stats: the U-Net's running statistics.
-    candidates: the number of candidates that were used up, where pairs are made on the fly; else 0.
+    candidates: the number of candidates used up so far if pairs are made on the fly; otherwise 0.
   """
 
   batch_stats: Any
@@ -38,7 +38,7 @@ class TrainState(train_state.TrainState):
 
 
 def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
-  """The learning rate: `staircase` (the paper's: times `decay` every `decay_every`) or `cosine`."""
+  """Returns the learning rate: `staircase` (the paper's, `decay` per `decay_every`) or `cosine`."""
   if config.schedule == "staircase":
     return optax.exponential_decay(
       config.learning_rate, config.decay_every, config.decay, staircase=True
@@ -51,12 +51,12 @@ def schedule(config: ml_collections.ConfigDict) -> optax.Schedule:
 def initial_state(
   config: ml_collections.ConfigDict, key: Key[Array, ""], start: Mapping[str, Any] | None = None
 ) -> TrainState:
-  """The state before the first step.
+  """Returns the state before the first step.
 
   Args:
     config: `config.train` of an experiment.
-    key: draws fresh weights.
-    start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
+    key: the PRNG key of the initial weights.
+    start: the U-Net's `params` and `batch_stats` to start from; None initialises new ones.
   """
   features = tuple(config.features)
   if start is None:
@@ -67,7 +67,7 @@ def initial_state(
   optimizer = optax.adam(schedule(config))
   zero = np.zeros((), np.int32)
   return TrainState(
-    step=zero,  # type: ignore[arg-type]  # flax's annotation leaves out NumPy's arrays.
+    step=zero,  # type: ignore[arg-type]  # flax's annotation omits NumPy arrays.
     apply_fn=Unet(features, jnp.dtype(config.dtype)).apply,
     params=variables["params"],
     tx=optimizer,
@@ -80,12 +80,12 @@ def initial_state(
 def prepare(
   config: ml_collections.ConfigDict, key: Key[Array, ""], batch: Batch
 ) -> tuple[Float[Array, "n s s 3"], Int[Array, "n s s"]]:
-  """Turns a batch into what the U-Net learns from: copy-pasted, augmented, in the networks' range.
+  """Prepares a batch for the U-Net: copy-paste, augmentation and conversion to [-1, 1].
 
   Args:
     config: `config.train` of an experiment.
-    key: the training step's.
-    batch: as `make_step` describes it.
+    key: the PRNG key of the training step.
+    batch: a batch in the format of `make_step`.
 
   Returns:
     Images, float32 in [-1, 1], and targets, int32, 1 for foreground.
@@ -103,7 +103,7 @@ def prepare(
 def make_step(
   config: ml_collections.ConfigDict, key: Key[Array, ""]
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Array]]:
-  """Returns `make_measured_step`'s step without what only measures."""
+  """Returns the step of `make_measured_step` without the gradient norm."""
   step = make_measured_step(config, key)
   return lambda state, batch: step(state, batch)[:2]
 
@@ -111,12 +111,12 @@ def make_step(
 def make_measured_step(
   config: ml_collections.ConfigDict, key: Key[Array, ""]
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Array, Array]]:
-  """Returns the training step, to run under `pmap` (averages over `parallel.AXIS`).
+  """Returns the training step, to run under `pmap` (it averages over `parallel.AXIS`).
 
-  It maps a state and a batch to the next state, the mean loss and the gradient's norm. A batch
-  holds `image` `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground), and
-  `position` `[n]`, the pairs' positions in the batch of all devices. Its `candidates`, if it has
-  them, become the state's.
+  The step takes a state and a batch, and returns the next state, the mean loss and the gradient
+  norm. A batch holds `image` `[n, s, s, 3]` uint8, `mask` `[n, s, s, 1]` uint8 (255 is foreground),
+  and `position` `[n]`, the pairs' positions in the global batch. An optional entry `candidates`
+  replaces that of the state.
   """
 
   def step(state: TrainState, batch: Batch) -> tuple[TrainState, Array, Array]:
@@ -137,7 +137,7 @@ def make_measured_step(
 
 
 def check_config(config: ml_collections.ConfigDict) -> None:
-  """Raises a ValueError for settings of `config.train` that make no sense."""
+  """Raises a ValueError for invalid settings in `config.train`."""
   schedule(config)
   settings.check_counts("train", config, "steps", "log_every", "checkpoint_every", "decay_every")
   settings.check(
@@ -147,7 +147,7 @@ def check_config(config: ml_collections.ConfigDict) -> None:
     ("features", "2 levels or more, each of at least 1 channel", _are_levels(config.features)),
     (
       "image_size",
-      f"at least {2 ** (len(config.features) - 1)} pixels, which halve at each level of "
+      f"at least {2 ** (len(config.features) - 1)} pixels, because each level halves the size: "
       f"config.train.features={tuple(config.features)}; use fewer levels or larger images",
       config.image_size >= 2 ** (len(config.features) - 1),
     ),

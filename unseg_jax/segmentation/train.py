@@ -1,4 +1,4 @@
-"""Stage 3: a U-Net learns to segment from the synthetic pairs."""
+"""Stage 3 trains a U-Net on the synthetic pairs."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -33,27 +33,27 @@ def train(
   events: tracking.EventWriter = tracking.SILENT,
   draw: Callable[[Mapping[str, Any]], UInt8[np.ndarray, "n h w 3"]] | None = None,
 ) -> None:
-  """Trains the segmenter; continues from the folder's last checkpoint if there is one.
+  """Trains the segmenter, and resumes from the folder's last checkpoint, if any.
 
   Args:
     config: `config.train` of an experiment.
     pairs: returns the batches that follow a state, such as `batches.from_disk` or
-      `on_the_fly.batches` with their other arguments bound; those that come from the host are put
-      on the devices while these still work on the step before.
-    validate: scores a U-Net's `params` and `batch_stats` on pairs of its own; the `iou` among the
-      scores picks the best checkpoint.
-    key: that of the experiment's training.
-    folder: receives `checkpoints/` (orbax; the best by validation IoU and the last) and
+      `on_the_fly.batches` with their other arguments bound. Batches from the host are copied to the
+      devices while the previous step runs.
+    validate: scores a U-Net's `params` and `batch_stats` on its own pairs. The score `iou` selects
+      the best checkpoint.
+    key: the PRNG key of the training.
+    folder: receives `checkpoints/` (orbax; the best by validation IoU, and the last) and
       `history.json`.
-    start: the U-Net's `params` and `batch_stats` to start from; None: fresh ones.
-    events: receives the loss, the learning rate, the norm of the gradient, the speed and the share
-      of the time that waits for pairs, as the training goes, and the scores at each checkpoint.
-    draw: draws what a U-Net makes of a few pictures, for the events of each checkpoint.
+    start: the U-Net's `params` and `batch_stats` to start from; None initialises new ones.
+    events: receives the loss, the learning rate, the gradient norm, the speed and the fraction of
+      time spent waiting for pairs. At each checkpoint it also receives the scores.
+    draw: draws a U-Net's predictions for a few images, for the events of each checkpoint.
 
   Raises:
-    FloatingPointError: the loss became NaN or infinite; names the step and the last checkpoint.
-    TooFewPairs: pairs made on the fly run out.
-    preemption.Preempted: the run was asked to leave; a checkpoint of this step is saved.
+    FloatingPointError: the loss is NaN or infinite; names the step and the last checkpoint.
+    TooFewPairs: on-the-fly pairs run out.
+    preemption.Preempted: the run was asked to stop; a checkpoint of the current step is saved.
   """
   parallel.check_divisible("config.train.batch_size", config.batch_size)
   init_key, augment_key, _ = jax.random.split(key, 3)
@@ -78,8 +78,7 @@ def train(
         bar.update()
         checkpoint = t % config.checkpoint_every == 0 or t == config.steps
         log = t % config.log_every == 0 or checkpoint
-        # The host does not wait for the devices at every step, only where a loss is fetched, or the
-        # processes agree on what to do next.
+        # Wait for the devices only where losses are fetched or processes agree on what to do next.
         if not (log or preemption.leaving_alone()):
           continue
         try:
@@ -116,13 +115,13 @@ def train(
 
 
 def _learning_rates(config: ml_collections.ConfigDict) -> list[float]:
-  """Those of all steps, fetched at once."""
+  """Returns the learning rates of all steps, fetched at once."""
   steps = jax.device_put(np.arange(config.steps, dtype=np.int32))
   return jax.device_get(jax.jit(jax.vmap(schedule(config)))(steps)).tolist()
 
 
 def _leave_curve(events: tracking.EventWriter, curves: Curves) -> None:
-  """Writes the losses since the last point one by one, and that the next one is no number."""
+  """Writes the individual losses since the last point, then NaN for the failed step."""
   step, _ = curves.last
   for at, loss in enumerate([*curves.losses, float("nan")], step - len(curves.losses) + 1):
     events.point(at, {"training/loss": loss})
@@ -130,7 +129,7 @@ def _leave_curve(events: tracking.EventWriter, curves: Curves) -> None:
 
 
 def _saved(state: TrainState) -> dict[str, Any]:
-  """The parts of a state that a checkpoint holds, by their names on disk."""
+  """Returns the parts of a state that a checkpoint holds, by their names on disk."""
   return {
     "params": state.params,
     "batch_stats": state.batch_stats,
@@ -141,11 +140,11 @@ def _saved(state: TrainState) -> dict[str, Any]:
 
 
 def _fetch(state: TrainState) -> dict[str, Any]:
-  """The parts of a replicated state that a checkpoint holds, as NumPy arrays."""
+  """Returns the parts of a replicated state that a checkpoint holds, as NumPy arrays."""
   return _saved(parallel.unreplicate(state))
 
 
 def _restore(manager: ocp.CheckpointManager, fresh: TrainState) -> TrainState:
-  """The state of the last checkpoint."""
+  """Returns the state of the last checkpoint."""
   saved = checkpoints.restore_state(manager, manager.latest_step(), _saved(fresh))
   return fresh.replace(opt_state=saved.pop("optimizer_state"), **saved)

@@ -1,4 +1,4 @@
-"""The segmentation U-Net (arXiv 2105.08127, appendix; milesial/Pytorch-UNet's layout, bilinear)."""
+"""The segmentation U-Net (arXiv 2105.08127, appendix), bilinear, as in milesial/Pytorch-UNet."""
 
 import functools
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 from unseg_jax.array_types import AnyArray, Array, Float, Int
 from unseg_jax.runtime import parallel
 
-# PyTorch's default initialisation of a convolution: uniform within 1 / sqrt(fan in).
+# PyTorch's default initialisation of a convolution: uniform within +-1 / sqrt(fan in).
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Block(nn.Module):
-  """Twice: 3 x 3 convolution, batch norm, ReLU."""
+  """Two repetitions of 3 x 3 convolution, batch norm and ReLU."""
 
   features: int
   dtype: Any = None
@@ -45,16 +45,17 @@ class Block(nn.Module):
 class Unet(nn.Module):
   """Maps images in [-1, 1] to logits of background (channel 0) and foreground (channel 1).
 
-  Height and width are any size from 2 ** (len(features) - 1) on. In training it runs under
-  `parallel.pmap`, over which the batch norms average.
+  Height and width may be any size of at least 2 ** (len(features) - 1). Training runs under
+  `parallel.pmap`, and batch norms average over it.
 
-  Images of several sizes go through together with `sizes`: image i fills the first `sizes[i]` rows
-  and columns of its array, and its logits for these equal those of the image alone. Height and
-  width must then be multiples of 2 ** (len(features) - 1).
+  With `sizes`, one batch may hold images of several sizes. Image i fills the first `sizes[i]` rows
+  and columns of its array, and its logits there equal those of the image alone. Height and width
+  must then be multiples of 2 ** (len(features) - 1).
 
   Attributes:
     features: channels of each level, from full resolution down.
-    dtype: what to compute in, such as `bfloat16`; weights, statistics and logits stay float32.
+    dtype: the dtype of computations, such as `bfloat16`; weights, statistics and logits stay
+      float32.
   """
 
   features: tuple[int, ...] = (64, 128, 256, 512, 512)
@@ -74,11 +75,11 @@ class Unet(nn.Module):
       sizes = None if sizes is None else sizes // 2
       # [N, H / 2^i, W / 2^i, features]
       x = Block(features, dtype=self.dtype, name=f"down_{i}")(max_pool(x), train, sizes)
-    # The way up: half of the channels of each level, the last level keeps its own.
+    # The decoder halves the channels of each level; the last level keeps its own.
     up_features = (*self.features[-3::-1], self.features[0])
     for i, features in enumerate(up_features, start=1):
       x = upsample(x, sizes)
-      # Where the skip's size is odd, its last row or column sees zeros from below.
+      # If the skip's size is odd, its last row or column receives zeros from below.
       x = keep_within(x, None if sizes is None else 2 * sizes)
       skip, sizes = skips.pop()
       x = jnp.concatenate([skip, pad_to(x, skip)], axis=-1)
@@ -88,14 +89,14 @@ class Unet(nn.Module):
 
 
 def levels(params: Mapping[str, Any], way: str) -> list[str]:
-  """The names of the blocks on the `way`, "down" or "up", in the order in which they run."""
+  """Returns the names of the blocks on the `way`, "down" or "up", in execution order."""
   return sorted(name for name in params if name.startswith(f"{way}_"))
 
 
 def keep_within(
   x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "n 2"] | None
 ) -> Float[Array, "n h w c"]:
-  """Sets to zero what lies outside of the first `sizes[i]` rows and columns; None keeps all."""
+  """Sets values outside the first `sizes[i]` rows and columns to zero; None keeps all values."""
   if sizes is None:
     return jnp.asarray(x)
   rows, columns = (jnp.arange(size, dtype=jnp.int32) for size in x.shape[1:3])
@@ -105,9 +106,9 @@ def keep_within(
 
 
 def max_pool(x: Float[AnyArray, "n h w c"]) -> Float[Array, "n h//2 w//2 c"]:
-  """Halves height and width by the maximum of 2 x 2 pixels; an odd last row or column is dropped.
+  """Halves height and width by the maximum of 2 x 2 pixels; drops an odd last row or column.
 
-  Written as maxima of slices because the gradient of a windowed reduction is slow on CPUs.
+  It takes maxima of slices, because the gradient of a windowed reduction is slow on CPUs.
   """
   batch, height, width, channels = x.shape
   x = x[:, : height // 2 * 2, : width // 2 * 2]
@@ -123,30 +124,30 @@ def upsample(
 
   Args:
     x: the images.
-    sizes: the rows and columns that each image fills; None: all.
+    sizes: the rows and columns that each image fills; None means all.
   """
   if sizes is None:
     sizes = jnp.array([x.shape[1:3]], jnp.int32)
-  # On a TPU slices and stacks of pictures are copies in slow layouts; on a CPU they are cheaper
-  # than products with matrices that are almost all zeros.
+  # Slices and stacks of images are copies in slow layouts on a TPU. On a CPU they are cheaper than
+  # products with matrices that are almost all zeros.
   return jax.lax.platform_dependent(x, sizes, cpu=upsample_by_slices, default=upsample_by_products)
 
 
 def upsample_by_slices(
   x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "#n 2"]
 ) -> Float[Array, "n 2*h 2*w c"]:
-  """What `upsample` does on a CPU."""
+  """Implements `upsample` on CPUs."""
   return _double(_double(x, 1, sizes[:, 0]), 2, sizes[:, 1])
 
 
 def upsample_by_products(
   x: Float[AnyArray, "n h w c"], sizes: Int[AnyArray, "#n 2"]
 ) -> Float[Array, "n 2*h 2*w c"]:
-  """What `upsample` does on accelerators: a product with a small matrix along either axis."""
+  """Implements `upsample` on accelerators: a product with a small matrix along each axis."""
   rows, columns = (
     _doubling_matrix(x.shape[axis], sizes[:, axis - 1]).astype(x.dtype) for axis in (1, 2)
   )
-  # One matrix for all pictures, or one for each. Exact in float32, for which it is little work.
+  # One matrix for all images, or one per image. float32 precision adds little work.
   each = "n" if len(sizes) > 1 else ""
   product = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
   rows, columns = (matrix if each else matrix[0] for matrix in (rows, columns))
@@ -154,28 +155,29 @@ def upsample_by_products(
   return product(f"{each}qw,npwc->npqc", columns, x)
 
 
-# A size is an int, or an expression of JAX's where a program of open sizes is exported.
+# A size is an int, or a symbolic JAX expression when a program with variable sizes is exported.
 Size = Any
 
 
 def _doubling_matrix(size: Size, filled: AnyArray) -> Array:
-  """The matrices `[N, 2 size, size]` of `_double`: its linear map, row by row of the result."""
+  """Returns the matrices `[N, 2 size, size]` of the linear map `_double`."""
   identity = jnp.eye(size, dtype=jnp.float32)[:, None]
   identity = jnp.broadcast_to(identity, (len(filled), size, 1, size))
   return _double(identity, 1, filled)[:, :, 0]
 
 
 def _double(x: AnyArray, axis: int, filled: AnyArray) -> Array:
-  """Linear interpolation from n to 2n points along one axis, the ends kept in place.
+  """Interpolates linearly from n to 2n points along one axis; the end points stay in place.
 
-  Point `p` of the result lies at `p (n - 1) / (2n - 1)`: point `2j` between the inputs `j - 1` and
-  `j`, at the share `1 - j / (2n - 1)`; point `2j + 1` between `j` and `j + 1`, at the share
-  `(n - 1 - j) / (2n - 1)`. Slices and sums alone: their gradient is fast everywhere.
+  Point `p` of the result is at `p (n - 1) / (2n - 1)`. Point `2j` is between inputs `j - 1` and `j`
+  with the weight `1 - j / (2n - 1)` on input `j`. Point `2j + 1` is between inputs `j` and `j + 1`
+  with the weight `(n - 1 - j) / (2n - 1)` on input `j + 1`. Only slices and sums are used, because
+  their gradient is fast on all backends.
 
   Args:
     x: `[N, H, W, C]`.
     axis: 1 or 2.
-    filled: `[N]` or `[1]`, each image's n; what lies beyond is ignored.
+    filled: `[N]` or `[1]`, the n of each image; values beyond it are ignored.
   """
   size = x.shape[axis]
   n = filled.reshape(-1, 1, 1, 1)
@@ -193,7 +195,7 @@ def _double(x: AnyArray, axis: int, filled: AnyArray) -> Array:
 def pad_to(
   x: Float[AnyArray, "n h w c"], like: Float[AnyArray, "n rows columns _"]
 ) -> Float[Array, "n rows columns c"]:
-  """Pads height and width with zeros, evenly on both sides, to those of `like`."""
+  """Pads height and width with zeros to those of `like`, evenly on both sides."""
   rows, columns = like.shape[1] - x.shape[1], like.shape[2] - x.shape[2]
   before = (rows // 2, columns // 2)
   return jnp.pad(

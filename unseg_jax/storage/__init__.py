@@ -1,8 +1,8 @@
-"""Whatever a path or a URL may name: folders, buckets, downloads, the cache.
+"""Files and folders behind paths and URLs: local disks, buckets, downloads and the cache.
 
-`whole_files.py` writes files atomically. `places.py` keeps a local copy of a
-bucket's folder, `file_trees.py` reads and writes many files there one by one; both stand on
-`stores.py`, which waits out a store's faults. `locks.py` keeps a folder for
-one run. `download.py` fetches published files, `cache.py`
-says where they are kept, and `temporary_names.py` what a file is called until it is complete.
+`whole_files.py` writes files atomically. `places.py` keeps a local copy of a bucket's folder;
+`file_trees.py` reads and writes single files without a copy. Both use `stores.py`, which retries
+after transient errors. `locks.py` reserves a folder for one run. `download.py` fetches published
+files, `cache.py` manages the folder that keeps them, and `temporary_names.py` names unfinished
+files.
 """

@@ -1,7 +1,7 @@
-"""Where the package keeps, for a user, what can be fetched or made again.
+"""The cache folder: downloads, compiled programs and local copies of remote folders.
 
-The folder is kept below a limit: what was used least recently goes first. Results that could not be
-sent to their place yet are no such thing, and stay; so does what a process uses at the moment.
+The folder has a size limit; the least recently used items are removed first. Results that are not
+uploaded yet, and copies that a process is using, are never removed.
 """
 
 import contextlib
@@ -20,15 +20,15 @@ DEFAULT_GB = 50.0
 
 
 def cache_folder() -> Path:
-  """Where downloads and the like are kept: `unseg_jax` in `$XDG_CACHE_HOME`, or in `~/.cache`."""
+  """Returns the cache folder: `unseg_jax` in `$XDG_CACHE_HOME`, or in `~/.cache` if it is unset."""
   return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "unseg_jax"
 
 
 def limit() -> float:
-  """The most bytes that the folder may hold: `$UNSEG_JAX_CACHE_GB`, or 50 GB.
+  """Returns the size limit in bytes: `$UNSEG_JAX_CACHE_GB`, or 50 GB if it is unset.
 
   Raises:
-    ValueError: the variable holds no number of at least 0.
+    ValueError: the variable is not a number of at least 0.
   """
   text = os.environ.get(LIMIT) or str(DEFAULT_GB)
   try:
@@ -42,13 +42,13 @@ def limit() -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Kept:
-  """Something that the folder keeps, and that goes as one.
+  """An item of the cache, which is removed as a unit.
 
   Attributes:
     kind: `downloads`, `compiled` or `places`.
-    path: the file, or the folder.
-    size: in bytes, of all of its files.
-    used: when it was used last, in seconds since 1970.
+    path: a file or a folder.
+    size: the total size of its files, in bytes.
+    used: the time of its last use, in seconds since 1970.
   """
 
   kind: str
@@ -58,14 +58,14 @@ class Kept:
 
 
 def contents() -> list[Kept]:
-  """Lists what the folder keeps, that which was used least recently first."""
+  """Lists the items of the cache, least recently used first."""
   folder, kept = cache_folder(), []
   for path in folder.glob("*"):
     if path.name not in ("compiled", "places"):
       kept.append(_kept("downloads", path))
   kept += [_kept("compiled", path) for path in folder.glob("compiled/*")]
   for place in folder.glob("places/*"):
-    # A run's copies, one for each process that used it at a time; or an object's folder.
+    # A run has one copy per concurrent process; a single object has a folder.
     is_run = any(place.glob("*.lock"))
     copies = [path for path in place.glob("*") if path.name.isdecimal() and path.is_dir()]
     kept += [_kept("places", path) for path in (copies if is_run else [place])]
@@ -73,25 +73,25 @@ def contents() -> list[Kept]:
 
 
 def _kept(kind: str, path: Path) -> Kept:
-  """Describes a file or folder, which another process may be removing."""
+  """Describes a file or a folder, which another process may be removing at the same time."""
   size, used = 0, 0.0
   for file in [path, *path.rglob("*")]:
     with contextlib.suppress(OSError):
       state = file.stat()
       size += 0 if file.is_dir() else state.st_size
-      # A file system may keep no times of access, or a day apart.
+      # File systems may not record access times, or update them only once a day.
       used = max(used, state.st_mtime, 0 if file.is_dir() else state.st_atime)
   return Kept(kind, path, size, used)
 
 
 def trim(most: float | None = None) -> list[Kept]:
-  """Removes what was used least recently until the folder is no larger than its limit.
+  """Removes the least recently used items until the folder is within its limit.
 
   Args:
-    most: the limit in bytes; None: that of `limit`.
+    most: the limit in bytes; None: the value of `limit`.
 
   Returns:
-    What was removed.
+    The removed items.
 
   Raises:
     ValueError: see `limit`.
@@ -109,7 +109,7 @@ def trim(most: float | None = None) -> list[Kept]:
 
 
 def _remove(item: Kept) -> bool:
-  """Removes something, unless it is in use or holds what is nowhere else."""
+  """Removes an item unless it is in use or contains unsent files; returns whether it did."""
   with _unused(item) as may_go:
     if may_go and item.path.is_dir():
       shutil.rmtree(item.path, ignore_errors=True)
@@ -121,7 +121,7 @@ def _remove(item: Kept) -> bool:
 
 @contextlib.contextmanager
 def _unused(item: Kept) -> Iterator[bool]:
-  """Says whether something may go, and keeps others from taking it meanwhile."""
+  """Yields whether an item may be removed; locks it against other processes meanwhile."""
   if not (item.kind == "places" and item.path.name.isdecimal()):
     yield True
     return
@@ -135,7 +135,7 @@ def _unused(item: Kept) -> Iterator[bool]:
 
 
 def _holds_unsent(copy: Path) -> bool:
-  """Whether a copy holds files that are not as its place has them; see `places`."""
+  """Whether a copy has files that differ from those of its remote folder; see `places`."""
   known = copy.with_suffix(".json")
   try:
     synced = json.loads(known.read_text()) if known.exists() else {}

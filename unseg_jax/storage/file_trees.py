@@ -1,7 +1,6 @@
-"""Folders of many files, on a disk or in a bucket, that come and go one by one.
+"""Folders on a disk or in a bucket whose files are read and written one by one.
 
-Unlike `places`, which keeps a local copy of everything that a place holds, this module keeps
-nothing.
+Unlike `places`, this module keeps no local copy.
 """
 
 import dataclasses
@@ -16,7 +15,7 @@ from unseg_jax.storage.stores import Store, open_store
 
 @dataclasses.dataclass(frozen=True)
 class LocalTree:
-  """A folder on a disk of this machine, which need not exist yet, and all below it.
+  """A local folder with its subfolders. It need not exist yet.
 
   Attributes:
     folder: its path.
@@ -25,7 +24,7 @@ class LocalTree:
   folder: Path
 
   def names(self, folder: str = "") -> set[str]:
-    """Lists all files below a folder of it, as `folder/name`."""
+    """Lists all files below a subfolder, as `folder/name`."""
     return {
       (PurePosixPath(Path(parent).relative_to(self.folder)) / name).as_posix()
       for parent, _, names in os.walk(self.folder / folder)
@@ -34,14 +33,14 @@ class LocalTree:
 
   def has(self, name: str) -> bool:
     """Whether a file exists."""
-    return os.path.exists(self.folder / name)  # Of a path, it raises errors on names too long.
+    return os.path.exists(self.folder / name)  # `Path.exists` raises an error for too long names.
 
   def existing(self, names: Collection[str]) -> set[str]:
-    """Returns those of many names that exist."""
+    """Returns the names that exist."""
     return {name for name in names if self.has(name)}
 
   def ignores_case(self) -> bool:
-    """Whether names that differ in the case of letters alone are one file's."""
+    """Whether the file system treats names that differ only in case as the same file."""
     existing = next(
       path for path in [self.folder.absolute(), *self.folder.absolute().parents] if path.exists()
     )
@@ -52,11 +51,11 @@ class LocalTree:
     return False
 
   def where(self, name: str) -> str:
-    """The path of a file."""
+    """Returns the path of a file."""
     return str(self.folder / name)
 
   def read(self, name: str) -> bytes:
-    """The contents of a file; raises a FileNotFoundError if it does not exist."""
+    """Returns the contents of a file; raises a FileNotFoundError if it does not exist."""
     return (self.folder / name).read_bytes()
 
   def write(self, name: str, contents: bytes) -> None:
@@ -64,7 +63,7 @@ class LocalTree:
     whole_files.write_bytes(self.folder / name, contents)
 
   def remove(self, name: str) -> None:
-    """Removes a file, if it exists, and its folder with the last file in it, as in a bucket."""
+    """Removes a file if it exists. Also removes its folder once empty, as in a bucket."""
     path = self.folder / name
     path.unlink(missing_ok=True)
     if path.parent != self.folder and path.parent.is_dir() and not any(path.parent.iterdir()):
@@ -82,7 +81,7 @@ class StoreTree:
   store: Store
 
   def names(self, folder: str = "") -> set[str]:
-    """Lists all objects below a folder of it, as `folder/name`."""
+    """Lists all objects below a subfolder, as `folder/name`."""
     return set(self.store.list(folder))
 
   def has(self, name: str) -> bool:
@@ -90,19 +89,19 @@ class StoreTree:
     return self.store.entry(name) is not None
 
   def existing(self, names: Collection[str]) -> set[str]:
-    """Returns those of many names that exist, by one listing of the whole folder."""
+    """Returns the names that exist, by one listing of the folder."""
     return self.names() & set(names)
 
   def ignores_case(self) -> bool:
-    """Whether names that differ in the case of letters alone are one object's: never."""
+    """Always False: names in a store are case-sensitive."""
     return False
 
   def where(self, name: str) -> str:
-    """The URL of an object."""
+    """Returns the URL of an object."""
     return f"{self.store.url}/{name}"
 
   def read(self, name: str) -> bytes:
-    """The contents of an object; raises a FileNotFoundError if it does not exist."""
+    """Returns the contents of an object; raises a FileNotFoundError if it does not exist."""
     return self.store.read(name)
 
   def write(self, name: str, contents: bytes) -> None:
@@ -114,7 +113,7 @@ class StoreTree:
       self.store.upload(Path(file.name), name)
 
   def remove(self, name: str) -> None:
-    """Removes an object, if it exists."""
+    """Removes an object if it exists."""
     self.store.remove(name)
 
 

@@ -1,7 +1,7 @@
-"""A folder that belongs to one run at a time: a workdir, or what a command writes to.
+"""Locks that reserve a folder, such as a workdir or an output folder, for one run.
 
-On a disk it is a lock on a hidden file, which the system gives back however its process ends. In a
-bucket it is an object that its run renews, and that counts as left behind when it is old.
+On a disk, the lock is a file lock on a hidden file; the operating system releases it however the
+process ends. In a bucket, it is a lease: an object that the run renews and that expires.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ from unseg_jax.storage import file_trees, places, stores
 
 NAME = stores.LOCK_NAME
 RENEW_SECONDS = 20.0
-# A run that has not renewed its object for so long is gone.
+# A lease expires if it is not renewed for this time.
 EXPIRY_SECONDS = 120.0
-# Of two runs that start at the same moment, each sees after this pause which one wrote last.
+# If two runs start at the same moment, both see after this pause which of them wrote last.
 _PAUSE_SECONDS = 1.0
-# What a process may take to give back what it holds.
+# The most time that a process spends on releasing a lease.
 _LEAVING_SECONDS = 3.0
 
 Holder = dict[str, Any]
@@ -36,20 +36,20 @@ log = logging.getLogger(__name__)
 
 
 class Held(UserError, OSError):
-  """Another run holds the folder."""
+  """Another run has locked the folder."""
 
 
 @contextlib.contextmanager
 def held(place: str | os.PathLike, flag: str) -> Iterator[None]:
-  """Keeps a folder for this process while the context lasts.
+  """Locks a folder for this process while the context lasts.
 
   Args:
-    place: a folder, which is made if it is missing, or its URL.
-    flag: names another folder, for messages: "--workdir".
+    place: a folder, which is created if missing, or its URL.
+    flag: the flag that sets the folder, for messages, such as "--workdir".
 
   Raises:
-    Held: another process holds it; nothing was changed.
-    OSError: the folder cannot be written, or its store did not answer.
+    Held: another process has locked it; nothing was changed.
+    OSError: the folder cannot be written, or its store did not respond.
     ValueError, ImportError, FileNotFoundError, PermissionError: see `stores.open_store`.
   """
   keep = _held_in_store if places.is_url(place) else _held_on_disk
@@ -67,7 +67,7 @@ def _holder() -> Holder:
 
 
 def _machine() -> str:
-  """What processes have in common that know each other by their numbers; empty if unknown."""
+  """Identifies the PID namespace of this process, or returns "" if it is unknown."""
   try:
     started = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return f"{started} {os.stat('/proc/self/ns/pid').st_ino}"
@@ -80,7 +80,7 @@ def _refusal(place: str | os.PathLike, flag: str, holder: Holder, more: str = ""
   if holder:
     since = datetime.datetime.fromtimestamp(holder["since"]).strftime("%Y-%m-%d %H:%M:%S")
     who = f"process {holder['pid']} on {holder['host']} since {since}"
-  return Held(f"{place} is held by {who}{more}; wait until that run ends, or use another {flag}")
+  return Held(f"{place} is in use by {who}{more}; wait until that run ends, or use another {flag}")
 
 
 def _parsed(contents: bytes) -> Holder:
@@ -108,20 +108,20 @@ def _held_on_disk(place: str | os.PathLike, flag: str) -> Iterator[None]:
       (folder / NAME).unlink(missing_ok=True)
       os.close(descriptor)
   finally:
-    for path in made:  # Unless something is in it.
+    for path in made:  # Fails, as it should, for a folder that is not empty.
       with contextlib.suppress(OSError):
         path.rmdir()
 
 
 def _make(folder: Path) -> list[Path]:
-  """Makes a folder; returns those that were missing, from the inside."""
+  """Creates a folder with its parents; returns those that were missing, innermost first."""
   missing = [path for path in (folder, *folder.parents) if not path.exists()]
   folder.mkdir(parents=True, exist_ok=True)
   return missing
 
 
 def _locked(path: Path, place: str | os.PathLike, flag: str) -> int:
-  """Opens a file that no other process has locked, and locks it; returns its descriptor."""
+  """Opens and locks a file; returns its descriptor. Raises a `Held` if it is locked already."""
   while True:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -133,23 +133,23 @@ def _locked(path: Path, place: str | os.PathLike, flag: str) -> int:
     except OSError as error:
       if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
         raise
-      log.warning("%s: its file system has no locks (%s); start no second run there", place, error)
+      log.warning("%s: the file system has no locks (%s); do not start a second run", place, error)
       return descriptor
     with contextlib.suppress(FileNotFoundError):
       if os.path.samestat(os.stat(path), os.fstat(descriptor)):
         return descriptor
-    os.close(descriptor)  # The run that held it removed it.
+    os.close(descriptor)  # The run that had locked the file has removed it; try again.
 
 
 class _Lease:
-  """An object that says who holds a folder of a bucket, renewed until `release`."""
+  """An object that names the owner of a bucket's folder and is renewed until `release`."""
 
   def __init__(self, tree: file_trees.FileTree) -> None:
     self.tree, self.holder, self.ended = tree, _holder(), threading.Event()
     self.thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
   def take(self, place: str | os.PathLike, flag: str) -> None:
-    """Writes the object and starts to renew it; raises a `Held` if another run has one."""
+    """Writes the object and starts renewing it; raises a `Held` if another run has the lease."""
     self._check(place, flag)
     self._write()
     time.sleep(_PAUSE_SECONDS)
@@ -161,7 +161,7 @@ class _Lease:
     if not other or self._is_own(other) or is_left_behind(other):
       return
     age = time.time() - other.get("renewed", 0)
-    more = f" (a sign of life {age:.0f} s ago; without one for {EXPIRY_SECONDS:.0f} s it is gone)"
+    more = f" (renewed {age:.0f} s ago; expires after {EXPIRY_SECONDS:.0f} s)"
     raise _refusal(place, flag, other, more)
 
   def read(self) -> Holder:
@@ -180,7 +180,7 @@ class _Lease:
     while not self.ended.wait(RENEW_SECONDS):
       try:
         if (other := self.read()) and not self._is_own(other):
-          # Both write the same files, atomically, so that nothing is damaged.
+          # No damage is possible: both runs write the same contents, atomically.
           log.error("%s", _refusal(self.tree.where(""), "folder", other))
           return
         self._write()
@@ -188,7 +188,7 @@ class _Lease:
         log.warning("%s", error)
 
   def release(self) -> None:
-    """Removes the object, if it is this run's still."""
+    """Removes the object if it still belongs to this run."""
     self.ended.set()
     self.thread.join()
     try:
@@ -199,7 +199,7 @@ class _Lease:
 
 
 def is_left_behind(holder: Holder) -> bool:
-  """Whether the run that wrote an object is gone, as it is old or its process has ended here."""
+  """Whether a lease has expired, or its process ran on this machine and has ended."""
   if time.time() - holder.get("renewed", 0) > EXPIRY_SECONDS:
     return True
   if not holder.get("machine") or holder["machine"] != _machine():
@@ -228,9 +228,9 @@ def _held_in_store(place: str | os.PathLike, flag: str) -> Iterator[None]:
 
 
 def release() -> None:
-  """Gives back what this process holds in buckets; takes 3 s at most, and else it expires."""
+  """Releases this process's leases, within 3 s each; a lease that is not released expires."""
   while _leases:
-    # Beside this thread: a store that does not answer is waited for longer than a run should be.
+    # On another thread, since the retries of an unresponsive store take longer than this may.
     leaving = threading.Thread(target=_leases.pop().release, daemon=True)
     leaving.start()
     leaving.join(_LEAVING_SECONDS)

@@ -1,12 +1,12 @@
-"""Places that a URL names, such as a bucket: nothing above knows that they are not folders.
+"""Remote folders ("places"), such as a bucket's, used through a local copy.
 
-What fsspec opens (`gs://`, `s3://`, ...) may stand wherever a folder or a file may. The libraries
-here read and write local files, so a place is kept as a local copy in the cache folder: `local`
-brings it up to date and returns it, `publish` puts a file of the copy into the place, and `pull`
-gets what others have put into the place since. Files outside of such copies are left alone.
+Wherever a path is accepted, a URL that fsspec opens (`gs://`, `s3://`, ...) is accepted too. Since
+libraries read and write local files, each place has a local copy in the cache folder. `local`
+updates the copy and returns it, `publish` uploads one of its files, and `pull` downloads what other
+processes have uploaded since. These functions ignore files outside such copies.
 
-Objects are written atomically. A folder that counts only when complete, such as a checkpoint's,
-gets the object `MARKER` last, and is not looked at without it.
+Objects are written atomically. For a folder that is valid only when complete, such as a checkpoint,
+the object `MARKER` is uploaded last; without it the folder is ignored.
 """
 
 import atexit
@@ -27,10 +27,10 @@ from typing import IO, Any
 from unseg_jax.storage.cache import cache_folder
 from unseg_jax.storage.stores import Entry, Store, open_store
 
-MARKER = "commit_success.txt"  # As orbax itself marks a checkpoint in a bucket.
-TRANSFERS = 8  # At a time.
+MARKER = "commit_success.txt"  # orbax marks checkpoints in buckets with the same name.
+TRANSFERS = 8  # Concurrent transfers.
 
-# Shards are large, and a process of several reads not all of them: fetched when they are asked for.
+# Shards are large and a process may read only some of them, so they are downloaded on demand.
 _LARGE = re.compile(r".*\.array_record-\d+$")
 _ONLY_WRITTEN = re.compile(r"(.*/)?events/")
 _TEMPORARY = re.compile(r".*(\.incomplete$|\.orbax-checkpoint-tmp)")
@@ -43,10 +43,10 @@ def is_url(place: str | os.PathLike) -> bool:
 
 
 def path(place: str | os.PathLike) -> Path:
-  """Returns the local path that a user means, `~` and `~NAME` being home folders.
+  """Returns a user's path with `~` and `~NAME` expanded to home folders.
 
-  No shell expands them in configs, in notebooks and behind the = of a flag. Every path that a user
-  names comes through here, or through `local`; pictures' through `images.reading`.
+  No shell expands them in configs, in notebooks or after the = of a flag. Every path from a user
+  passes through this function or `local`; paths of images pass through `images.reading`.
   """
   return Path(os.path.expanduser(place))
 
@@ -58,10 +58,10 @@ class _Copy:
   Attributes:
     store: the place.
     folder: the copy.
-    lock: held while this process uses the copy; another one takes another copy.
-    synced: for each file its object's tag, and its own size and time when they were the same.
-    listed: the objects, as they were last listed.
-    guard: for the two above.
+    lock: locked while this process uses the copy; other processes use other copies.
+    synced: for each file: its object's tag, and its own size and time at the last transfer.
+    listed: the objects at the last listing.
+    guard: protects `synced` and `listed`.
   """
 
   store: Store
@@ -75,12 +75,12 @@ class _Copy:
     return path.relative_to(self.folder).as_posix()
 
   def pull(self) -> None:
-    """Makes the copy what the place is, but for what is fetched later."""
+    """Updates the copy to the place's current contents, except what is downloaded on demand."""
     self.listed = self.store.list()
     self.update()
 
   def update(self) -> None:
-    """Makes the copy what was listed last, but for what is fetched later."""
+    """Updates the copy to the last listing, except what is downloaded on demand."""
     for name in [name for name in self.synced if name not in self.listed]:
       (self.folder / name).unlink(missing_ok=True)
       del self.synced[name]
@@ -95,14 +95,14 @@ class _Copy:
     return step is None or f"{step.group(1)}/{MARKER}" in self.listed
 
   def fetch(self, names: Iterable[str]) -> None:
-    """Gets those of the objects that the copy has not as they are."""
+    """Downloads the objects that are missing or outdated in the copy."""
     missing = [name for name in names if not self._is_current(name)]
     needed, free = sum(self.listed[name].size for name in missing), shutil.disk_usage(self.folder)
     if needed > free.free:
       raise OSError(
         errno.ENOSPC,
-        f"{self.store.url}: {needed / 1e9:.1f} GB are to be fetched and {free.free / 1e9:.1f} GB "
-        f"are free in {self.folder}; set XDG_CACHE_HOME to a folder on a larger disk",
+        f"{self.store.url}: needs {needed / 1e9:.1f} GB on this machine and {free.free / 1e9:.1f} "
+        f"GB are free in {self.folder}; set XDG_CACHE_HOME to a folder on a larger disk",
       )
 
     def get(name: str) -> None:
@@ -119,16 +119,16 @@ class _Copy:
     return known is not None and known[0] == self.listed[name].tag and path.exists()
 
   def push(self, path: Path) -> None:
-    """Puts a file of the copy into the place."""
+    """Uploads a file of the copy."""
     name, state = self.name(path), path.stat()
     self._note(name, self.store.upload(path, name), state)
     self._save()
 
   def push_what_was_left(self) -> None:
-    """Sends what an earlier run could not; what others changed since stays as they left it."""
+    """Uploads the files that an earlier run could not, unless others changed them since."""
     for step in self.folder.glob("**/checkpoints/*"):
       if step.name.isdecimal() and not (step / MARKER).exists():
-        shutil.rmtree(step)  # Its process was killed before it was complete.
+        shutil.rmtree(step)  # Its process was killed before the checkpoint was complete.
     paths = [path for path in self.folder.rglob("*") if path.is_file()]
     for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name == MARKER)):
       name, state = self.name(path), path.stat()
@@ -157,7 +157,7 @@ class _Copy:
       os.replace(temporary, path)
 
   def remove(self, path: Path) -> None:
-    """Removes a file's object, or those of a folder; what makes the folder count goes first."""
+    """Removes the object of a file, or those of a folder, beginning with its `MARKER`."""
     name = self.name(path)
     gone = [known for known in self.listed if known == name or known.startswith(f"{name}/")]
     for known in sorted(gone, key=lambda known: (not known.endswith(MARKER), known)):
@@ -168,28 +168,28 @@ class _Copy:
     self._save()
 
 
-# The copies that this process uses, by their folders.
+# The copies that this process uses, by folder.
 _copies: dict[Path, _Copy] = {}
 
 
 @atexit.register
 def release() -> None:
-  """Lets other processes use this one's copies."""
+  """Unlocks this process's copies for other processes."""
   for copy in _copies.values():
     copy.lock.close()
   _copies.clear()
 
 
 def local(place: str | os.PathLike) -> Path:
-  """Returns where a place can be read and written as local files; a local path is that itself.
+  """Returns the local copy of a place. For a local path, returns that path, expanded.
 
   Args:
-    place: a local path, as `path` takes it; or the URL of an object, or of a folder, which may be
-      empty as yet. Of runs' folders the shards are left to `fetch`.
+    place: a local path, as `path` takes it; or the URL of an object, or of a folder, which may
+      still be empty. Shards are not copied; `fetch` downloads them on demand.
 
   Raises:
     ValueError, ImportError, FileNotFoundError, PermissionError: see `open_store`.
-    OSError: the store did not answer for long, or the disk has no space for the copy.
+    OSError: the store did not respond in time, or the disk has no space for the copy.
   """
   if not is_url(place):
     return path(place)
@@ -214,7 +214,7 @@ def _local_file(store: Store, entry: Entry) -> Path:
   path = folder / store.url.rpartition("/")[2]
   if not path.exists() or path.stat().st_size != entry.size:
     store.download("", path, entry.size)
-  os.utime(folder)  # It was used: `cache.trim` keeps it longer.
+  os.utime(folder)  # `cache.trim` removes files by their last use.
   return path
 
 
@@ -224,7 +224,7 @@ def _folder(url: str) -> Path:
 
 
 def _take_copy(store: Store) -> _Copy:
-  """Takes the first copy of a place that no other process uses."""
+  """Locks the first copy of a place that no other process uses."""
   folder = _folder(store.url)
   folder.mkdir(parents=True, exist_ok=True)
   for number in range(1024):
@@ -235,11 +235,11 @@ def _take_copy(store: Store) -> _Copy:
       lock.close()
       continue
     (folder / str(number)).mkdir(exist_ok=True)
-    os.utime(folder / str(number))  # It is used: `cache.trim` keeps it longer.
+    os.utime(folder / str(number))  # `cache.trim` removes copies by their last use.
     known = folder / f"{number}.json"
     synced = json.loads(known.read_text()) if known.exists() else {}
     return _Copy(store, folder / str(number), lock, synced, {})
-  raise OSError(f"{folder}: more than 1024 processes use it")
+  raise OSError(f"{folder}: used by 1024 processes, the maximum; wait until some have ended")
 
 
 def _copy_of(path: Path) -> _Copy | None:
@@ -254,17 +254,18 @@ def is_copied(path: Path) -> bool:
 
 
 def publish(path: Path) -> None:
-  """Puts a file that was written into the place whose copy it belongs to, if to any."""
+  """Uploads a file that was written, if it belongs to the copy of a place."""
   if copy := _copy_of(path):
     copy.push(path)
 
 
 def publish_folder(folder: Path, whole: bool = False) -> None:
-  """Publishes the files of a folder that changed.
+  """Uploads the changed files of a folder, if it belongs to the copy of a place.
 
   Args:
-    folder: belongs to a place's copy, or nothing happens.
-    whole: whether the folder counts only when complete; `MARKER` then goes last.
+    folder: the folder.
+    whole: whether the folder is valid only when complete. If so, `MARKER` is added and uploaded
+      last.
   """
   if copy := _copy_of(folder):
     if whole:
@@ -277,13 +278,13 @@ def publish_folder(folder: Path, whole: bool = False) -> None:
 
 
 def remove(path: Path) -> None:
-  """Removes what a place holds of a file or a folder that was removed from its copy."""
+  """Removes the objects of a file or folder from the place whose copy it belongs to, if any."""
   if copy := _copy_of(path):
     copy.remove(path)
 
 
 def folders(folder: Path) -> set[str]:
-  """The names of the folders that a place holds directly in a folder of its copy."""
+  """Returns the names of a folder's immediate subfolders in its place; empty outside copies."""
   if (copy := _copy_of(folder)) is None:
     return set()
   prefix = copy.name(folder) + "/"
@@ -292,13 +293,13 @@ def folders(folder: Path) -> set[str]:
 
 
 def pull() -> None:
-  """Gets what other processes published since."""
+  """Downloads what other processes have uploaded since."""
   for copy in _copies.values():
     copy.pull()
 
 
 def fetch(paths: Iterable[Path]) -> None:
-  """Gets large files: those that belong to a place's copy and that the place has."""
+  """Downloads those of the files, such as shards, that belong to a place's copy and exist there."""
   paths = list(paths)
   for copy in _copies.values():
     names = [copy.name(path) for path in paths if path.is_relative_to(copy.folder)]
@@ -306,7 +307,7 @@ def fetch(paths: Iterable[Path]) -> None:
 
 
 def size(path: Path) -> int | None:
-  """The size of a file in bytes, be it here or only in the place; None: it is nowhere."""
+  """Returns the size in bytes of a file, local or only in its place; None if it does not exist."""
   if path.exists():
     return path.stat().st_size
   copy = _copy_of(path)
@@ -315,7 +316,7 @@ def size(path: Path) -> int | None:
 
 
 def in_urls(text: str) -> str:
-  """Returns a text with the folders of copies replaced by the URLs of their places."""
+  """Replaces the paths of local copies in a text with the URLs of their places."""
   for folder, copy in _copies.items():
     text = text.replace(str(folder), copy.store.url)
   return text

@@ -1,8 +1,8 @@
-"""Object stores, such as buckets, whose short faults are waited out.
+"""Object stores, such as buckets, with retries after transient errors.
 
-Objects are written atomically. What fsspec opens is a store: Amazon's by obstore, Google's by
-gcsfs. obstore is asked once, and every new attempt is made, and logged, here. gcsfs waits out the
-first half minute by attempts of its own, which are silent; what outlasts them is waited out here.
+Objects are written atomically. fsspec opens a store: obstore for Amazon S3, gcsfs for Google Cloud
+Storage. obstore's retries are off; all of its retries are made and logged here. gcsfs retries
+silently for the first half minute; longer outages are handled here.
 """
 
 import contextlib
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # A store that fails for longer than this ends the run.
 PATIENCE_SECONDS = 300
 LONGEST_PAUSE_SECONDS = 20
-LONGEST_NAME = 1024  # Bytes of UTF-8, of Amazon's and Google's stores alike.
-# Says who holds a folder; see `locks`. It is none of the folder's contents.
+LONGEST_NAME = 1024  # Bytes of UTF-8; the limit of both Amazon and Google.
+# The lease of a folder; see `locks`. Listings leave it out.
 LOCK_NAME = ".unseg_jax.lock"
 _LOCK = f"/{LOCK_NAME}"
 EXTRAS = {"gs": "gcs", "gcs": "gcs", "s3": "s3", "s3a": "s3"}
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-  """What a listing says of an object: its size in bytes, and a tag that changes with it."""
+  """An object's size in bytes, and a tag that changes with its contents."""
 
   size: int
   tag: str
@@ -44,12 +44,12 @@ class Entry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-  """A place's objects, by their names below it. Short faults of the store are waited out.
+  """The objects of a place, by their relative names. Transient errors are retried.
 
   Attributes:
-    url: the place, without a slash at its end.
+    url: the place's URL, without a slash at its end.
     files: fsspec's file system.
-    root: how that calls the place.
+    root: the place's path in `files`.
   """
 
   url: str
@@ -57,7 +57,7 @@ class Store:
   root: str
 
   def list(self, prefix: str = "") -> dict[str, Entry]:
-    """Lists the objects below the place, or those of them whose folder `prefix` is."""
+    """Lists the objects below the place, or below its subfolder `prefix`."""
     start = f"{self.root}/{prefix}".rstrip("/")
     try:
       objects = self.patiently("list", prefix, lambda: self.files.find(start, detail=True))
@@ -70,10 +70,10 @@ class Store:
     }
 
   def entry(self, name: str = "") -> Entry | None:
-    """Looks up one object; `""` is the place itself. None: no such object exists."""
+    """Looks up an object; `""` is the place itself. Returns None if it does not exist."""
     path = f"{self.root}/{name}".rstrip("/")
     if "/" not in path:
-      return None  # A bucket, which obstore takes for an object without a name.
+      return None  # A bucket, which obstore would treat as an object without a name.
     try:
       info = self.patiently("look up", name, lambda: self.files.info(path))
     except FileNotFoundError:
@@ -81,7 +81,7 @@ class Store:
     return Entry(info["size"], _tag(info)) if info["type"] == "file" else None
 
   def upload(self, path: Path, name: str) -> Entry:
-    """Uploads a file to the store atomically."""
+    """Uploads a file atomically."""
     target = f"{self.root}/{name}"
     size = path.stat().st_size
 
@@ -116,30 +116,30 @@ class Store:
     return self.patiently("read", name, lambda: self.files.cat_file(f"{self.root}/{name}"))
 
   def remove(self, name: str) -> None:
-    """Removes an object, if it exists."""
+    """Removes an object if it exists."""
     with contextlib.suppress(FileNotFoundError):
       self.patiently("remove", name, lambda: self.files.rm_file(f"{self.root}/{name}"))
 
   def patiently(self, what: str, name: str, call: Callable[[], Any]) -> Any:
-    """Calls, again and with growing pauses while the store has a fault that may pass.
+    """Calls a function and retries it, with growing pauses, after transient errors.
 
     Args:
-      what: what the call does, for messages: "read".
-      name: the object that it does that to, `""` for the place itself.
-      call: may be called several times.
+      what: what the call does, for messages, such as "read".
+      name: the object that it acts on; `""` for the place itself.
+      call: the function; it may be called several times.
 
     Raises:
-      FileNotFoundError, PermissionError: the object or bucket does not exist, or is not allowed.
-      OSError: the store did not answer for `PATIENCE_SECONDS`.
+      FileNotFoundError, PermissionError: the object or bucket does not exist, or access is denied.
+      OSError: the store did not respond for `PATIENCE_SECONDS`.
     """
-    import tenacity  # Here, as in all of this file: local files need none of these libraries.
+    import tenacity  # Imported here, as others in this file: local files do not need them.
 
     where = f"{self.url}/{name}".rstrip("/")
 
     def announce(state: "tenacity.RetryCallState") -> None:
       if state.outcome and (error := state.outcome.exception()):
         reason, pause = _first_line(error), state.upcoming_sleep
-        log.warning("%s: could not %s (%s); again in %.1f s", where, what, reason, pause)
+        log.warning("%s: could not %s (%s); retrying in %.1f s", where, what, reason, pause)
 
     retrying = tenacity.Retrying(
       retry=tenacity.retry_if_exception(_may_pass),
@@ -154,32 +154,32 @@ class Store:
       raise
     except Exception as error:
       if _is_missing(error):
-        raise FileNotFoundError(f"{where}: there is no such object") from error
+        raise FileNotFoundError(f"{where}: no such object") from error
       if _may_pass(error):
         raise OSError(
-          f"{where}: could not {what} for {PATIENCE_SECONDS} s ({_first_line(error)}). What was "
-          f"done is saved in {cache_folder() / 'places'} on this machine. Once the store answers, "
-          "run the same command again: it sends that and goes on from there."
+          f"{where}: could not {what} for {PATIENCE_SECONDS} s ({_first_line(error)}). Finished "
+          f"work is saved in {cache_folder() / 'places'} on this machine. Once the store responds, "
+          "run the same command again: it uploads that work and continues."
         ) from error
       raise _explained(error, where, what) from error
 
   def check_name(self, name: str) -> None:
-    """Refuses the name of an object that no store takes.
+    """Checks that stores accept the name of an object.
 
     Raises:
-      OSError: it is too long, or no Unicode text.
+      OSError: the name is too long or not valid Unicode.
     """
     path = f"{self.root}/{name}".partition("/")[2]
     try:
       length = len(path.encode())
     except UnicodeEncodeError as error:
       raise OSError(
-        errno.EILSEQ, "an object's name is Unicode text, and this is not", f"{self.url}/{name}"
+        errno.EILSEQ, "the name of an object must be valid Unicode", f"{self.url}/{name}"
       ) from error
     if length > LONGEST_NAME:
       raise OSError(
         errno.ENAMETOOLONG,
-        f"an object's name has at most {LONGEST_NAME} bytes, and this has {length}",
+        f"the name of an object may have at most {LONGEST_NAME} bytes, but this one has {length}",
         f"{self.url}/{name}",
       )
 
@@ -194,7 +194,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-  """The HTTP status that an error carries, whichever client raised it."""
+  """Returns the HTTP status of an error of any client, or None."""
   for name in ("code", "status"):
     value = getattr(error, name, None)
     if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
@@ -204,17 +204,17 @@ def _status(error: BaseException) -> int | None:
 
 
 def _is_missing(error: BaseException) -> bool:
-  """Whether obstore did not find an object, for which it has a type that is no OSError."""
+  """Whether an error is obstore's NotFoundError, which is not an OSError."""
   kind = type(error)
   return kind.__module__.partition(".")[0] == "obstore" and kind.__name__ == "NotFoundError"
 
 
 def _may_pass(error: BaseException) -> bool:
-  """Whether an error is a short fault: a reset, a time-out, 429, 503 and the like."""
+  """Whether an error is transient: a connection reset, a timeout, status 429, 503 and the like."""
   if (status := _status(error)) is not None:
     return status in (408, 429) or status >= 500
   package = type(error).__module__.partition(".")[0]
-  if package == "obstore":  # Which has one type for all that is not 404 or a refusal.
+  if package == "obstore":  # It has one type for all errors other than 404 and denied access.
     return "Error performing" in str(error) and "credential" not in str(error)
   short = (ConnectionError, TimeoutError)
   return isinstance(error, short) or package in ("aiohttp", "requests", "urllib3")
@@ -231,18 +231,18 @@ def _explained(error: Exception, where: str, what: str) -> Exception:
       "`aws configure`."
     )
   if status == 404:
-    return FileNotFoundError(f"{where}: there is no such bucket ({_first_line(error)})")
+    return FileNotFoundError(f"{where}: no such bucket ({_first_line(error)})")
   known = isinstance(error, OSError | ValueError)
   return error if known else OSError(f"{where}: could not {what} ({_first_line(error)})")
 
 
 def open_store(url: str) -> Store:
-  """Opens a place, which need not exist yet; its bucket must.
+  """Opens a place. The place need not exist yet, but its bucket must.
 
   Raises:
-    ValueError: the scheme is not known.
-    ImportError: what opens it is not installed.
-    FileNotFoundError, PermissionError: the bucket does not exist, or may not be listed.
+    ValueError: the scheme is unknown.
+    ImportError: the scheme needs a package that is not installed.
+    FileNotFoundError, PermissionError: the bucket does not exist, or listing it is denied.
   """
   scheme = url.partition("://")[0].lower()
   url = url.rstrip("/")
@@ -250,7 +250,7 @@ def open_store(url: str) -> Store:
     files = _file_system(scheme)
   except ImportError as error:
     extra = EXTRAS.get(scheme)
-    command = f'pip install "unseg-jax[{extra}]"' if extra else "what the message names"
+    command = f'pip install "unseg-jax[{extra}]"' if extra else "the package in parentheses"
     raise MissingPackage(f"{url} cannot be opened ({error}); install it: {command}") from error
   except ValueError as error:
     raise InvalidValue(
@@ -261,11 +261,11 @@ def open_store(url: str) -> Store:
   store = Store(url, files, root)
   if scheme in EXTRAS:
     bucket = root.partition("/")[0]
-    try:  # A listing of nothing: that of a bucket may be long.
+    try:  # Lists a folder that does not exist, since the listing of a bucket may be long.
       store.patiently("list", "", lambda: files.find(f"{bucket}/.unseg_jax/nothing"))
     except FileNotFoundError as error:
       raise FileNotFoundError(
-        f"{url}: there is no bucket {bucket!r}; make it, or correct the name"
+        f"{url}: no bucket {bucket!r}; create it, or correct the name"
       ) from error
   return store
 
@@ -279,20 +279,20 @@ def _file_system(scheme: str) -> "fsspec.AbstractFileSystem":
 
 
 def _gcs() -> "fsspec.AbstractFileSystem":
-  """By gcsfs, which makes up to six attempts of its own within half a minute."""
-  # Its file system for buckets of another kind asks for each bucket's kind first.
+  """Opens gcsfs, which makes up to six attempts of its own within half a minute."""
+  # With support for hierarchical namespaces, gcsfs would first request each bucket's type.
   os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
   try:
     from gcsfs.core import GCSFileSystem
   except ImportError as error:
     raise MissingPackage(f"gs:// needs gcsfs: {error}") from error
-  # It logs a traceback whenever it gives up; the error that it raises then is logged here.
+  # gcsfs logs a traceback whenever it gives up. The error that it raises is logged here instead.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return GCSFileSystem(use_listings_cache=False, skip_instance_cache=True)
 
 
 def _s3() -> "fsspec.AbstractFileSystem":
-  """By obstore: s3fs holds botocore to a version that others rarely agree with."""
+  """Opens obstore; s3fs pins a version of botocore that conflicts with other packages."""
   try:
     from obstore.auth.boto3 import Boto3CredentialProvider
     from obstore.fsspec import FsspecStore
@@ -305,7 +305,7 @@ def _s3() -> "fsspec.AbstractFileSystem":
       "connect_timeout": "10s",
       "allow_http": endpoint.startswith("http://"),
     },
-    "retry_config": {"max_retries": 0},  # New attempts are made, and logged, here.
+    "retry_config": {"max_retries": 0},  # `patiently` retries.
   }
   if endpoint:
     options["config"] = {"endpoint": endpoint}
@@ -318,7 +318,7 @@ def _s3() -> "fsspec.AbstractFileSystem":
     ) from error
 
   class FlatStore(FsspecStore):
-    """Lists all that is below a folder at once, not each folder in it by a request of its own."""
+    """Lists everything below a folder in one request, not in one request per subfolder."""
 
     def find(self, path, **options):
       bucket, _, prefix = path.partition("/")

@@ -10,9 +10,9 @@ _SHORT = 143 - len(ENDING)
 
 
 def beside(path: Path) -> Path:
-  """Returns the temporary path of a file: in its folder, and allowed wherever the file's own is.
+  """Returns a temporary path in the same folder, valid wherever the file's own name is.
 
-  It is the file's name and `ENDING`; of a long name it has a hash alone.
+  The temporary name is the file's name, or the hash of a long name, followed by `ENDING`.
   """
   name = os.fsencode(path.name)
   if len(name) <= _SHORT:

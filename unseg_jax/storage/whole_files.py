@@ -1,4 +1,4 @@
-"""Atomic writes of files, in a folder or in the local copy of a bucket's folder."""
+"""Atomic writing of files, in a local folder or in the copy of a remote one."""
 
 import contextlib
 import hashlib
@@ -17,7 +17,7 @@ from unseg_jax.storage import places, temporary_names
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-  """Yields a temporary path beside `path`; on success it becomes `path`, on failure it goes."""
+  """Yields a temporary path; renames it to `path` on success and removes it on failure."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = temporary_names.beside(path)
   try:
@@ -43,9 +43,9 @@ def write_array(path: Path, array: Shaped[np.ndarray, "..."]) -> None:
 
 
 def write_arrays(path: Path, **arrays: Shaped[np.ndarray, "..."]) -> None:
-  """Writes named arrays to a `.npz` file atomically."""
+  """Writes a `.npz` file of named arrays atomically."""
   with whole_file(path) as temporary, open(temporary, "wb") as file:
-    named: dict[str, Any] = {**arrays}  # One of them could be called like an argument of savez.
+    named: dict[str, Any] = {**arrays}  # For mypy: a name could be that of an argument of savez.
     np.savez(file, **named)
 
 
@@ -55,7 +55,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-  """Reads JSON; raises a ValueError that names the file if it is damaged."""
+  """Reads a JSON file; raises a ValueError that names the file if it is damaged."""
   try:
     return json.loads(path.read_text())
   except json.JSONDecodeError as error:
@@ -63,7 +63,7 @@ def read_json(path: Path) -> Any:
 
 
 def identity(paths: Iterable[Path]) -> str:
-  """Returns what changes when one of the files does: their places, sizes and times of change."""
+  """Returns a text that changes with any of the files: paths, sizes and modification times."""
   described = []
   for path in paths:
     if path.exists():

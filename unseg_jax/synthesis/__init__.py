@@ -1,8 +1,8 @@
-"""Stage 2: any number of images with masks.
+"""Stage 2 generates any number of images with masks.
 
-In: a generator and its directions. Out: an ordinary TFDS data set of (image, mask) records.
-Open `candidates.py` first: latents (`latents.py` reads them from a file) become images, and these
-get masks (`masks.py`, `components.py`) and verdicts (`filters.py`), on the device. `generate.py`
-keeps the accepted pairs in shards (`shards.py`); `on_the_fly.py` hands them to the training
-instead, and writes nothing.
+The input is a generator and its directions. The output is a TFDS data set of (image, mask) records.
+Start with `candidates.py`, which turns latents into images, masks (`masks.py`, `components.py`) and
+filter verdicts (`filters.py`) on the device. `latents.py` reads latents from a file. `generate.py`
+writes the accepted pairs to shards (`shards.py`). `on_the_fly.py` instead passes the pairs directly
+to training and writes nothing.
 """

@@ -1,7 +1,8 @@
-"""From latents to candidates: images, their masks, and every filter's verdict, on the device.
+"""Turns latents into candidates on the device: images, masks and the verdicts of all filters.
 
-Candidate `i` of a stream is a pure function of the stream's key and `i`, and, by the rule `std`, of
-the chunk around it. The accepted candidates become the data set (arXiv 2105.08127, section 3.2).
+Candidate `i` of a stream is a pure function of the stream's key and `i`. With the mask rule `std`,
+it also depends on the other candidates in its chunk. The accepted candidates form the data set
+(arXiv 2105.08127, section 3.2).
 """
 
 from collections.abc import Callable
@@ -19,9 +20,9 @@ from unseg_jax.runtime import parallel, settings
 from unseg_jax.synthesis import filters
 from unseg_jax.synthesis import masks as mask_rules
 
-# Those filters that 0 turns off.
+# Filters that a setting of 0 disables.
 OPTIONAL_FILTERS = ("components", "histogram_maxima", "roundness", "agreement")
-# The settings of `config.generate` that decide what a candidate is, and whether it is kept.
+# Settings in `config.generate` that determine a candidate and its acceptance.
 SETTINGS = (
   "shift",
   "rule",
@@ -35,7 +36,7 @@ SETTINGS = (
 
 
 def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
-  """Raises a ValueError for settings of `config.generate` that make no sense.
+  """Raises a ValueError for invalid settings in `config.generate`.
 
   Args:
     config: `config.generate` of an experiment.
@@ -51,7 +52,7 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
     )
   if not 0 <= config.agreement <= 1:
     raise InvalidValue(
-      f"config.generate.agreement={config.agreement}: expected a share of pixels within [0, 1]"
+      f"config.generate.agreement={config.agreement}: expected a fraction of pixels within [0, 1]"
     )
   if config.agreement and directions != 2:
     raise InvalidValue(
@@ -65,7 +66,7 @@ def make_masks(
   shifted: Float[AnyArray, "k n h w 3"],
   config: ml_collections.ConfigDict,
 ) -> Bool[Array, "n h w"]:
-  """Applies the mask rule, and keeps large components where the config says so.
+  """Applies the mask rule, then removes small components if the config enables that.
 
   Args:
     images: float32 in [-1, 1].
@@ -84,16 +85,16 @@ def mask_and_filters(
   shifted: Float[AnyArray, "k n h w 3"],
   config: ml_collections.ConfigDict,
 ) -> tuple[Bool[Array, "n h w"], dict[str, Bool[Array, " n"]]]:
-  """Applies the mask rule and every filter that the config switches on.
+  """Applies the mask rule and every filter that the config enables.
 
   Args:
     images: float32 in [-1, 1].
-    shifted: the same latents' images after the shift along each of K directions: `light`, or
-      `light` and `dark`.
+    shifted: images of the same latents, shifted along each of K directions: `light`, or `light`
+      and `dark`.
     config: `config.generate` of an experiment.
 
   Returns:
-    Masks, and each filter's verdict by its name.
+    The masks, and the verdicts by filter name.
   """
   light, masks = shifted[0], make_masks(images, shifted, config)
   verdicts = {"area": filters.area_accepted(masks, *config.area)}
@@ -114,18 +115,18 @@ def filter_numbers(
   shifted: Float[AnyArray, "k n h w 3"],
   config: ml_collections.ConfigDict,
 ) -> dict[str, Num[Array, " n"]]:
-  """Measures what the filters decide by, of those that the config switches off, too.
+  """Computes the values that the filters compare, including those of disabled filters.
 
   Args:
-    masks: of `mask_and_filters`.
+    masks: the masks from `mask_and_filters`.
     images: as for `mask_and_filters`.
     shifted: as for `mask_and_filters`.
     config: `config.generate` of an experiment.
 
   Returns:
-    By the name of the filter: `area` as a fraction of the picture, `histogram` as the
-    number of its maxima, `roundness` as `area / perimeter^2`, and with two directions `agreement`
-    as a fraction of the pixels.
+    The values by filter name: `area` as a fraction of the image, `histogram` as a number of maxima,
+    `roundness` as `area / perimeter^2`, and, with two directions, `agreement` as a fraction of the
+    pixels.
   """
   numbers = {
     "area": filters.area_fraction(masks),
@@ -138,7 +139,7 @@ def filter_numbers(
 
 
 def _agreement(images: AnyArray, shifted: AnyArray, config: ml_collections.ConfigDict) -> Array:
-  """How far the masks that `light` and `dark` make alone agree, `[N]` in [0, 1]."""
+  """Returns the agreement, `[N]` in [0, 1], of the masks from `light` alone and `dark` alone."""
   by_light, by_dark = (
     _tidy(mask_rules.difference_mask(images, moved, config.rule, invert), config)
     for moved, invert in zip(shifted, (config.invert, not config.invert), strict=True)
@@ -155,12 +156,12 @@ def make_candidates(
 ) -> Callable[..., dict[str, Any]]:
   """Returns the function of (variables, directions, key, indices) that computes a chunk.
 
-  `directions` is `[K, *latent_shape]`, of `light` or of `light` and `dark`; `indices` is `[chunk]`.
-  A last argument, latents `[chunk, *latent_shape]`, replaces draws from the generator's own prior;
-  noise of `config.latent_noise` is then added to them.
+  `directions` is `[K, *latent_shape]`: `light`, or `light` and `dark`. `indices` is `[chunk]`. An
+  optional last argument, latents `[chunk, *latent_shape]`, replaces samples from the generator's
+  prior; noise with standard deviation `config.latent_noise` is added to these latents.
 
   The result holds `image` `[chunk, H, W, 3]` uint8, `mask` `[chunk, H, W]` bool, `label` `[chunk]`,
-  and `verdicts`: each filter's, and `all`, `[chunk]` bool.
+  and `verdicts`: one `[chunk]` bool array per filter, and their conjunction as `all`.
   """
 
   def candidates(variables, directions, key, indices, file_latents=None):
@@ -193,22 +194,22 @@ def first_masks(
   [Float[np.ndarray, " k *latent_shape"]],
   tuple[Bool[np.ndarray, "n h w"], Bool[np.ndarray, " n"]],
 ]:
-  """Returns the function of directions that makes the first masks of a stream, compiled once.
+  """Returns the compiled function that maps directions to the first masks of a stream.
 
   Args:
     generator: the pretrained generator.
     config: `config.generate` of an experiment.
-    key: the stream's.
-    count: how many masks, rounded up to whole chunks.
+    key: the PRNG key of the stream.
+    count: number of masks, rounded up to full chunks.
 
   Returns:
-    The function of `light`, or of `light` and `dark`, that gives the masks, and whether all filters
+    A function of `light`, or `light` and `dark`. It returns the masks, and whether all filters
     accept them.
   """
   generator = with_dtype(generator, config.dtype)
   compute = parallel.pmap_local(make_candidates(generator, config))
   variables, keys = parallel.replicate((generator.variables, key))
-  kept = -(-count // config.chunk) * config.chunk  # On any number of devices.
+  kept = -(-count // config.chunk) * config.chunk  # Independent of the number of devices.
   per_call = config.chunk * parallel.local_device_count()
 
   def make(directions):
@@ -226,7 +227,7 @@ def first_masks(
 
 
 def _noise(key: jax.Array, indices: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  # A stream of its own, apart from the candidates' latents and labels.
+  # This stream is independent of the candidates' latents and labels.
   noise_key = jax.random.fold_in(jax.random.split(key)[1], 0)
   keys = jax.vmap(lambda i: jax.random.fold_in(noise_key, i))(indices)
   return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(keys)

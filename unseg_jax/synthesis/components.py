@@ -1,12 +1,12 @@
-"""Connected components of a whole batch of masks, exactly, on the device.
+"""Exact connected components of a batch of masks, on the device.
 
-Two pixels belong to one component when a path of foreground pixels joins them, each step going to
-one of the eight neighbours (scikit-image: `connectivity=2`).
+Two pixels belong to the same component if a path of foreground pixels connects them. Each step of
+the path goes to one of the eight neighbours (scikit-image: `connectivity=2`).
 
-Foreground pixels of one 2 x 2 block always touch each other, so the work is done on blocks: a
-quarter of the elements. Each block starts with a label of its own. Every round, blocks that touch
-take the smallest label among them, and something carries labels far at once. The loop ends when
-nothing changes, and then the labels are exact.
+Foreground pixels in a 2 x 2 block always touch each other, so the algorithm labels blocks, which
+are a quarter as many. Each block starts with a unique label. In every round, touching blocks take
+the smallest label among them, and a second operation propagates labels over long distances. The
+loop ends when no label changes; the labels are then exact.
 """
 
 import jax
@@ -19,27 +19,27 @@ from unseg_jax.array_types import AnyArray, Array, Bool, Int
 def label_components(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   """Labels the 8-connected components of each mask.
 
-  Works under `jit`, `vmap` and `pmap`; the images of a batch do not influence each other.
+  Works under `jit`, `vmap` and `pmap`. Images in a batch do not affect each other.
 
   Args:
     masks: True in the foreground.
 
   Returns:
-    Int32 labels: 0 in the background, and in the foreground 1 + the smallest flat index (row * W +
-    column) of any pixel of the component. Labels are therefore unique within an image, and grow in
-    the order in which the components first appear, but are not consecutive.
+    Int32 labels. The background is 0. In the foreground, the label is 1 + the smallest flat index
+    (row * W + column) in the component. Labels are therefore unique within an image and ascend in
+    order of first appearance, but are not consecutive.
 
   Raises:
-    ValueError: if `masks` is not bool [N, H, W].
+    ValueError: `masks` is not bool [N, H, W].
   """
   _check_masks(masks)
   return lax.platform_dependent(masks, cpu=label_by_pointers, default=label_by_scans)
 
 
 def label_by_scans(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
-  """What `label_components` does on accelerators: without any gather or scatter.
+  """Implements `label_components` on accelerators, without gather or scatter.
 
-  Scans along rows and columns carry the smallest label through a whole run of blocks that touch.
+  Scans along rows and columns carry the smallest label through a run of touching blocks.
   """
   _, height, width = masks.shape
   first = _first_of_blocks(masks)
@@ -49,7 +49,7 @@ def label_by_scans(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
     labels, _ = state
     smallest = labels
     for (rows, columns), joined in joins.items():
-      before = _shift(joined, -rows, -columns)  # Whether a block touches the one on its other side.
+      before = _shift(joined, -rows, -columns)  # Whether a block touches the opposite neighbour.
       if rows and columns:
         smallest = _take_smaller(smallest, joined, rows, columns)
         smallest = _take_smaller(smallest, before, -rows, -columns)
@@ -64,12 +64,12 @@ def label_by_scans(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
 
 
 def _take_smaller(labels: jax.Array, joined: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Takes the label of the block so far up and to the left, where that touches and is smaller."""
+  """Takes a smaller label from the block `rows` up and `columns` to the left, if they touch."""
   return jnp.where(joined, jnp.minimum(labels, _shift(labels, rows, columns)), labels)
 
 
 def _smallest_so_far(labels: jax.Array, joined: jax.Array, axis: int, reverse: bool) -> jax.Array:
-  """The smallest label of a run up to each block; `joined`: whether it goes on from the last."""
+  """Returns the smallest label of the run up to each block; `joined` marks continued runs."""
 
   def combine(earlier, later):
     label, goes_on = later
@@ -80,10 +80,10 @@ def _smallest_so_far(labels: jax.Array, joined: jax.Array, axis: int, reverse: b
 
 
 def label_by_pointers(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
-  """What `label_components` does on a CPU, where gathers cost little: about three times as fast.
+  """Implements `label_components` on CPUs, where gathers are cheap: about three times as fast.
 
-  Blocks hand a smaller label on to the block that their old label names, and follow labels to their
-  labels, so that even a spiral takes few rounds.
+  A block passes a smaller label on to the block that its old label names. Every block then takes
+  the label of the block that its label names. Even a spiral therefore takes few rounds.
   """
   _, height, width = masks.shape
   blocks = _blocks(masks, False)
@@ -94,14 +94,14 @@ def label_by_pointers(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
 
   def spread(state):
     labels, _ = state
-    # On flat arrays a neighbour is an offset, which is twice as fast on a CPU as shifts in two
-    # dimensions. Where an offset wraps into another row or image there is no edge.
+    # On flat arrays, a neighbour is an offset. This is twice as fast on a CPU as two-dimensional
+    # shifts. An offset that wraps into another row or image has no edge.
     padded = jnp.pad(labels, margin)
     smallest = labels
     for offset, joined in edges:
       neighbour = lax.slice_in_dim(padded, margin - offset, margin - offset + size)
       smallest = jnp.minimum(smallest, jnp.where(joined, neighbour, size))
-    # A block that learnt of a smaller label tells the block its old label names ...
+    # A block that received a smaller label passes it to the block that its old label names ...
     smallest = smallest.at[labels].min(smallest, mode="promise_in_bounds")
     # ... and every block follows its label to that block's label, twice.
     for _ in range(2):
@@ -111,7 +111,7 @@ def label_by_pointers(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
   own_labels = jnp.arange(size, dtype=jnp.int32)
   labels, _ = lax.while_loop(lambda state: state[1], spread, (own_labels, jnp.any(masks)))
 
-  # From block indices of the batch to pixel indices of the image.
+  # Convert block indices in the batch to pixel indices in the image.
   first_of_block = _first_of_blocks(masks).ravel()
   first = first_of_block.at[labels].min(first_of_block, mode="promise_in_bounds")
   first = first.at[labels].get(mode="promise_in_bounds").reshape(block_shape)
@@ -119,7 +119,7 @@ def label_by_pointers(masks: Bool[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
 
 
 def component_areas(labels: Int[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
-  """Gives each foreground pixel the area of its component, in pixels.
+  """Assigns to each foreground pixel the area of its component, in pixels.
 
   Args:
     labels: from `label_components`.
@@ -128,13 +128,13 @@ def component_areas(labels: Int[AnyArray, "n h w"]) -> Int[Array, "n h w"]:
     Int32 areas, 0 in the background.
 
   Raises:
-    ValueError: if `labels` is not [N, H, W].
+    ValueError: `labels` is not [N, H, W].
   """
   if labels.ndim != 3:
     raise ValueError(f"labels must be [N, H, W] from label_components, got shape {labels.shape}")
   n, height, width = labels.shape
   blocks = jnp.stack(_blocks(labels, 0))
-  # One block holds one component at most: add up blocks, not pixels.
+  # A block holds at most one component, so the sums run over blocks instead of pixels.
   counts = jnp.sum(blocks > 0, axis=0, dtype=jnp.int32)
   stride = height * width + 1
   offsets = stride * jnp.arange(n, dtype=jnp.int32)[:, None, None]
@@ -155,19 +155,19 @@ def _check_masks(masks: AnyArray) -> None:
 def _blocks(
   images: AnyArray, fill: bool | int
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """Splits [N, H, W] in 2 x 2 blocks: top left, top right, bottom left, bottom right."""
+  """Splits [N, H, W] into 2 x 2 blocks: top left, top right, bottom left, bottom right."""
   _, height, width = images.shape
   even = jnp.pad(images, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=fill)
   return even[:, ::2, ::2], even[:, ::2, 1::2], even[:, 1::2, ::2], even[:, 1::2, 1::2]
 
 
 def _unblock(blocks: jax.Array, height: int, width: int) -> jax.Array:
-  """Gives every pixel of [N, height, width] the value of its 2 x 2 block."""
+  """Assigns to every pixel of [N, height, width] the value of its 2 x 2 block."""
   return jnp.repeat(jnp.repeat(blocks, 2, axis=1), 2, axis=2)[:, :height, :width]
 
 
 def _first_of_blocks(masks: AnyArray) -> jax.Array:
-  """1 + the flat index of each block's first foreground pixel; beyond all of them without any."""
+  """Returns 1 + the flat index of each block's first foreground pixel; H * W + 1 without any."""
   _, height, width = masks.shape
   pixels = jnp.arange(1, height * width + 1, dtype=jnp.int32).reshape(1, height, width)
   beyond = height * width + 1
@@ -175,13 +175,13 @@ def _first_of_blocks(masks: AnyArray) -> jax.Array:
 
 
 def _shift(images: jax.Array, rows: int, columns: int) -> jax.Array:
-  """Moves [N, H, W] down by `rows` and right by `columns`; 0 or False comes in from outside."""
+  """Shifts [N, H, W] down by `rows` and right by `columns`, padded with 0 or False."""
   padding = [(0, 0, 0), (rows, -rows, 0), (columns, -columns, 0)]
   return lax.pad(images, jnp.zeros((), images.dtype), padding)
 
 
 def _joins(blocks: tuple[jax.Array, ...]) -> dict[tuple[int, int], jax.Array]:
-  """Where a block touches the one so many rows above and columns to the left of it."""
+  """Returns where a block touches the block (rows, columns) above and to the left of it."""
   top_left, top_right, bottom_left, bottom_right = blocks
   return {
     (0, 1): (top_left | bottom_left) & _shift(top_right | bottom_right, 0, 1),
@@ -192,7 +192,7 @@ def _joins(blocks: tuple[jax.Array, ...]) -> dict[tuple[int, int], jax.Array]:
 
 
 def _edges(joins: dict[tuple[int, int], jax.Array], width: int) -> list[tuple[int, jax.Array]]:
-  """For each of the eight neighbours: its flat offset, and where a block touches it.
+  """Returns, for each of the eight neighbours, its flat offset and where a block touches it.
 
   The neighbour of the block with flat index `i` is block `i - offset`.
   """

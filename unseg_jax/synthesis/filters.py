@@ -1,11 +1,11 @@
-"""Filters: which masks are worth training on (arXiv 2105.08127, section 3.2).
+"""Filters that select masks for training (arXiv 2105.08127, section 3.2).
 
-`*_accepted` decide; `area_fraction`, `histogram_maxima`, `roundness` and `agreement` are the
-numbers behind their decisions, for people to look at.
+The `*_accepted` functions decide. `area_fraction`, `histogram_maxima`, `roundness` and `agreement`
+return the underlying values for display.
 
-Each function is pure, treats the whole batch at once on the device, and works under `jit`. Images
-are float32 in [-1, 1]; masks are True in the foreground. Thresholds and fractions are Python
-values, fixed when a function is compiled.
+Each function is pure, processes a batch on the device, and works under `jit`. Images are float32 in
+[-1, 1]; masks are True in the foreground. Thresholds and fractions are Python values, which
+compilation fixes.
 """
 
 import functools
@@ -20,22 +20,22 @@ from unseg_jax.synthesis.components import component_areas, label_components
 
 
 def area_fraction(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
-  """Measures the fraction of the picture, in [0, 1], that the foreground of each mask takes up."""
+  """Measures the fraction of the image, in [0, 1], that the foreground of each mask covers."""
   return jnp.mean(masks, axis=(1, 2), dtype=jnp.float32)
 
 
 def area_accepted(
   masks: Bool[AnyArray, "n h w"], low: float | int, high: float | int
 ) -> Bool[Array, " n"]:
-  """Accepts masks whose foreground takes up a fraction of the picture within [low, high].
+  """Accepts masks whose foreground covers a fraction of the image within [low, high].
 
   Args:
     masks: True in the foreground.
-    low: smallest fraction accepted, in [0, 1].
-    high: largest fraction accepted, in [low, 1].
+    low: smallest accepted fraction, in [0, 1].
+    high: largest accepted fraction, in [low, 1].
 
   Raises:
-    ValueError: unless 0 <= low <= high <= 1.
+    ValueError: 0 <= low <= high <= 1 does not hold.
   """
   _check_range(low, high)
   fractions = _possible_fractions(masks)
@@ -48,47 +48,47 @@ def area_accepted(
 def histogram_accepted(
   shifted: Float[AnyArray, "n h w c"], bins: int = 12, minimum_maxima: int = 2
 ) -> Bool[Array, " n"]:
-  """Accepts images whose histogram of values has several local maxima (`histogram_maxima`).
+  """Accepts images whose value histogram has several local maxima (`histogram_maxima`).
 
   Args:
     shifted: the shifted images.
     bins: number of bins, at least 2.
-    minimum_maxima: the fewest local maxima accepted.
+    minimum_maxima: smallest accepted number of local maxima.
 
   Raises:
-    ValueError: if there are fewer than 2 bins.
+    ValueError: `bins` is below 2.
   """
   return histogram_maxima(shifted, bins) >= minimum_maxima
 
 
 def histogram_maxima(shifted: Float[AnyArray, "n h w c"], bins: int = 12) -> Int[Array, " n"]:
-  """Counts the local maxima of the histogram of each image's values.
+  """Counts the local maxima in the histogram of each image's values.
 
-  The histogram counts all values, of all channels, in equal bins over [-1, 1]; values outside are
-  ignored. It is smoothed by a box of 3 bins, padded with zeros. A bin is a maximum if it is at
-  least as high as its neighbours; the two ends have one neighbour each.
+  The histogram counts the values of all channels in equal bins over [-1, 1], and ignores values
+  outside. A zero-padded box filter of 3 bins smooths it. A bin is a maximum if it is at least as
+  high as its neighbours; each end bin has one neighbour.
 
   Args:
     shifted: the shifted images.
     bins: number of bins, at least 2.
 
   Raises:
-    ValueError: if there are fewer than 2 bins.
+    ValueError: `bins` is below 2.
   """
   if bins < 2:
-    raise InvalidValue(f"bins must be at least 2, for a bin needs a neighbour; got {bins}")
+    raise InvalidValue(f"bins must be at least 2, because a bin needs a neighbour; got {bins}")
   n, height, width, channels = shifted.shape
   values = shifted.reshape(n, height * width * channels)
-  # The last bin includes its right end, 1. Values outside belong to none.
+  # The last bin includes its right end, 1. Values outside the range belong to no bin.
   bin_of_value = jnp.minimum(jnp.floor((values + 1) * bins / 2), bins - 1)
   bin_of_value = jnp.where(jnp.abs(values) <= 1, bin_of_value, bins).astype(jnp.int32)
-  # Accelerators scatter one value after the other; a CPU compares each value with each bin.
+  # Scatter is sequential on accelerators, so they compare each value with each bin instead.
   counts = jax.lax.platform_dependent(
     bin_of_value,
     cpu=functools.partial(count_by_scatter, bins=bins),
     default=functools.partial(count_by_comparison, bins=bins),
   )
-  # Sums instead of means of 3 bins: integers keep ties exact, and the maxima are the same.
+  # Sums of 3 bins instead of means keep ties exact as integers; the maxima are the same.
   padded = jnp.pad(counts, ((0, 0), (1, 1)))
   smooth = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
   padded = jnp.pad(smooth, ((0, 0), (1, 1)), constant_values=-1)
@@ -97,7 +97,7 @@ def histogram_maxima(shifted: Float[AnyArray, "n h w c"], bins: int = 12) -> Int
 
 
 def count_by_scatter(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array, "n {bins}"]:
-  """Counts how often each of the first `bins` bins stands in a row of int32 values in [0, bins]."""
+  """Counts each of the first `bins` bins in every row of int32 values in [0, bins]."""
   n = len(bin_of_value)
   places = bin_of_value + (bins + 1) * jnp.arange(n, dtype=jnp.int32)[:, None]
   counts = jnp.zeros(n * (bins + 1), jnp.int32).at[places].add(1, mode="promise_in_bounds")
@@ -105,7 +105,7 @@ def count_by_scatter(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array
 
 
 def count_by_comparison(bin_of_value: Int[AnyArray, "n v"], bins: int) -> Int[Array, "n {bins}"]:
-  """Counts the same as `count_by_scatter`, by one comparison and sum for each bin."""
+  """Returns the counts of `count_by_scatter`, by one comparison and one sum per bin."""
   counts = [jnp.sum(bin_of_value == i, axis=1, dtype=jnp.int32) for i in range(bins)]
   return jnp.stack(counts, axis=1)
 
@@ -118,18 +118,18 @@ def roundness_accepted(
 ) -> Bool[Array, " n"]:
   """Accepts masks whose largest component is round and of reasonable size.
 
-  The largest 8-connected component (of several as large, the first in reading order) must have
-  `area / perimeter^2 > threshold` and take up a fraction of the picture within (low, high), both
-  ends excluded. An empty mask is never accepted.
+  The largest 8-connected component must have `area / perimeter^2 > threshold`. It must also cover
+  a fraction of the image in the open interval (low, high). Of equally large components, the first
+  in reading order counts. An empty mask is never accepted.
 
   Args:
     masks: True in the foreground.
-    threshold: at least 0; a disc has `1 / (4 pi)`, about 0.08, and a ragged mask less.
-    low: the fraction of the picture that the component must exceed, in [0, 1].
-    high: the fraction that it must stay below, in [low, 1].
+    threshold: at least 0. A disc has `1 / (4 pi)`, about 0.08; a ragged mask has less.
+    low: exclusive lower limit of the component's fraction of the image, in [0, 1].
+    high: exclusive upper limit of that fraction, in [low, 1].
 
   Raises:
-    ValueError: if `threshold` is negative, or unless 0 <= low <= high <= 1.
+    ValueError: `threshold` is negative, or 0 <= low <= high <= 1 does not hold.
   """
   if threshold < 0:
     raise InvalidValue(f"threshold must be at least 0 (a disc has 0.08), got {threshold}")
@@ -140,15 +140,15 @@ def roundness_accepted(
   fractions = _possible_fractions(masks)
   above = areas >= np.searchsorted(fractions, low, side="right")
   below = areas < np.searchsorted(fractions, high, side="left")
-  # Multiplied out, for the perimeter of a single pixel is 0.
+  # Multiplied by the squared perimeter, which is 0 for a single pixel.
   return above & below & (areas > threshold * perimeter(largest) ** 2)
 
 
 def roundness(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
   """Measures `area / perimeter^2` of the largest component of each mask.
 
-  It is about 0.08 for a disc, less for a ragged mask, 0 for an empty one, and infinity for a single
-  pixel, whose perimeter is 0.
+  It is about 0.08 for a disc, lower for a ragged mask, and 0 for an empty mask. It is infinite for
+  a single pixel, whose perimeter is 0.
   """
   largest = _largest_component(jnp.asarray(masks))
   areas = _count(largest)
@@ -156,12 +156,12 @@ def roundness(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
 
 
 def perimeter(masks: Bool[AnyArray, "n h w"]) -> Float[Array, " n"]:
-  """Measures the length of all outlines of each mask, in pixels.
+  """Measures the total length of the outlines of each mask, in pixels.
 
-  The same estimate as scikit-image's `perimeter` with `neighborhood=4` (Benkrid and Crookes,
-  "Design and FPGA Implementation of a Perimeter Estimator"): a foreground pixel with a background
-  pixel, or the end of the picture, above, below, left or right of it is on the outline, and counts
-  1, sqrt(2) or the mean of both according to its neighbours on the outline.
+  This is the estimate of scikit-image's `perimeter` with `neighborhood=4` (Benkrid and Crookes,
+  "Design and FPGA Implementation of a Perimeter Estimator"). A foreground pixel is on the outline
+  if a pixel above, below, left or right of it is background or outside the image. It counts 1,
+  sqrt(2) or the mean of both, depending on its neighbours on the outline.
   """
   masks = jnp.asarray(masks)
   inner = masks
@@ -190,11 +190,11 @@ def agreement(
   """Measures the fraction of pixels, in [0, 1], on which two masks of the same image agree.
 
   Raises:
-    ValueError: if the shapes differ.
+    ValueError: the shapes differ.
   """
   if masks_a.shape != masks_b.shape:
     raise InvalidValue(
-      f"the two masks must have one shape, got {masks_a.shape} and {masks_b.shape}"
+      f"the two masks must have the same shape, got {masks_a.shape} and {masks_b.shape}"
     )
   return jnp.mean(jnp.asarray(masks_a) == masks_b, axis=(1, 2), dtype=jnp.float32)
 
@@ -210,7 +210,7 @@ def _largest_component(masks: jax.Array) -> jax.Array:
 
 
 def _neighbours(masks: jax.Array, offsets: tuple[tuple[int, int], ...]) -> list[jax.Array]:
-  """The value at each offset (rows, columns) from each pixel, False outside the picture."""
+  """Returns the value at each offset (rows, columns) from each pixel; False outside the image."""
   _, height, width = masks.shape
   padded = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
   return [
@@ -224,10 +224,10 @@ def _count(masks: AnyArray) -> jax.Array:
 
 
 def _possible_fractions(masks: AnyArray) -> np.ndarray:
-  """The fractions of the picture that 0, 1, 2 ... pixels are, in float64 on the host.
+  """Returns the fractions of the image that 0, 1, 2 ... pixels cover, in float64 on the host.
 
-  Fractions of the picture are compared through this table, as whole numbers of pixels, since on
-  the device 5 of 100 pixels in float32 may come out above or below 0.05.
+  The table converts limits on fractions to pixel counts. On the device, 5 of 100 pixels in float32
+  may come out above or below 0.05.
   """
   size = masks.shape[1] * masks.shape[2]
   return np.arange(size + 1) / size

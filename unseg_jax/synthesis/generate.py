@@ -1,7 +1,7 @@
-"""Stage 2: any number of images with masks (arXiv 2105.08127, section 3.2).
+"""Stage 2 writes any number of images with masks (arXiv 2105.08127, section 3.2).
 
-Candidates are computed in chunks of `config.chunk`, one chunk on one device. A shard is a range of
-chunks, made by one process: the numbers of devices and processes do not change the data set.
+A device computes one chunk of `config.chunk` candidates at a time. A shard is a range of chunks
+from one process. The data set therefore does not depend on the numbers of devices and processes.
 """
 
 import collections
@@ -27,39 +27,39 @@ from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, records, shards
 
 SPLITS = ("train", "validation", "test")
-# After so many candidates, a split that keeps too few of them is given up.
+# The acceptance rate is checked after this many candidates of a split.
 CANDIDATES_BEFORE_VERDICT = 512
-# Chunks that may wait for their encoding, besides one for each worker process.
+# Chunks that may wait for encoding, in addition to one per worker process.
 WAITING_CHUNKS = 4
-# Pairs that are sent to a worker process at once.
+# Pairs per task of a worker process.
 ENCODED_TOGETHER = 32
 # Seconds between two points of the curves.
 POINT_SECONDS = 5
-# Pairs of each split's first chunk that the events show.
+# Pairs of each split's first chunk in the event files.
 PAIRS_SHOWN = 8
 
 log = logging.getLogger(__name__)
 
 
 class TooFewAccepted(UserError):
-  """The filters reject almost everything."""
+  """The filters reject almost all candidates, or a file of latents holds too few."""
 
 
 @dataclasses.dataclass
 class Acceptance:
-  """How many candidates were seen, and how many each filter alone, and all together, accepted."""
+  """Counts of candidates, and of those accepted by each filter alone and by all together."""
 
   candidates: int = 0
   accepted: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def add(self, candidates: int, accepted: dict[str, int]) -> None:
-    """Adds another batch's counts."""
+    """Adds the counts of another batch."""
     self.candidates += candidates
     for name, count in accepted.items():
       self.accepted[name] = self.accepted.get(name, 0) + count
 
   def rates(self) -> dict[str, float]:
-    """Shares of the candidates, by filter."""
+    """Returns the acceptance rate of each filter."""
     return {name: count / max(self.candidates, 1) for name, count in self.accepted.items()}
 
   def __str__(self) -> str:
@@ -68,13 +68,13 @@ class Acceptance:
 
 
 def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
-  """Raises for settings of `config.generate` that make no sense; see `candidates.check_config`."""
+  """Raises a ValueError for invalid settings in `config.generate`, also of `candidates`."""
   candidates.check_config(config, directions)
   settings.check_counts("generate", config, "chunk", "shard_candidates")
   settings.check(
     "generate",
     config,
-    ("components", "a share of at least 0 and below 1", 0 <= config.components < 1),
+    ("components", "a fraction of at least 0 and below 1", 0 <= config.components < 1),
     ("latent_noise", "at least 0", config.latent_noise >= 0),
     ("minimum_acceptance", "above 0 and at most 1", 0 < config.minimum_acceptance <= 1),
   )
@@ -98,12 +98,12 @@ def check_config(config: ml_collections.ConfigDict, directions: int) -> None:
 
 
 def on_the_fly(config: ml_collections.ConfigDict) -> bool:
-  """Whether the training pairs are made while the segmenter trains, and never written."""
+  """Whether training pairs are generated during training and never written."""
   return config.num_images.train == 0
 
 
 def split_key(key: Key[Array, ""], split: str) -> Key[Array, ""]:
-  """The key of a split's stream of candidates, from that of the experiment's synthesis."""
+  """Derives the key of a split's candidate stream from the synthesis key of the experiment."""
   return parallel.fold_in(key, SPLITS.index(split))
 
 
@@ -116,27 +116,27 @@ def generate(
   worker_count: int = 0,
   events: tracking.EventWriter = tracking.SILENT,
 ) -> Acceptance:
-  """Writes the data set: each split's accepted candidates, in order, cut at the size asked for.
+  """Writes the data set: the accepted candidates of each split, in order, up to the set size.
 
   Args:
     generator: the pretrained generator.
     config: `config.generate` of an experiment.
     directions: `light`, or `light` and `dark`.
-    key: the typed PRNG key of the experiment's synthesis.
+    key: the typed PRNG key of the synthesis.
     folder: receives the shards, then TFDS's metadata. Existing shards are kept.
-    worker_count: processes that encode pairs; 0: threads of this process.
-    events: receives, for each split and over the candidates that this process saw of it, the shares
-      that the filters accept, the speed and the share of the time that waits for the encoding; and
-      the first pairs.
+    worker_count: number of processes that encode pairs; 0 uses threads of this process.
+    events: receives for each split the acceptance rates, the speed, the fraction of time spent
+      waiting for encoding, and the first pairs. Only candidates of this process count.
 
   Returns:
-    How many candidates there were, and how many were accepted, over all splits.
+    The numbers of candidates and accepted candidates, over all splits.
 
   Raises:
-    TooFewAccepted: the filters keep less than `config.minimum_acceptance` of the candidates, or a
+    TooFewAccepted: the filters accept less than `config.minimum_acceptance` of the candidates, or a
       file of latents holds too few.
-    preemption.Preempted: the run was asked to leave; the shards are kept, those under way, too.
-    ValueError: the config or the file of latents is wrong.
+    preemption.Preempted: the run was asked to stop. Finished shards and the finished chunks of
+      unfinished shards are kept.
+    ValueError: the config or the file of latents is invalid.
     OSError: a shard could not be written.
   """
   check_config(config, len(directions))
@@ -171,12 +171,12 @@ def generate(
 
 @dataclasses.dataclass
 class _Live:
-  """What is seen of a split while this process makes it.
+  """Reports the progress of a split while this process makes it.
 
   Attributes:
-    events: receives it.
-    watch: since the last point.
-    new: candidates, and pairs that are kept, since then.
+    events: receives the curves and the first pairs.
+    watch: measures the time since the last point.
+    new: the numbers of candidates and accepted pairs since the last point.
     is_open: whether a chunk was computed.
   """
 
@@ -186,20 +186,20 @@ class _Live:
   is_open: bool = False
 
   def begin(self, seen: Acceptance) -> None:
-    """Goes on behind the candidates that were seen by an earlier run."""
+    """Continues the curves after the candidates of an earlier run."""
     if not self.is_open:
       self.is_open = True
       self.events.restart(seen.candidates + 1)
       self.watch.restart()
 
   def add(self, candidates: int, kept: int, seen: Acceptance) -> None:
-    """Adds a chunk, and a point if it is time for one."""
+    """Adds the counts of a chunk, and a point if one is due."""
     self.new = self.new[0] + candidates, self.new[1] + kept
     if self.watch.seconds >= POINT_SECONDS:
       self.point(seen)
 
   def point(self, seen: Acceptance) -> None:
-    """Adds a point, unless nothing was computed since the last one."""
+    """Adds a point unless nothing was computed since the last one."""
     if not self.new[0]:
       return
     accepted = {f"accepted_{name}": share for name, share in seen.rates().items()}
@@ -209,7 +209,7 @@ class _Live:
     self.new = 0, 0
 
   def show(self, chunk: dict[str, Any], kept: Int[np.ndarray, " pairs"]) -> None:
-    """Shows the first pairs that are kept of the split's first chunk."""
+    """Shows the first accepted pairs of the split's first chunk."""
     if chunk["candidate"][0] == 0 and len(kept):
       pairs = [(chunk["image"][i], chunk["mask"][i]) for i in kept[:PAIRS_SHOWN]]
       shown = np.stack([drawing.overlay(image, mask) for image, mask in pairs])
@@ -221,16 +221,17 @@ class _Split:
   """A split that this process makes.
 
   Attributes:
-    name: of `SPLITS`.
+    name: one of `SPLITS`.
     config: `config.generate` of an experiment.
     folder: receives the shards.
-    compute: (indices, and latents where they come from a file) of all devices -> candidates.
-    rows: the latents from a file; None: the generator's prior.
-    mask_bits: bits a pixel of the masks on disk.
+    compute: maps the indices, and the latents if they come from a file, of all devices to
+      candidates.
+    rows: the latents from a file; None samples the generator's prior.
+    mask_bits: bits per pixel of the masks on disk.
     encoders: worker processes or threads that encode pairs.
-    waiting: chunks that may wait for their encoding; more would fill the memory.
-    live: what is seen of it meanwhile.
-    seen: the counts of the candidates that this process saw so far.
+    waiting: number of chunks that may wait for encoding; the limit bounds memory.
+    live: reports the progress.
+    seen: counts of the candidates that this process has seen so far.
   """
 
   name: str
@@ -246,19 +247,19 @@ class _Split:
 
   @property
   def num_images(self) -> int:
-    """The number of pairs that the config asks for."""
+    """The number of pairs that the config requests."""
     return self.config.num_images[self.name]
 
 
 @dataclasses.dataclass
 class _Shard:
-  """A shard of this process: its pairs, and the counts of the chunks that they come from."""
+  """A shard of this process: its pairs and the counts of their chunks."""
 
   pairs: list[bytes]
   chunks: list[tuple[int, int, dict[str, int]]]  # Pairs, candidates, accepted by each filter.
 
   def cut(self, length: int | None) -> tuple[list[bytes], Acceptance]:
-    """The first `length` pairs, or all, and the counts of the chunks that they come from."""
+    """Returns the first `length` pairs, or all pairs, and the counts of their chunks."""
     counts, kept = Acceptance(), 0
     for new, seen, accepted in self.chunks:
       if length is not None and kept >= length:
@@ -268,25 +269,25 @@ class _Shard:
     return self.pairs[:length], counts
 
   def save(self, path: Path, missing: int, mask_bits: int) -> None:
-    """Writes the finished chunks, for a run that continues, however many pairs that run misses."""
+    """Writes the finished chunks for a resumed run, which may need more or fewer pairs."""
     chunks = self.chunks
     if len(self.pairs) >= missing:
-      chunks = chunks[:-1]  # It may be cut.
+      chunks = chunks[:-1]  # The last chunk may be truncated.
     kept = sum(new for new, _, _ in chunks)
     shards.write_under_way(path, self.pairs[:kept], {"chunks": chunks, "mask_bits": mask_bits})
 
   @classmethod
   def restore(cls, path: Path) -> "_Shard":
-    """Reads the part that `save` wrote of a shard; an empty one if it wrote none."""
+    """Reads the partial shard that `save` wrote; an empty shard if there is none."""
     pairs, counts = shards.read_under_way(path)
     return cls(pairs, [tuple(chunk) for chunk in counts.get("chunks", [])])
 
 
 def _generate_split(split: _Split) -> list[int]:
-  """Writes the shards of one split that are missing; returns all shards' lengths.
+  """Writes the missing shards of one split; returns the lengths of all shards.
 
-  In each round the processes make one shard each, exchange how many records these have, and cut
-  where the split has its size. A shard is written while the next one is made.
+  In each round, every process makes one shard. The processes then exchange the numbers of records
+  and cut the split at its size. A shard is written while the next one is made.
   """
   lengths: list[int] = []
   own = parallel.process_index()
@@ -311,7 +312,7 @@ def _generate_split(split: _Split) -> list[int]:
         preemption.leave(
           f"the shards of {split.name} are kept, and the finished chunks of the next ones"
         )
-      before = np.cumsum(everyone[:, 0]) - everyone[:, 0]  # Records of the processes before each.
+      before = np.cumsum(everyone[:, 0]) - everyone[:, 0]  # Records of all lower-ranked processes.
       kept = np.clip(missing - before, 0, everyone[:, 0])
       if shard is not None and before[own] < missing:
         if writing:
@@ -328,7 +329,7 @@ def _generate_split(split: _Split) -> list[int]:
 
 
 def _check_rows(split: _Split, lengths: Sequence[int]) -> None:
-  """Raises a TooFewAccepted where the file of latents is used up."""
+  """Raises TooFewAccepted if the file of latents is exhausted."""
   if split.rows is None:
     return
   if len(lengths) * split.config.shard_candidates >= split.rows.limit(split.config.chunk):
@@ -336,14 +337,14 @@ def _check_rows(split: _Split, lengths: Sequence[int]) -> None:
 
 
 def _count_written(split: _Split, path: Path) -> int:
-  """Adds the counts of a shard on disk to those of the split; returns its number of records."""
+  """Adds the counts of a shard on disk to the split's counts; returns its number of records."""
   counts = shards.read_counts(path)
   split.seen.add(counts["candidates"], counts["accepted"])
   return counts["records"]
 
 
 def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: tqdm.tqdm) -> None:
-  """Makes the rest of a shard, or as much of it as the split misses; stops if asked to leave."""
+  """Completes a shard, or stops at the missing number of pairs or at a request to stop."""
   for _, candidates_seen, accepted in shard.chunks:
     split.seen.add(candidates_seen, accepted)
   count = len(shard.pairs)
@@ -380,22 +381,22 @@ def _finish_shard(split: _Split, shard: _Shard, index: int, missing: int, bar: t
 
 
 def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
-  """Computes one shard's candidates and yields them chunk by chunk, in order of their index.
+  """Computes the candidates of one shard and yields them by chunk, in order of their index.
 
-  Each device computes one chunk at a time. While the caller works on these, the devices compute the
-  next ones and copy them to the host.
+  Each device computes one chunk at a time. While the caller processes these chunks, the devices
+  compute the next ones and copy them to the host.
 
   Args:
     split: the split.
     first: the index of the shard's first candidate.
-    done: the number of its finished chunks.
+    done: the number of finished chunks of the shard.
   """
   size, end = split.config.chunk, first + split.config.shard_candidates
   if split.rows is not None:
     end = min(end, split.rows.limit(size))
   indices = np.arange(min(first + done * size, max(first, end)), max(first, end))
   per_call = size * parallel.local_device_count()
-  # Devices without a chunk of their own in the last call repeat the shard's first ones.
+  # In the last call, devices without a chunk repeat the first chunks of the shard.
   padded = np.resize(indices, -(-len(indices) // per_call) * per_call)
   calls = [padded[i : i + per_call] for i in range(0, len(padded), per_call)]
 
@@ -417,7 +418,7 @@ def _chunks(split: _Split, first: int, done: int) -> Iterator[dict[str, Any]]:
 def _encode(
   split: _Split, chunk: dict[str, Any], kept: Int[np.ndarray, " pairs"]
 ) -> list[concurrent.futures.Future[list[bytes]]]:
-  """Starts to encode the candidates of a chunk that are kept."""
+  """Starts encoding the accepted candidates of a chunk."""
   columns = [chunk[name] for name in ("image", "mask", "label", "candidate")]
   encode = functools.partial(records.encode_all, mask_bits=split.mask_bits)
   return [
@@ -427,14 +428,14 @@ def _encode(
 
 
 def _check_acceptance(split: _Split) -> None:
-  """Raises a TooFewAccepted where the filters reject almost everything."""
+  """Raises TooFewAccepted if the filters reject almost all candidates."""
   seen, least = split.seen, split.config.minimum_acceptance
   if seen.candidates >= CANDIDATES_BEFORE_VERDICT and seen.rates()["all"] < least:
     split.live.point(seen)
     raise TooFewAccepted(
       f"the filters reject almost everything: {seen}; at least "
-      f"{least:.1%} is expected (config.generate.minimum_acceptance). Look "
-      "at the direction's picture; then widen config.generate.area, set the filter that rejects "
+      f"{least:.1%} is expected (config.generate.minimum_acceptance). Inspect "
+      "the direction's picture. Then widen config.generate.area, set the filter that rejects "
       f"most to 0 ({', '.join(candidates.OPTIONAL_FILTERS)}), set "
       "config.generate.invert, or search with another config.seed."
     )

@@ -1,4 +1,4 @@
-"""Latents from a file, such as the embeddings of real images, in place of a generator's prior."""
+"""Reads latents from a file, such as embeddings of real images, instead of sampling a prior."""
 
 import dataclasses
 import sys
@@ -9,29 +9,31 @@ from unseg_jax.array_types import Float, Int
 from unseg_jax.errors import InvalidValue
 from unseg_jax.storage import places
 
-# Where each split's rows begin and end: no latent is used in two splits.
+# The start and end of each split's rows, as fractions of the file. Splits do not share latents.
 SHARES = {"test": (0.0, 0.05), "validation": (0.05, 0.1), "train": (0.1, 1.0)}
 
 
 def read(path: str, latent_shape: tuple[int, ...]) -> Float[np.ndarray, " n *latent_shape"]:
-  """Opens a file of latents, without loading it.
+  """Opens a file of latents without loading it.
 
   Args:
-    path: a `.npy` file, or its URL.
-    latent_shape: the generator's.
+    path: a `.npy` file or its URL.
+    latent_shape: the latent shape of the generator.
 
   Returns:
-    The array, on disk.
+    The memory-mapped array.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is no such array.
+    FileNotFoundError: the file does not exist.
+    ValueError: the file does not hold such an array.
   """
   try:
-    # Pickled objects, which could run code, are refused.
+    # Pickled objects are rejected, because loading them can run code.
     rows = np.load(places.local(path), mmap_mode="r", allow_pickle=False)
   except FileNotFoundError as error:
-    raise FileNotFoundError(f"no file of latents at config.generate.latents={path}") from error
+    raise FileNotFoundError(
+      f"config.generate.latents={path} does not exist; expected a .npy file of latents"
+    ) from error
   except (ValueError, EOFError) as error:
     raise InvalidValue(f"{path} is not an array in a .npy file ({error})") from error
   expected = f"[n, {', '.join(map(str, latent_shape))}]"
@@ -45,13 +47,13 @@ def read(path: str, latent_shape: tuple[int, ...]) -> Float[np.ndarray, " n *lat
 
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """The latents of one split: candidate `i` takes row `i`.
+  """The latents of one split; candidate `i` uses row `i`.
 
   Attributes:
     array: all latents.
     split: `train`, `validation` or `test`.
-    noise: standard deviation of the noise that is added to them. With noise, candidates start again
-      at the first row after the last; without, the rows limit their number.
+    noise: standard deviation of the noise added to latents. With noise, candidates reuse the rows
+      from the first one. Without noise, the number of rows limits the number of candidates.
   """
 
   array: Float[np.ndarray, " n *latent_shape"]
@@ -60,22 +62,22 @@ class Rows:
 
   @property
   def range(self) -> tuple[int, int]:
-    """The split's part of the file."""
+    """The first row of the split and the end of its rows."""
     start, end = (int(share * len(self.array)) for share in SHARES[self.split])
     return start, end
 
   def limit(self, chunk: int) -> int:
-    """How many candidates there are, in whole chunks."""
+    """Returns the number of available candidates, in full chunks."""
     start, end = self.range
     if self.noise and end > start:
       return sys.maxsize
     return (end - start) // chunk * chunk
 
   def at(self, candidates: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n *latent_shape"]:
-    """Returns the float32 latents of some candidates.
+    """Returns the float32 latents of the given candidates.
 
     Raises:
-      ValueError: one of them is not finite.
+      ValueError: a latent is not finite.
     """
     start, end = self.range
     index = start + candidates % (end - start)
@@ -88,11 +90,11 @@ class Rows:
     return rows
 
   def too_few(self, num_images: int, num_accepted: int) -> str:
-    """Says that the file is used up."""
+    """Returns the error message for an exhausted file."""
     start, end = self.range
     return (
       f"the split {self.split} may use the rows {start} to {end} of the {len(self.array):,} in "
       f"config.generate.latents; they gave {num_accepted:,} images that pass the filters, but "
-      f"config.generate.num_images.{self.split}={num_images:,}. Ask for fewer, take a larger file, "
-      "or set config.generate.latent_noise to use every row again with other noise."
+      f"config.generate.num_images.{self.split}={num_images:,}. Request fewer images, use a larger "
+      "file, or set config.generate.latent_noise to reuse every row with different noise."
     )

@@ -1,8 +1,8 @@
-"""Mask rules: what the shift makes lighter is foreground (arXiv 2105.08127, section 3.2).
+"""Mask rules: a pixel that the shift lightens is foreground (arXiv 2105.08127, section 3.2).
 
-Each function is pure, treats the whole batch at once on the device, and works under `jit`. Images
-are float32 in [-1, 1]; masks are True in the foreground. Thresholds, fractions and names of rules
-are Python values, fixed when a function is compiled.
+Each function is pure, processes a batch on the device, and works under `jit`. Images are float32 in
+[-1, 1]; masks are True in the foreground. Thresholds, fractions and rule names are Python values,
+which compilation fixes.
 """
 
 import jax.numpy as jnp
@@ -16,11 +16,11 @@ from unseg_jax.synthesis.components import component_areas, label_components
 def lighting_mask(
   images: Float[AnyArray, "n h w 3"], shifted: Float[AnyArray, "n h w 3"]
 ) -> Bool[Array, "n h w"]:
-  """Marks the pixels that the shift made lighter: `grey(shifted) - grey(images) > 0`.
+  """Marks the pixels that the shift lightens: `grey(shifted) - grey(images) > 0`.
 
   Args:
-    images: generated from the latents as drawn.
-    shifted: generated from the latents moved along the direction.
+    images: images of the sampled latents.
+    shifted: images of the latents shifted along the direction.
   """
   return grey(shifted) - grey(images) > 0
 
@@ -30,12 +30,12 @@ def std_mask(
 ) -> Bool[Array, "n h w"]:
   """Marks the pixels with `grey(shifted) - grey(images) > -0.3 * std`.
 
-  The standard deviation (unbiased) is of the difference over all pixels of all images given, so an
-  image's mask depends on the batch around it.
+  The unbiased standard deviation covers all pixels of all images in the batch. The mask of an image
+  therefore depends on its batch.
 
   Args:
-    images: generated from the latents as drawn.
-    shifted: generated from the latents moved along the direction.
+    images: images of the sampled latents.
+    shifted: images of the latents shifted along the direction.
   """
   difference = grey(shifted) - grey(images)
   return difference > -0.3 * jnp.std(difference, ddof=1)
@@ -53,13 +53,13 @@ def difference_mask(
   """Makes masks from one direction.
 
   Args:
-    images: generated from the latents as drawn.
-    shifted: generated from the latents moved along the direction.
+    images: images of the sampled latents.
+    shifted: images of the latents shifted along the direction.
     rule: 'lighting' (`lighting_mask`) or 'std' (`std_mask`).
     invert: swaps the two images, for a direction that darkens the foreground.
 
   Raises:
-    ValueError: if there is no such rule.
+    ValueError: the rule does not exist.
   """
   if rule not in MASK_RULES:
     raise InvalidValue(f"rule must be one of {sorted(MASK_RULES)}, got {rule!r}")
@@ -74,8 +74,8 @@ def dual_mask(
   """Makes masks from two directions: `grey(light) - grey(dark) > 0`.
 
   Args:
-    light: the images shifted along the direction that lightens the middle.
-    dark: the same latents' images, shifted along the one that darkens the middle.
+    light: images shifted along the direction that lightens the centre.
+    dark: images of the same latents, shifted along the direction that darkens the centre.
   """
   return grey(light) - grey(dark) > 0
 
@@ -83,21 +83,21 @@ def dual_mask(
 def keep_large_components(
   masks: Bool[AnyArray, "n h w"], fraction: float | int = 0.2
 ) -> Bool[Array, "n h w"]:
-  """Keeps the 8-connected components that are large compared with the largest of the same mask.
+  """Keeps the 8-connected components that are large relative to the largest one in the mask.
 
   An empty mask stays empty.
 
   Args:
     masks: True in the foreground.
-    fraction: in [0, 1); a component stays if its area is more than this part of the largest one's.
+    fraction: in [0, 1). A component is kept if its area exceeds this fraction of the largest area.
 
   Raises:
-    ValueError: if `fraction` is outside [0, 1).
+    ValueError: `fraction` is outside [0, 1).
   """
   if not 0 <= fraction < 1:
     raise InvalidValue(
-      f"fraction must be in [0, 1), got {fraction}: 0 keeps all components, and from 1 on none "
-      "would be left"
+      f"fraction must be in [0, 1), got {fraction}: 0 keeps all components, and 1 or more would "
+      "remove all of them"
     )
   masks = jnp.asarray(masks)
   areas = component_areas(label_components(masks))

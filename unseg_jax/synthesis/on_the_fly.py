@@ -1,8 +1,8 @@
-"""Training pairs that are made as they are trained on, and never written.
+"""Generates training pairs during training and writes none to disk.
 
-A pool on the devices holds accepted pairs in the order of their candidates. For a batch, rounds of
-candidates are made until the pool holds one, and its first pairs are taken out: batch `t` holds the
-accepted candidates from number `t * batch_size` on, on any number of devices. They are those that
+A pool on the devices holds accepted pairs in candidate order. Rounds of candidates fill the pool
+until it holds a batch; the batch is then taken from its front. Batch `t` holds the accepted
+candidates from number `t * batch_size` on, for any number of devices. These are the pairs that
 the data set on disk would hold.
 """
 
@@ -21,17 +21,17 @@ from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import candidates
 
 
-# Types of fields are not checked at run time: JAX also puts shapes, and placeholders, into pytrees.
+# Field types are not checked at run time: JAX also puts shapes and placeholders into pytrees.
 @no_type_check
 class Pool(flax.struct.PyTreeNode):
-  """Accepted pairs, the same on every device.
+  """A pool of accepted pairs, the same on every device.
 
   Attributes:
     image: `[capacity, S, S, 3]` uint8.
-    mask: `[capacity, S, S, 1]` uint8, 255 is foreground.
-    candidate: `[capacity]` int32, the pairs' numbers among the candidates.
-    count: the number of pairs, which come first in the arrays.
-    first: candidates before this one are used up.
+    mask: `[capacity, S, S, 1]` uint8; 255 is foreground.
+    candidate: `[capacity]` int32, the candidate index of each pair.
+    count: number of pairs; they occupy the front of the arrays.
+    first: the first candidate that is not used up.
     upcoming: the first candidate of the next round.
   """
 
@@ -44,14 +44,14 @@ class Pool(flax.struct.PyTreeNode):
 
 
 def empty_pool(config: ml_collections.ConfigDict, first: int) -> Pool:
-  """A pool without pairs, on the host.
+  """Returns an empty pool, on the host.
 
   Args:
-    config: an experiment's; its `generate` and `train` count.
-    first: the first candidate to use; rounds begin with whole chunks.
+    config: an experiment's config; its `generate` and `train` parts are used.
+    first: the first candidate to use; rounds start at chunk boundaries.
   """
   chunk, size = config.generate.chunk, config.train.image_size
-  # The most pairs that it may hold: a batch less one, and a round in which all are accepted.
+  # The largest content: a batch less one pair, plus a round in which all candidates are accepted.
   capacity = config.train.batch_size + chunk * parallel.device_count()
   return Pool(
     image=np.zeros((capacity, size, size, 3), np.uint8),
@@ -70,14 +70,14 @@ def batches(
   key: Key[Array, ""],
   state: Any,
 ) -> Iterator[dict[str, Any]]:
-  """Yields the batches that a training goes on with, on the devices.
+  """Yields the next training batches, on the devices.
 
   Args:
     generator: the pretrained generator.
     directions: `light`, or `light` and `dark`.
-    config: an experiment's; its `generate` and `train` count.
-    key: the candidates' stream.
-    state: from which the training goes on; the number of its `candidates` counts.
+    config: an experiment's config; its `generate` and `train` parts are used.
+    key: the PRNG key of the candidate stream.
+    state: the training state to continue from; its `candidates` field is used.
   """
   generator = with_dtype(generator, config.generate.dtype)
   draw = parallel.pmap(make_batch(generator, config, key), donate_argnums=(0,))
@@ -95,19 +95,19 @@ def make_batch(
 
   Args:
     generator: the pretrained generator.
-    config: an experiment's; its `generate` and `train` count.
-    key: the candidates' stream.
+    config: an experiment's config; its `generate` and `train` parts are used.
+    key: the PRNG key of the candidate stream.
 
   Returns:
-    The function of (pool, variables, directions) that gives the next pool and this device's part of
-    the batch: `image`, `mask` and `position` as for the training step, `candidates`, the number of
-    those used up so far, and `pairs`, the number of accepted pairs in the batch: fewer than its
-    size where the filters reject almost everything.
+    A function of (pool, variables, directions) that returns the next pool and this device's part of
+    the batch. The batch holds `image`, `mask` and `position` as the training step expects them. Its
+    `candidates` is the number of candidates used up so far. Its `pairs` is the number of accepted
+    pairs, which is below the batch size if the filters reject almost all candidates.
   """
   settings, batch_size = config.generate, config.train.batch_size
   compute = candidates.make_candidates(generator, settings)
   per_round = settings.chunk * parallel.device_count()
-  # Beyond so many rounds too few are accepted, and the run has to stop.
+  # More rounds mean that the acceptance rate is below the minimum, and the run must stop.
   most_rounds = int(np.ceil(batch_size / (per_round * settings.minimum_acceptance))) + 1
 
   def fill(pool, variables, directions):
@@ -119,7 +119,7 @@ def make_batch(
     pairs = (image, mask, numbers, accepted)
     image, mask, numbers, accepted = jax.lax.all_gather(pairs, parallel.AXIS, tiled=True)
     position = pool.count + jnp.cumsum(accepted, dtype=jnp.int32) - 1
-    position = jnp.where(accepted, position, len(pool.candidate))  # Beyond the end: dropped.
+    position = jnp.where(accepted, position, len(pool.candidate))  # Out of bounds, so dropped.
     return pool.replace(
       image=pool.image.at[position].set(image, mode="drop"),
       mask=pool.mask.at[position].set(mask, mode="drop"),
@@ -160,7 +160,7 @@ def _without_first(pool: Pool, count: int) -> Pool:
 
 
 def _fit(images: jax.Array, masks: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """Images `[n, S, S, 3]` and masks `[n, size, size, 1]` as uint8 at the training's size."""
+  """Returns images `[n, S, S, 3]` and masks `[n, S, S, 1]` as uint8 at the training size."""
   mask = jnp.where(masks[..., None], 255, 0).astype(jnp.uint8)
   if images.shape[1] != size:
     shape = (len(images), size, size)

@@ -1,7 +1,7 @@
-"""Records: a pair as the bytes of a `tf.Example` with a JPEG image and a PNG mask, and back.
+"""Encodes a pair as a `tf.Example` with a JPEG image and a PNG mask, and decodes it.
 
-TFDS reads the same bytes by the features of `shards.features`. Nothing here imports JAX, TFDS or
-grain, so that a worker process starts within half a second.
+TFDS reads the same bytes with the features of `shards.features`. This module imports no JAX, TFDS
+or grain, so a worker process starts within half a second.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 
 JPEG_QUALITY = 95
-# Masks have one bit a pixel. Earlier versions wrote eight, at PIL's own level of compression.
+# Masks have one bit per pixel. Earlier versions wrote eight, at PIL's default compression level.
 MASK_BITS = 1
-# Of 9. A mask is plain: higher levels take longer and save little.
+# On a scale to 9. Masks are simple, so higher levels take longer and save little.
 PNG_LEVEL = 1
 
 
 def _example_class() -> Any:
-  """The message `tf.Example` (tensorflow/core/example/example.proto), without TensorFlow."""
+  """Returns the message class `tf.Example` (tensorflow/core/example/example.proto)."""
   field = descriptor_pb2.FieldDescriptorProto
   file = descriptor_pb2.FileDescriptorProto(
     name="unseg_jax/example.proto", package="unseg_jax", syntax="proto3"
@@ -65,14 +65,14 @@ _Example = _example_class()
 def encode(
   image: np.ndarray, mask: np.ndarray, label: int, candidate: int, mask_bits: int = MASK_BITS
 ) -> bytes:
-  """Serialises one pair; the same pair always gives the same bytes.
+  """Serialises one pair deterministically.
 
   Args:
     image: `[S, S, 3]` uint8.
     mask: `[S, S]` bool, True in the foreground.
-    label: the class that the image was generated with; 0 if unconditional.
-    candidate: its index among the split's candidates, which with the config's seed makes it again.
-    mask_bits: 1, or 8 as earlier versions wrote masks.
+    label: the class of the generated image; 0 if unconditional.
+    candidate: the candidate index in the split; with the config's seed, it reproduces the pair.
+    mask_bits: 1, or 8 as in earlier versions.
   """
   example = _Example()
   feature = example.features.feature
@@ -85,14 +85,14 @@ def encode(
   feature["mask"].bytes_list.value.append(mask_bytes)
   feature["label"].int64_list.value.append(label)
   feature["candidate"].int64_list.value.append(candidate)
-  # Protobuf writes a map's entries in an order of each process's own unless asked not to.
+  # By default, protobuf orders map entries differently in each process.
   return example.SerializeToString(deterministic=True)
 
 
 def typical_bytes(side: int) -> float:
-  """About how many bytes a pair of these sides takes on disk, by photographs at several sizes.
+  """Estimates the bytes on disk of a pair with the given side length.
 
-  They take 13 kB at 128 pixels, 40 kB at 256 and 120 kB at 512 (docs/reproducing.md).
+  Photographs take 13 kB at 128 pixels, 40 kB at 256 and 120 kB at 512 (docs/reproducing.md).
   """
   return 13e3 * (side / 128) ** 1.6
 
@@ -104,7 +104,7 @@ def encode_all(
   candidates: np.ndarray,
   mask_bits: int = MASK_BITS,
 ) -> list[bytes]:
-  """Serialises pairs, in order; see `encode`, whose arguments have no leading axis."""
+  """Serialises a batch of pairs in order; see `encode` for the arguments of one pair."""
   return [
     encode(image, mask, int(label), int(candidate), mask_bits)
     for image, mask, label, candidate in zip(images, masks, labels, candidates, strict=True)
@@ -118,10 +118,10 @@ def _save(array: np.ndarray, image_format: str, **options: Any) -> bytes:
 
 
 def decode(record: bytes) -> dict[str, Any]:
-  """Reads what `encode` wrote, with masks of 1 or 8 bits.
+  """Decodes the output of `encode`, with masks of 1 or 8 bits.
 
   Returns:
-    `image` `[S, S, 3]` uint8, `mask` `[S, S, 1]` uint8, of which 255 is foreground, `label` and
+    `image` `[S, S, 3]` uint8, `mask` `[S, S, 1]` uint8 with 255 as foreground, `label` and
     `candidate`.
   """
   feature = _Example.FromString(record).features.feature
@@ -136,17 +136,17 @@ def decode(record: bytes) -> dict[str, Any]:
 
 
 def _is_prepared(paths: Sequence[str]) -> None:
-  """For shards that need nothing before they are read."""
+  """Does nothing; for shards that need no preparation before reading."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split(Sequence[Any]):
-  """The records of a split's shards, in order, for random access.
+  """Random access to the records of a split, in shard order.
 
   Attributes:
-    paths: the shards, local files.
-    lengths: their numbers of records.
-    prepare: called with the shards whose records are to be read next, such as to check them.
+    paths: the local shard files.
+    lengths: the number of records in each shard.
+    prepare: receives the shards of the next records before these are read, such as to check them.
   """
 
   paths: tuple[str, ...]
@@ -164,16 +164,16 @@ class Split(Sequence[Any]):
     return decode(read(*self.locate_all([index])[0]))
 
   def locate_all(self, indices: Iterable[int]) -> list[tuple[str, int]]:
-    """Returns where records are, for `read`, once their shards are prepared; see `locate`."""
+    """Prepares the shards of the records and locates the records; see `locate`."""
     located = [self.locate(index) for index in indices]
     self.prepare(sorted({path for path, _ in located}))
     return located
 
   def locate(self, index: int) -> tuple[str, int]:
-    """Returns the shard of a record, and the record's number in it.
+    """Returns the shard of a record and the record's index within it.
 
     Raises:
-      IndexError: the split has no such record.
+      IndexError: the split does not have this record.
     """
     if not 0 <= index < len(self):
       raise IndexError(f"record {index}: the split has {len(self)}")
@@ -189,6 +189,6 @@ def read(path: str, number: int) -> bytes:
 
 @functools.lru_cache(maxsize=256)
 def _reader(path: str, *_: int) -> array_record_module.ArrayRecordReader:
-  """Opens a shard once, as long as the same file has this name."""
-  # Without a buffer: the records of a batch lie far apart.
+  """Opens a shard; the cache is valid while the file at this path is unchanged."""
+  # Without a read-ahead buffer, because the records of a batch are far apart.
   return array_record_module.ArrayRecordReader(path, options="readahead_buffer_size:0")

@@ -1,6 +1,6 @@
-"""Generated data sets on disk: ArrayRecord shards that TFDS reads as any other data set.
+"""Generated data sets on disk: ArrayRecord shards that TFDS reads like any other data set.
 
-`tfds.builder_from_directory(folder).as_data_source(split)` opens one.
+`tfds.builder_from_directory(folder).as_data_source(split)` opens a split.
 """
 
 import concurrent.futures
@@ -29,7 +29,7 @@ FILENAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
 def features(image_size: int) -> tfds.features.FeaturesDict:
-  """What a record holds: image (JPEG), mask (PNG, 255 is foreground), class and candidate."""
+  """Returns a record's features: image (JPEG), mask (PNG, 255 is foreground), class, candidate."""
   return tfds.features.FeaturesDict(
     {
       "image": tfds.features.Image(shape=(image_size, image_size, 3), encoding_format="jpeg"),
@@ -41,28 +41,28 @@ def features(image_size: int) -> tfds.features.FeaturesDict:
 
 
 def shard_path(folder: Path, split: str, index: int) -> Path:
-  """The file of one shard."""
+  """Returns the path of one shard."""
   return folder / f"{NAME}-{split}.array_record-{index:05d}"
 
 
 def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -> None:
-  """Writes a shard atomically, and its counts.
+  """Writes a shard atomically, together with its counts.
 
   Args:
-    path: the shard's, as of `shard_path`.
-    pairs: serialised by `records.encode`.
-    counts: further entries of its counts: how many candidates were seen, and how many accepted.
+    path: the path of the shard, from `shard_path`.
+    pairs: pairs serialised by `records.encode`.
+    counts: further entries of the counts, such as the numbers of candidates and accepted ones.
 
   Raises:
-    OSError: it could not be written, as on a full disk; no file is left.
-    ValueError: an earlier file of the shard held another number of records.
+    OSError: the shard could not be written, for example to a full disk; no file remains.
+    ValueError: an earlier file of the shard held a different number of records.
   """
   counts = {**counts, "records": len(pairs)}
   if (known := _counts_path(path)).exists():
     if (before := whole_files.read_json(known)["records"]) != len(pairs):
       raise InvalidValue(
         f"{path} held {before} records and now has {len(pairs)}: it was made on other hardware "
-        f"or by another version. Delete {path.parent} and make all of it again."
+        f"or by another version. Delete {path.parent} and generate all of it again."
       )
   with whole_files.whole_file(path) as temporary:
     try:
@@ -72,22 +72,22 @@ def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -
       writer.close()
     except RuntimeError as error:
       raise OSError(
-        f"the shard {path} could not be written ({error}). Free some disk space and run again: the "
-        "shards before it are kept."
+        f"the shard {path} could not be written ({error}). Free some disk space and run again: "
+        "earlier shards are kept."
       ) from error
-    # The counts come first: a shard is complete when its own file exists.
+    # The counts are written first, because the shard file marks the shard as complete.
     whole_files.write_json(known, counts | {"sha256": whole_files.sha256(temporary)})
 
 
 def write_under_way(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -> None:
-  """Writes the finished part of a shard whose process has to leave; see `write_shard`."""
+  """Writes the finished part of a shard whose process must stop; see `write_shard`."""
   kept = _under_way(path)
-  _counts_path(kept).unlink(missing_ok=True)  # Those of an earlier, shorter part.
+  _counts_path(kept).unlink(missing_ok=True)  # The counts of an earlier, shorter part.
   write_shard(kept, pairs, counts)
 
 
 def read_under_way(path: Path) -> tuple[list[bytes], dict[str, Any]]:
-  """Reads the pairs and counts that `write_under_way` wrote; empty where none, or damaged."""
+  """Reads the pairs and counts from `write_under_way`; empty if missing or damaged."""
   kept = _under_way(path)
   if not is_whole(kept):
     return [], {}
@@ -101,13 +101,13 @@ def read_under_way(path: Path) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def mask_bits(folder: Path) -> int:
-  """Bits a pixel of a data set's masks, which an unfinished one keeps; 8 in earlier versions."""
+  """Returns the bits per mask pixel: those of the shards on disk (8 in older versions), if any."""
   counts = [*folder.glob("counts/*.json"), *folder.glob(f"{UNDER_WAY}/counts/*.json")]
   return whole_files.read_json(min(counts)).get("mask_bits", 8) if counts else records.MASK_BITS
 
 
 def remove_under_way(folder: Path) -> None:
-  """Removes all that `write_under_way` kept in a data set's folder."""
+  """Removes all partial shards of a data set."""
   if (folder / UNDER_WAY).exists():
     shutil.rmtree(folder / UNDER_WAY)
     places.remove(folder / UNDER_WAY)
@@ -118,12 +118,12 @@ def _under_way(path: Path) -> Path:
 
 
 def is_whole(path: Path) -> bool:
-  """Whether a shard was written to the end."""
+  """Whether a shard is complete."""
   return places.size(path) is not None and _counts_path(path).exists()
 
 
 def read_counts(path: Path) -> dict[str, Any]:
-  """Reads the counts that `write_shard` wrote, the number of `records` and the `sha256` too."""
+  """Reads the counts from `write_shard`, including `records` and `sha256`."""
   return whole_files.read_json(_counts_path(path))
 
 
@@ -132,7 +132,7 @@ def _counts_path(path: Path) -> Path:
 
 
 def damaged_shards(folder: Path, split: str = "*") -> list[Path]:
-  """Returns the shards, of one split or of all, that are missing or not as they were written."""
+  """Returns the shards, of one split or of all, that are missing or differ from their SHA-256."""
   pattern = f"{glob.escape(NAME)}-{split}.array_record-*.json"
   paths = [folder / known.stem for known in sorted((folder / "counts").glob(pattern))]
   places.fetch(paths)
@@ -147,7 +147,7 @@ def _is_as_written(path: Path) -> bool:
 
 
 def _check(checked: set[str], paths: Sequence[str]) -> None:
-  """Gets the shards that are not `checked` yet, and raises a ValueError for damaged ones."""
+  """Fetches the shards that are not `checked` yet; raises a ValueError for damaged ones."""
   fresh = [Path(path) for path in paths if path not in checked]
   if not fresh:
     return
@@ -168,8 +168,8 @@ def _refuse(damaged: Sequence[Path]) -> None:
   stage = damaged[0].relative_to(run).parts[0]
   names = ", ".join(map(str, damaged))
   raise InvalidValue(
-    f"damaged shards, whose SHA-256 differs from what was written: {names}. Make exactly these "
-    f"anew with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
+    f"damaged shards, whose SHA-256 does not match the recorded one: {names}. Regenerate only "
+    f"these with: python -m unseg_jax.main --config={run / 'config.json'} --workdir={run} "
     f"--stages={stage} --repair"
   )
 
@@ -177,7 +177,7 @@ def _refuse(damaged: Sequence[Path]) -> None:
 def write_metadata(
   folder: Path, image_size: int, shard_lengths: Mapping[str, Sequence[int]], description: str
 ) -> None:
-  """Completes a data set: TFDS's own metadata, written last."""
+  """Completes a data set by writing TFDS's metadata."""
   splits = []
   for split, lengths in shard_lengths.items():
     template = _template(folder, split)
@@ -193,9 +193,9 @@ def write_metadata(
     split_infos=splits,
     filename_template=_template(folder, next(iter(shard_lengths))),
     description=description,
-    check_data=False,  # TFDS checks by tf.data, which cannot read ArrayRecord.
+    check_data=False,  # TFDS checks with tf.data, which cannot read ArrayRecord.
   )
-  for name in ("features.json", "dataset_info.json"):  # The data set is complete by the second.
+  for name in ("features.json", "dataset_info.json"):  # The second marks the data set complete.
     places.publish(folder / name)
 
 
@@ -219,12 +219,11 @@ def _template(folder: Path, split: str) -> tfds.core.ShardedFileTemplate:
 def read(folder: Path, split: str) -> records.Split:
   """Opens a split for random access: pairs with `image`, `mask` [S, S, 1], `label`, `candidate`.
 
-  A shard is fetched, and compared with what was written, when this process first reads of it.
+  A shard is fetched and verified when this process first reads from it.
 
   Raises:
-    FileNotFoundError: there is no complete data set.
-    ValueError: a shard is missing. The split raises it for a shard whose bytes are not those that
-      were written.
+    FileNotFoundError: the folder holds no complete data set.
+    ValueError: a shard is missing. Reading from the split raises it for a damaged shard.
   """
   if not (folder / "dataset_info.json").exists():
     raise FileNotFoundError(f"{folder} holds no complete data set; run the stage generate")
@@ -238,7 +237,7 @@ def read(folder: Path, split: str) -> records.Split:
 
 
 def read_whole(folder: Path) -> records.Split:
-  """Opens the complete shards of an unfinished data set, of all splits together."""
+  """Opens the complete shards of an incomplete data set, of all splits together."""
   found = [folder / path.stem for path in sorted((folder / "counts").glob("*.json"))]
   whole = [path for path in found if is_whole(path)]
   lengths = tuple(read_counts(path)["records"] for path in whole)
@@ -249,11 +248,11 @@ def read_whole(folder: Path) -> records.Split:
 def pairs(
   source: Sequence[Any], numbers: Iterable[int] | None = None
 ) -> Iterator[tuple[UInt8[np.ndarray, "s s 3"], Bool[np.ndarray, "s s"]]]:
-  """Yields the images and masks of a split that `read` opened, decoded ahead on other threads.
+  """Yields the images and masks of a split from `read`, decoded ahead in other threads.
 
   Args:
-    source: the split, of records as of `records.decode`.
-    numbers: which of its pairs; None: all.
+    source: the split, with records as from `records.decode`.
+    numbers: the indices of the pairs; None yields all.
   """
   numbers = range(len(source)) if numbers is None else numbers
   with concurrent.futures.ThreadPoolExecutor(DECODING_THREADS) as threads:

@@ -1,1 +1,1 @@
-"""TFDS builders of the data sets that TFDS itself does not have, from their original archives."""
+"""TFDS builders for data sets that TFDS does not include, from the original archives."""

@@ -1,4 +1,4 @@
-"""What the TFDS builders here share: finding the original archives and pairing what they hold."""
+"""Shared code of the TFDS builders: finds the original archives and pairs their files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +18,10 @@ class PicturesWithMasks(
   tfds.core.GeneratorBasedBuilder,
   skip_registration=True,  # type: ignore[call-arg]  # TFDS ships no types.
 ):
-  """A data set of pictures with masks; a subclass says what it is and where its files lie.
+  """A data set of images with masks; subclasses define its description and the file locations.
 
   Attributes:
-    DESCRIPTION: what the pictures show, and their number.
+    DESCRIPTION: the content and number of the images.
     HOMEPAGE: the authors' page.
     CITATION: the paper.
   """
@@ -46,11 +46,11 @@ class PicturesWithMasks(
 
 
 def features() -> tfds.features.FeaturesDict:
-  """What a record holds.
+  """Returns the features of a record.
 
-  `image` is the original file, RGB when decoded; `mask` [H, W, 1] holds the first channel of the
-  original mask in 0 to 255, where a pixel above half counts as foreground; `filename` is the
-  picture's.
+  `image` is the original file, RGB when decoded. `mask` [H, W, 1] is the first channel of the
+  original mask, in 0 to 255; pixels above half of full scale are foreground. `filename` is the
+  image's file name.
   """
   return tfds.features.FeaturesDict(
     {
@@ -62,52 +62,52 @@ def features() -> tfds.features.FeaturesDict:
 
 
 def fetch(dl_manager: tfds.download.DownloadManager, url: str, extract: bool = True) -> Path:
-  """Finds a file of the original release: in TFDS's folder for manual downloads, or at its source.
+  """Finds a file of the original release in TFDS's folder for manual downloads, or downloads it.
 
-  A file that lies in that folder under its original name is never downloaded. TFDS verifies a
-  download where it knows the checksum.
+  A file in that folder under its original name is never downloaded. TFDS verifies downloads with
+  known checksums.
 
   Args:
-    dl_manager: TFDS's.
-    url: the official address; its last part is the file's original name.
-    extract: whether it is an archive, to be extracted.
+    dl_manager: TFDS's download manager.
+    url: the official URL; its last part is the original file name.
+    extract: whether the file is an archive to extract.
 
   Returns:
-    The file, or the folder that it was extracted to.
+    The file, or the folder of the extracted archive.
 
   Raises:
     OSError: the file is missing and the download failed.
   """
   try:
     by_hand = dl_manager.manual_dir / url.rsplit("/", 1)[1]
-  except AssertionError:  # TFDS says in this way that the folder is missing or empty.
+  except AssertionError:  # TFDS raises it if the folder is missing or empty.
     by_hand = None
   if by_hand is not None and by_hand.exists():
     return Path(dl_manager.extract(by_hand) if extract else by_hand)
   try:
     return Path((dl_manager.download_and_extract if extract else dl_manager.download)(url))
-  except Exception as error:  # Downloads fail with errors of nearly every type.
+  except Exception as error:  # Downloads raise errors of nearly every type.
     raise OSError(
-      f"{url} could not be downloaded ({error}). Get the file elsewhere and put it, unextracted "
+      f"{url} could not be downloaded ({error}). Obtain the file elsewhere and put it, unextracted "
       "and under its original name, into TFDS's folder for manual downloads, by default "
       "downloads/manual in the folder of the prepared data sets; then run again."
     ) from error
 
 
 def instructions(*urls: str) -> str:
-  """Says which files TFDS's folder for manual downloads may hold instead of a download."""
+  """Returns instructions that list the files for TFDS's folder for manual downloads."""
   files = "".join(f"\n  {url.rsplit('/', 1)[1]}, from {url}" for url in urls)
   return (
-    "The archives are downloaded from their official addresses. Where these do not answer, put "
+    "The archives are downloaded from their official addresses. If these do not answer, put "
     f"the files into this folder, unextracted and under their original names:{files}"
   )
 
 
 def first_channel(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
-  """Reads the first channel of an 8-bit mask as it is stored.
+  """Reads the first channel of an 8-bit mask as stored.
 
   Args:
-    path: a mask of 1 bit, grey, with a palette, or in colour.
+    path: a 1-bit, grey, palette or colour mask.
 
   Returns:
     The channel, in 0 to 255.
@@ -118,7 +118,7 @@ def first_channel(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
   try:
     with Image.open(path) as image:
       return np.array(image.convert("RGB").getchannel(0))[..., None]
-  except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
+  except Exception as error:  # Decoders raise errors of nearly every type for damaged files.
     raise InvalidValue(f"{path} cannot be read as a mask: {error}") from error
 
 
@@ -128,18 +128,18 @@ def example(
   """Makes one record.
 
   Args:
-    image: the picture's file, which is kept as it is.
-    mask: of the picture's size.
-    mask_name: what an error calls it.
+    image: the image file, which is stored unchanged.
+    mask: the mask, of the image's size.
+    mask_name: the name of the mask in error messages.
 
   Returns:
-    TFDS's key, the picture's stem, and the record.
+    The stem of the image, as TFDS's key, and the record.
 
   Raises:
-    ValueError: the picture cannot be read, or the mask has another size.
+    ValueError: the image is unreadable, or the sizes of image and mask differ.
   """
   try:
-    # As stored, without its EXIF orientation: this is how TFDS decodes it.
+    # The EXIF orientation is ignored, as TFDS does when it decodes the image.
     with Image.open(image) as opened:
       stored = np.asarray(opened)
   except Exception as error:
@@ -152,15 +152,15 @@ def examples(images: Path, masks: Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Makes the records of two folders whose files pair by stem.
 
   Args:
-    images: the pictures.
-    masks: their masks.
+    images: the folder of images.
+    masks: the folder of masks.
 
   Yields:
-    What `example` returns.
+    The results of `example`.
 
   Raises:
-    FileNotFoundError, ValueError: a folder is missing, files are unpaired, unreadable, or of
-      different sizes.
+    FileNotFoundError: a folder is missing or empty.
+    ValueError: files are unpaired or unreadable, or the sizes of an image and its mask differ.
   """
   for image, mask in folders.paired(images, masks):
     yield example(image, first_channel(mask), mask)

@@ -7,12 +7,12 @@ import tensorflow_datasets as tfds
 from unseg_jax.evaluation.builders import archives
 
 _IMAGES = "http://saliencydetection.net/dut-omron/download/DUT-OMRON-image.zip"
-# The suffix is doubled in the original.
+# The original file name has a double suffix.
 _MASKS = "http://saliencydetection.net/dut-omron/download/DUT-OMRON-gt-pixelwise.zip.zip"
 
 
 class DutOmron(archives.PicturesWithMasks):
-  """5,168 pictures of salient objects; the split is `test`."""
+  """5,168 images of salient objects, in the split `test`."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(_IMAGES, _MASKS)
   DESCRIPTION = (

@@ -13,7 +13,7 @@ _URLS = {
   "test": "http://saliencydetection.net/duts/download/DUTS-TE.zip",
 }
 
-# Archives from before an erratum of 2018 hold two masks for five pictures; these are wrong.
+# Archives older than an erratum of 2018 hold two masks for five images; the listed ones are wrong.
 _WITHDRAWN = (
   "ILSVRC2012_test_00036002.jpg",
   "sun_bcogaqperiljqupq.jpg",
@@ -24,7 +24,7 @@ _WITHDRAWN = (
 
 
 class Duts(archives.PicturesWithMasks):
-  """Pictures of salient objects: 10,553 in `train` (DUTS-TR) and 5,019 in `test` (DUTS-TE)."""
+  """Images of salient objects: 10,553 in `train` (DUTS-TR) and 5,019 in `test` (DUTS-TE)."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(*_URLS.values())
   DESCRIPTION = (
@@ -51,7 +51,7 @@ class Duts(archives.PicturesWithMasks):
 
 
 def drop_wrong_masks(masks: Path) -> None:
-  """Deletes the masks that the authors' erratum withdraws where an archive has both versions.
+  """Deletes the masks withdrawn by the authors' erratum if an archive has both versions.
 
   Args:
     masks: the extracted folder of masks.

@@ -11,7 +11,7 @@ _MASKS = "http://www.cse.cuhk.edu.hk/leojia/projects/hsaliency/data/ECSSD/ground
 
 
 class Ecssd(archives.PicturesWithMasks):
-  """1,000 pictures of salient objects in front of complex backgrounds; the split is `test`."""
+  """1,000 images of salient objects on complex backgrounds, in the split `test`."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(_IMAGES, _MASKS)
   DESCRIPTION = (

@@ -1,4 +1,4 @@
-"""Flowers-102 with masks as a TFDS data set; TFDS's own `oxford_flowers102` has none."""
+"""Flowers-102 with masks as a TFDS data set; TFDS's `oxford_flowers102` has no masks."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,19 +18,19 @@ _IMAGES = f"{_HOMEPAGE}102flowers.tgz"
 _MASKS = f"{_HOMEPAGE}102segmentations.tgz"
 _SPLITS = f"{_HOMEPAGE}setid.mat"
 
-# The segmentations are JPEG pictures of the flower in front of this blue.
+# The segmentations are JPEG images of the flower on this blue.
 _BACKGROUND = (0, 0, 254)
-# JPEG keeps flat areas within a few levels of it and blurs the outline over a pixel or two.
+# JPEG keeps flat areas within a few levels of the blue and blurs the outline over 1 or 2 pixels.
 _TOLERANCE = 64
 
 
 class Flowers102Segmentation(archives.PicturesWithMasks):
-  """Flowers with masks: 1,020 pictures in `train`, 1,020 in `validation`, 6,149 in `test`."""
+  """Flowers with masks: 1,020 images in `train`, 1,020 in `validation`, 6,149 in `test`."""
 
   MANUAL_DOWNLOAD_INSTRUCTIONS = archives.instructions(_IMAGES, _MASKS, _SPLITS)
   DESCRIPTION = (
-    "The 102 Category Flower Dataset: 8,189 pictures with segmentations, made into masks of "
-    "0 and 255: background is what lies close to the segmentations' blue."
+    "The 102 Category Flower Dataset: 8,189 pictures with segmentations, converted to masks of "
+    "0 and 255: background is every pixel close to the segmentations' blue."
   )
   HOMEPAGE = _HOMEPAGE
   CITATION = (
@@ -50,7 +50,7 @@ class Flowers102Segmentation(archives.PicturesWithMasks):
 def examples(
   images: Path, masks: Path, numbers: Num[np.ndarray, " n"]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-  """Makes the records of the flowers with these numbers, from 1; see `archives.examples`."""
+  """Makes the records of the given flower numbers, which start at 1; see `archives.examples`."""
   for number in numbers:
     path = masks / f"segmim_{number:05d}.jpg"
     yield archives.example(images / f"image_{number:05d}.jpg", read_segmentation(path), path)
@@ -59,11 +59,11 @@ def examples(
 def read_segmentation(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
   """Reads an original segmentation as a mask.
 
-  Background is each pixel within 64 of the blue (0, 0, 254) in every channel; the rest, however
-  dark or blue, is flower.
+  A pixel is background if every channel is within 64 of the blue (0, 0, 254). All other pixels are
+  flower, including dark and other blue ones.
 
   Args:
-    path: a file `segmim_00001.jpg`.
+    path: a file such as `segmim_00001.jpg`.
 
   Returns:
     255 for flower, 0 for background.
@@ -74,7 +74,7 @@ def read_segmentation(path: str | Path) -> UInt8[np.ndarray, "h w 1"]:
   try:
     with Image.open(path) as image:
       colours = np.array(image.convert("RGB"), np.int16)
-  except Exception as error:  # Given damaged files, decoders raise errors of nearly every type.
+  except Exception as error:  # Decoders raise errors of nearly every type for damaged files.
     raise InvalidValue(f"{path} cannot be read as a segmentation: {error}") from error
   flower = (np.abs(colours - np.array(_BACKGROUND, np.int16)) > _TOLERANCE).any(axis=-1)
   return np.where(flower, 255, 0).astype(np.uint8)[..., None]
