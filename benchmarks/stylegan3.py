@@ -97,13 +97,15 @@ def main() -> None:
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   positive = command_line.positive
-  parser.add_argument("--kinds", type=command_line.names(KINDS), default=list(KINDS))
   parser.add_argument(
-    "--size", type=positive, default=published.STYLE3_SMALL, help="image size, in pixels"
+    "--kinds", type=command_line.names(KINDS), default=list(KINDS), help="Kinds to time."
   )
-  parser.add_argument("--batch", type=positive, default=2, help="images per search step")
-  parser.add_argument("--chunk", type=positive, default=2, help="candidates per chunk")
-  parser.add_argument("--rounds", type=positive, default=3, help="timings per row")
+  parser.add_argument(
+    "--size", type=positive, default=published.STYLE3_SMALL, help="Image side in pixels."
+  )
+  parser.add_argument("--batch", type=positive, default=2, help="Images per search step.")
+  parser.add_argument("--chunk", type=positive, default=2, help="Candidates per chunk.")
+  parser.add_argument("--rounds", type=positive, default=3, help="Timings per row.")
   command_line.add_divisor(parser)
   arguments = command_line.parse(parser)
   if jax.default_backend() != "cpu":

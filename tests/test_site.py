@@ -89,7 +89,7 @@ def test_the_api_pages_have_every_module_and_their_functions_with_arguments(site
   assert {f"unseg_jax.{name}" for name in unseg_jax.__all__ if name != "__version__"} <= ids
   direction = " ".join(" ".join(Page(site / "api" / "direction.html").texts).split())
   assert "unseg_jax.direction.search.search" in ids
-  assert "receives state.msgpack as the search goes." in direction
+  assert "receives state.msgpack during the search." in direction
   for argument in ("generator : Generator", "key : Key [ Array", "folder : Path"):
     assert argument in direction
 
