@@ -237,7 +237,7 @@ def test_the_variants_settings_hold_unless_they_are_given(tmp_path, monkeypatch)
   ("format_name", "variant", "message"),
   [
     (None, "biggan-deep-1024", r"unknown --variant=biggan-deep-1024, .*biggan-deep-256, .*uncondg"),
-    ("dcgan", "selfcondgan-imagenet", r"is of the format selfcond, but --format=dcgan .*leave"),
+    ("dcgan", "selfcondgan-imagenet", r"is of the format selfcond, but --format=dcgan .*omit"),
     (None, None, r"expected --format with one of biggan, biggan_deep, cips, .* --variant=NAME"),
     ("dcgan", None, r"expected --source=FILE_OR_URL, or --variant=NAME"),
     ("tensorflow", None, r"the format is tensorflow, expected --format with one of"),

@@ -389,7 +389,7 @@ def test_a_checkpoint_that_is_not_quite_a_stylegan2_is_refused(changes, message)
   [
     ({"mapping.fc1.activation": "relu"}, {}, "mapping.fc1.activation is 'relu', expected 'lrelu'"),
     ({"a.conv_clamp": 1, "b.conv_clamp": 2}, {}, "different conv_clamp {1, 2}, expected the same"),
-    ({}, {"conv_clamp": -1}, "conv_clamp is -1, expected a positive number or null: --config="),
+    ({}, {"conv_clamp": -1}, "conv_clamp is -1, expected a positive number or null: use --config="),
     ({}, {"conv_clamp": "256"}, "conv_clamp is '256', expected a positive number"),
     ({}, {"psi": 1}, "unknown settings: psi; expected conv_clamp"),
   ],
