@@ -189,20 +189,3 @@ class TestRefusal:
 def test_runs_of_one_name_get_different_numbers(finished, copied):
   listed = data_sets.find(((str(finished), 1), (str(copied), 2)))
   assert [data_set.name for data_set in listed] == ["tiny 1", "tiny 2"]
-
-
-def test_the_advice_for_a_damaged_shard_of_another_run_repairs_it(other, finished, tmp_path):
-  run = tmp_path / "copied"
-  shutil.copytree(other, run)
-  damaged = shards.shard_path(run / "generate", "train", 0)
-  before = damaged.read_bytes()
-  damaged.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-  with pytest.raises(UserError) as caught:
-    shards.read(run / "generate", "train")
-  assert f"--workdir={run} --repair" in str(caught.value)
-  workdir = str(caught.value).partition("--workdir=")[2].partition(" --repair")[0]
-  config = make_config("")
-  config.update(whole_files.read_json(run / "config.json"))
-  pipeline.run(config, workdir, ("generate",), repair=True)
-  shards.read(run / "generate", "train")
-  assert damaged.read_bytes() == before

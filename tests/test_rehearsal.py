@@ -160,16 +160,17 @@ def test_every_program_is_traced_at_its_real_shapes(
     program.name: program for stage in STAGES for program in rehearsal.programs(this, stage)
   }
   results = {name: program.trace() for name, program in programs.items()}
-  state, losses = results["search step"]
+  state, losses, norms = results["search step"]
   directions = (config.search.restarts, config.search.directions)
   assert state.directions.shape == (*directions, 20)
   assert {loss.shape for loss in losses.values()} == {directions}
+  assert norms.shape == (config.search.restarts,)
   assert results["candidates"]["image"].shape == (config.generate.chunk, 64, 64, 3)
   assert results["pictures of the direction"].shape[1:] == (64, 64)
   own = config.train.batch_size // devices
   assert programs["training step"].arguments["batch"]["image"].shape == (own, 64, 64, 3)
-  _, loss = results["training step"]
-  assert (loss.shape, loss.dtype) == ((), np.float32)
+  _, loss, norm = results["training step"]
+  assert (loss.shape, loss.dtype) == (norm.shape, norm.dtype) == ((), np.float32)
   assert results["segmenter"].shape == (8, 64, 64)
   assert ("batches on the fly" in results) == (not config.generate.num_images.train)
 

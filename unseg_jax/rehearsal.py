@@ -176,7 +176,7 @@ def _of_training(this: Run, stage: str) -> Iterator[Program]:
     yield making
     _, batch = making.trace()
   state = jax.eval_shape(lambda key: train_step.initial_state(settings, key), _key())
-  step = train_step.make_step(settings, parallel.key(0))
+  step = train_step.make_measured_step(settings, parallel.key(0))
   yield Program(
     "training step",
     lambda weights, optimizer, counters, batch: step(
