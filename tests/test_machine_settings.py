@@ -51,6 +51,7 @@ def test_a_run_leaves_the_same(settings, generator, finished, tmp_path, compile_
     assert whole_files.read_json(tmp_path / name) == whole_files.read_json(finished / name)
 
 
+@pytest.mark.slow
 def test_a_run_leaks_no_tracer(config, tmp_path, compile_quickly):
   # While JAX checks for leaks, nothing that was traced is reused, so calls are few.
   config.search.update({"steps": 1, "save_every": 1})

@@ -278,7 +278,7 @@ def test_composite_on_a_picture(photos, output, command, tmp_path, monkeypatch):
     ("#12345678", "no such file"),
     ("rgb(300, 0, 0)", "no such file"),
     ("{folder}", "no such file"),
-    ("{folder}/notes.txt", "its format is not known"),
+    ("{folder}/notes.txt", "its format is unknown"),
   ],
 )
 def test_background_that_is_neither_is_refused_before_any_work(
@@ -320,7 +320,7 @@ def test_an_unknown_refinement_is_refused_before_any_work(photos, output, comman
   ("flag", "words"),
   [
     ("segmenter", "not the workdir"),
-    ("input", "no file or folder"),
+    ("input", "is not a file or folder"),
     ("output", "expected a folder"),
   ],
 )

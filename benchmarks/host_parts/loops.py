@@ -13,6 +13,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import tqdm
 
 from common import experiments
 from host_parts import pairs, prediction
@@ -98,11 +99,12 @@ def _train_time(folder: Path) -> float:
   return clock.per_step()
 
 
-class _Clock:
+class _Clock(tqdm.tqdm):
   """A progress bar that records the time of every step."""
 
   def __init__(self):
-    self.times, self.n = [], 0
+    super().__init__(disable=True)
+    self.times = []
 
   @classmethod
   @contextlib.contextmanager

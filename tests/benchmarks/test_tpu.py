@@ -167,6 +167,7 @@ def test_training_is_compiled_once_and_the_rest_for_each_generator(load):
   assert found == [("search", "selfcondgan"), ("search", "biggan-128"), ("train", "selfcondgan")]
 
 
+@pytest.mark.slow
 def test_the_labelling_of_real_masks_takes_a_few_turns(load):
   config = load("unseg_jax.configs.dcgan_faces").get_config().generate
   config.chunk = 4

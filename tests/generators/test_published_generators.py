@@ -36,7 +36,7 @@ def compile_quickly():
 
 
 # Architectures that another one covers.
-ALSO = ("stylegan2_rosinality", "studiogan_new_sagan", "stylegan3_t")
+ALSO = ("stylegan2_rosinality", "studiogan_new_sagan", "stylegan3_t", "biggan", "cips_skip")
 EVERY = [pytest.param(x, marks=pytest.mark.slow) if x in ALSO else x for x in PUBLISHED]
 
 

@@ -138,7 +138,11 @@ def test_the_report_of_one_run_goes_to_its_workdir_or_where_one_says(searched, t
     (["searched", "damaged"], None, "damaged.*config.json is damaged"),
     (["searched", "foreign"], None, "foreign.*does not hold the settings of a run"),
     (["searched", "./searched"], None, "searched is given twice"),
-    (["searched", "lost"], None, "report.pictures of lost.*nothing.png is not a file.*current folder"),
+    (
+      ["searched", "lost"],
+      None,
+      "pictures of lost.*nothing.png is not a file.*current folder",
+    ),
     (["searched"], "searched/config.json", "--output=searched/config.json: expected.*a page"),
   ],
 )

@@ -69,7 +69,8 @@ class TensorBoardWriter(_MetricWriter):
       OSError: the file cannot be written.
     """
     # TensorBoard looks for `tfevents` in the name, and reads files in the order of their names.
-    parts = (f"{int(time.time()):010d}", socket.gethostname(), os.getpid(), next(_numbers))
+    number = f"{next(_numbers):06d}"
+    parts = (f"{int(time.time()):010d}", socket.gethostname(), os.getpid(), number)
     path = Path(folder) / ".".join(map(str, ("events.out.tfevents", *parts)))
     path.parent.mkdir(parents=True, exist_ok=True)
     self._records = RecordWriter(path.open("xb"))

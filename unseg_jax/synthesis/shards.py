@@ -7,6 +7,7 @@ import concurrent.futures
 import functools
 import glob
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ NAME = "synthetic"
 UNDER_WAY = "under_way"
 DECODING_THREADS = 2
 DECODED_AHEAD = 64  # Pairs.
+# Several threads read a split: only one of them fetches its shards at a time.
+_checking = threading.Lock()
 FILENAME = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}"
 
 
@@ -148,14 +151,15 @@ def _is_as_written(path: Path) -> bool:
 
 def _check(checked: set[str], paths: Sequence[str]) -> None:
   """Fetches the shards that are not `checked` yet; raises a ValueError for damaged ones."""
-  fresh = [Path(path) for path in paths if path not in checked]
-  if not fresh:
-    return
-  places.fetch(fresh)
-  with concurrent.futures.ThreadPoolExecutor() as pool:
-    good = list(pool.map(_is_as_written, fresh))
-  _refuse([path for path, is_good in zip(fresh, good, strict=True) if not is_good])
-  checked.update(map(str, fresh))
+  with _checking:
+    fresh = [Path(path) for path in paths if path not in checked]
+    if not fresh:
+      return
+    places.fetch(fresh)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+      good = list(pool.map(_is_as_written, fresh))
+    _refuse([path for path, is_good in zip(fresh, good, strict=True) if not is_good])
+    checked.update(map(str, fresh))
 
 
 def _refuse(damaged: Sequence[Path]) -> None:
