@@ -133,9 +133,8 @@ def search(
       if save or i % LOOK_EVERY == 0 or preemption.leaving_alone():
         _record(history, waiting, i, config, folder, events)
         speed = watch.rates(steps=len(waiting), pictures=len(waiting) * config.batch_size)
-        del speed[
-          "waiting"
-        ]  # The search makes its batches on the devices and never waits for data.
+        # The search makes its batches on the devices and never waits for data.
+        del speed["waiting"]
         events.point(i - 1, {"learning_rate": config.learning_rate} | speed)
         events.flush(publish=save)
         waiting = []
