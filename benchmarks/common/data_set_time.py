@@ -15,6 +15,7 @@ import numpy as np
 from unseg_jax.generators import Generator
 from unseg_jax.runtime import parallel
 from unseg_jax.synthesis import generate
+from unseg_jax.synthesis.acceptance import Acceptance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Made:
       because the thread that notes a result's end shares the interpreter with the encoders.
   """
 
-  acceptance: generate.Acceptance
+  acceptance: Acceptance
   seconds: float
   idle: float
 

@@ -16,6 +16,7 @@ from host_parts.cost import Cost
 from unseg_jax.runtime import parallel, tracking, workers
 from unseg_jax.segmentation import batches, step
 from unseg_jax.synthesis import generate, records, shards
+from unseg_jax.synthesis.acceptance import Live
 
 CHUNK = 64
 BATCH = 128
@@ -62,7 +63,7 @@ def split_of(
   config = experiments.load("bigbigan.py").generate
   config.num_images.train = pairs
   config.update({"chunk": chunk, "shard_candidates": chunk * chunks_of_a_shard})
-  live = generate._Live(tracking.SILENT)
+  live = Live(tracking.SILENT)
   return generate._Split(
     "train", config, folder, lambda _: made, None, records.MASK_BITS, encoders, waiting, live
   )
