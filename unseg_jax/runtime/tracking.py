@@ -1,7 +1,7 @@
-"""TensorBoard events of a run, by clu, while it runs.
+"""Writes TensorBoard events during a run, through clu's interface.
 
-Each stage writes to a folder of its own, which TensorBoard shows as a run of its own: a stage that
-continues replaces only its own points.
+Each stage writes to its own folder, which TensorBoard shows as a run. A stage that continues
+replaces only its own points.
 """
 
 import contextlib
@@ -20,24 +20,25 @@ from unseg_jax.storage import places
 if TYPE_CHECKING:
   from unseg_jax.runtime.tensorboard_writer import TensorBoardWriter
 
-# A place, such as a bucket, gets the events once in so many seconds, and at every checkpoint: each
-# time, the file is sent from its beginning.
+# Seconds between two uploads of the events to a bucket. Checkpoints upload them as well. Every
+# upload sends the complete file.
 PUBLISH_SECONDS = 60
 
 log = logging.getLogger(__name__)
 
 
 class EventWriter:
-  """Writes curves and pictures to a folder as TensorBoard events; says so where it cannot.
+  """Writes curves and images to a folder as TensorBoard events.
 
-  Not every machine with an accelerator has TensorBoard. The file is made at the first point.
+  It logs a warning and writes nothing if TensorBoard is not installed. The first point creates the
+  file.
   """
 
   def __init__(self, folder: Path | None, prefix: str = ""):
-    """Names the folder, and what the names of its curves begin with.
+    """Sets the folder and the prefix of the curve names.
 
     Args:
-      folder: None: nothing is written, as by all processes but one.
+      folder: receives the event file; None writes nothing, for all processes but one.
       prefix: such as `train`, for `train/loss`.
     """
     self._folder, self._prefix = folder, f"{prefix}/" if prefix else ""
@@ -46,30 +47,30 @@ class EventWriter:
     self._is_open = False
 
   def inside(self, name: str) -> "EventWriter":
-    """A writer for a part of the stage, in a folder inside this one."""
+    """Returns a writer for a part of the stage, in a subfolder."""
     return EventWriter(self._folder and self._folder / name, f"{self._prefix}{name}")
 
   def restart(self, step: int) -> None:
-    """Has TensorBoard forget the points from a step on, which an interrupted run may have left."""
+    """Discards the points from a step on, which an interrupted run may have left."""
     if (writer := self._open()) is not None:
       writer.write_restart(step)
 
   def point(self, step: int, values: Mapping[str, float]) -> None:
-    """Adds a point to each of the curves named."""
+    """Adds a point to each named curve."""
     if (writer := self._open()) is not None:
       writer.write_scalars(step, {self._prefix + name: value for name, value in values.items()})
 
   def pictures(self, step: int, name: str, images: UInt8[np.ndarray, "n h w 3"]) -> None:
-    """Writes pictures side by side."""
+    """Writes images, which TensorBoard shows side by side."""
     if (writer := self._open()) is not None:
       writer.write_images(step, {self._prefix + name: images})
 
   def flush(self, publish: bool = False) -> None:
-    """Puts what was written where TensorBoard sees it.
+    """Flushes the events, so that TensorBoard shows them.
 
     Args:
-      publish: whether to send it to the place at once that the folder belongs to; else this is done
-        once in `PUBLISH_SECONDS`.
+      publish: whether to upload them now if the folder belongs to a bucket; otherwise they are
+        uploaded every `PUBLISH_SECONDS`.
     """
     if self._writer is None or self._folder is None:
       return
@@ -96,32 +97,32 @@ SILENT = EventWriter(None)
 
 
 class Stopwatch:
-  """Measures how fast work is done, and for which share of the time it waits."""
+  """Measures the speed of work and the fraction of time spent waiting."""
 
   def __init__(self) -> None:
     self.restart()
 
   def restart(self) -> None:
-    """Leaves out the time since the last rates."""
+    """Discards the time since the last rates."""
     self._start, self._waited = time.perf_counter(), 0.0
 
   @property
   def seconds(self) -> float:
-    """The time since the last rates."""
+    """The seconds since the last rates."""
     return time.perf_counter() - self._start
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Counts what is done meanwhile as waiting."""
+    """Counts the time inside the context as waiting."""
     start = time.perf_counter()
     yield
     self._waited += time.perf_counter() - start
 
   def rates(self, **counts: float) -> dict[str, float]:
-    """Returns how much was done in a second since the last rates, and the share of waiting.
+    """Returns the speed and the fraction of waiting since the last rates, and restarts.
 
     Args:
-      **counts: how much was done, by name.
+      **counts: amounts of work done, by name.
 
     Returns:
       `NAME_per_second`, and `waiting`, in [0, 1].

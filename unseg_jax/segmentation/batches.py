@@ -72,8 +72,9 @@ def joined(sources: Sequence[Split]) -> Split:
   owners = {path: source for source in sources for path in source.paths}
 
   def prepare(paths: Sequence[str]) -> None:
-    for path, source in ((path, owners[path]) for path in paths):
-      source.prepare([path])
+    for source in sources:
+      if own := [path for path in paths if owners[path] is source]:
+        source.prepare(own)
 
   return Split(tuple(paths), tuple(lengths), prepare)
 
