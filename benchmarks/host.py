@@ -1,7 +1,7 @@
 """Measures the host's rates, in pairs and pictures per second, with device work removed.
 
 python benchmarks/host.py [--parts=write,read,predict,steps] [--sizes=128,512] [--workers=0,1,2]
-  [--pairs=2048] [--rounds=3] [--json=FILE]
+  [--pairs=8192] [--rounds=3] [--json=FILE]
 
 - write: the stage `generate` without making candidates: fetching, encoding, writing shards. Every
   candidate is kept.
@@ -103,7 +103,7 @@ def main() -> None:
   parser.add_argument("--parts", type=names(PARTS), default=list(PARTS), help="Parts to run.")
   parser.add_argument("--sizes", type=_numbers, default=[128, 512], help="Image sides in pixels.")
   parser.add_argument("--workers", type=_numbers, default=[0, 1, 2], help="Worker processes.")
-  parser.add_argument("--pairs", type=positive, default=2048, help="Number of pairs of 128 x 128.")
+  parser.add_argument("--pairs", type=positive, default=8192, help="Number of pairs of 128 x 128.")
   parser.add_argument("--rounds", type=positive, default=3, help="Number of timings.")
   parser.add_argument("--json", type=Path, help="File for the costs at 128 x 128.")
   arguments = parser.parse_args()

@@ -1,5 +1,6 @@
 """Worker processes start quickly, ignore signals, and end with their parent."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -36,7 +37,8 @@ def test_error_in_a_worker_is_the_functions_own(count, tmp_path):
 def test_worker_that_is_killed_is_one_clear_error():
   with pytest.raises(workers.WorkerDied, match=r"memory ran out.*--workers=0"):
     with workers.executor(1) as pool:
-      pool.submit(os._exit, 9).result()
+      tasks = [pool.submit(os._exit, 9) for _ in range(20)]
+      tasks[-1].result()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
@@ -65,9 +67,9 @@ def test_signals_to_all_are_left_to_the_parent():
   with workers.executor(1) as pool:
     pool.submit(time.sleep, 0).result()
     slow = pool.submit(time.sleep, 0.5)
-    for worker in pool._processes:
+    for worker in multiprocessing.active_children():
       for number in preemption.SIGNALS:
-        os.kill(worker, number)
+        os.kill(worker.pid, number)
     assert slow.result() is None
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
 
 from unseg_jax.errors import UserError
+from unseg_jax.runtime.shared_arrays import SharedArraysExecutor
 
 # One process cannot feed more workers than this; more would only take memory.
 MOST = 16
@@ -52,7 +53,7 @@ def executor(count: int, threads: int | None = None) -> Iterator[concurrent.futu
   # Forking is unsafe, since this process has threads and devices.
   context = multiprocessing.get_context("spawn")
   try:
-    with concurrent.futures.ProcessPoolExecutor(count, context, _follow_parent) as pool:
+    with SharedArraysExecutor(count, context, _follow_parent) as pool:
       yield pool
   except BrokenProcessPool as error:
     raise WorkerDied(

@@ -13,14 +13,12 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.array_types import Array, Int, Key
-from unseg_jax.runtime import parallel, workers
+from unseg_jax.runtime import parallel, shared_arrays, workers
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.segmentation import loading
 from unseg_jax.segmentation.step import Batch, TrainState
+from unseg_jax.synthesis import records
 from unseg_jax.synthesis.records import Split
-
-# Pairs per task of a worker process.
-PIECE = 32
 
 
 def from_disk(
@@ -45,7 +43,7 @@ def from_disk(
   seed = int(jax.device_get(_draw_seed(key)))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   own_size = config.batch_size // parallel.process_count()
-  pieces = -(-own_size // PIECE)
+  pieces = -(-own_size // shared_arrays.items_per_task(records.pair_bytes(config.image_size)))
   numbers = order(sources, weights, config, seed)
   everything = joined(sources)
   first, end = int(state.step), config.steps

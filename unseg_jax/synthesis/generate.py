@@ -21,7 +21,15 @@ import tqdm
 from unseg_jax.array_types import Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue, UserError
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import parallel, preemption, progress, settings, tracking, workers
+from unseg_jax.runtime import (
+  parallel,
+  preemption,
+  progress,
+  settings,
+  shared_arrays,
+  tracking,
+  workers,
+)
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, records, shards
 from unseg_jax.synthesis.acceptance import Acceptance, Live
@@ -31,8 +39,6 @@ SPLITS = ("train", "validation", "test")
 CANDIDATES_BEFORE_VERDICT = 512
 # Chunks that may wait for encoding, in addition to one per worker process.
 WAITING_CHUNKS = 4
-# Pairs per task of a worker process.
-ENCODED_TOGETHER = 32
 
 log = logging.getLogger(__name__)
 
@@ -348,9 +354,10 @@ def _encode(
   """Starts encoding the accepted candidates of a chunk."""
   columns = [chunk[name] for name in ("image", "mask", "label", "candidate")]
   encode = functools.partial(records.encode_all, mask_bits=split.mask_bits)
+  together = shared_arrays.items_per_task(records.pair_bytes(chunk["image"].shape[1]))
   return [
     split.encoders.submit(encode, *(column[few] for column in columns))
-    for few in np.split(kept, range(ENCODED_TOGETHER, len(kept), ENCODED_TOGETHER))
+    for few in np.split(kept, range(together, len(kept), together))
   ]
 
 

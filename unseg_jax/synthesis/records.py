@@ -97,6 +97,11 @@ def typical_bytes(side: int) -> float:
   return 13e3 * (side / 128) ** 1.6
 
 
+def pair_bytes(side: int) -> int:
+  """Returns the bytes of a decoded pair with the given side length."""
+  return 4 * side**2
+
+
 def encode_all(
   images: np.ndarray,
   masks: np.ndarray,

@@ -69,7 +69,9 @@ def write_shard(path: Path, pairs: Sequence[bytes], counts: Mapping[str, Any]) -
       )
   with whole_files.whole_file(path) as temporary:
     try:
-      writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
+      # JPEG and PNG files are compressed already.
+      options = "group_size:1,uncompressed"
+      writer = array_record_module.ArrayRecordWriter(str(temporary), options)
       for record in pairs:
         writer.write(record)
       writer.close()
