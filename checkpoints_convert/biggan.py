@@ -36,7 +36,9 @@ class Layout:
     blocks: prefix of every residual block, from the lowest resolution to the highest.
     attention: maps block numbers, from 0, to the prefix of the self-attention after the block.
     is_shared: whether all batch norms share one class embedding, `shared.weight`; otherwise each
-      batch norm has its own.
+      batch norm has its own, or there are no classes.
+    has_classes: whether the network has classes. Without, the latent alone conditions the batch
+      norms, or nothing does.
     weight: last part of the key of a trained weight.
     take_weight: maps `(state, prefix, *shape)` to the weight that the network uses.
     epsilons: the epsilons added to the variance in the blocks' batch norms and in the last one.
@@ -54,6 +56,7 @@ class Layout:
   blocks: tuple[str, ...]
   attention: Mapping[int, str]
   is_shared: bool
+  has_classes: bool
   weight: str
   take_weight: Callable[..., np.ndarray]
   epsilons: tuple[float, float]
@@ -107,6 +110,7 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       if any(key.startswith(f"{block}.1.") for key in state.keys())
     },
     is_shared=True,
+    has_classes=True,
     weight="weight",
     take_weight=lambda *args: spectral_norm(*args, epsilon=spectral_epsilon),
     epsilons=(norm_epsilon, _OUTPUT_EPSILON),
@@ -189,16 +193,22 @@ def convert_network(
   convolution = layout.convolutions["conv_1"]
   features += [state.size(f"{block}.{convolution}.bias") for block in layout.blocks]
   condition_key = f"blocks.0.0.bn1.{layout.condition[0]}.{layout.weight}"
+  num_classes: int | None
   if layout.is_shared:
     num_classes, shared_size = (state.size("shared.weight", axis) for axis in (0, 1))
     shared = state.take("shared.weight", num_classes, shared_size)
     hierarchical = state.size(condition_key, 1) > shared_size
     condition_size = shared_size + (latent_size if hierarchical else 0)
+  elif not layout.has_classes:
+    num_classes, shared_size, hierarchical = None, None, condition_key in state
+    condition_size = latent_size
   else:
     num_classes, shared_size = state.size(condition_key, layout.condition_axis), None
     condition_size, hierarchical = num_classes, False
 
   def take_norm(prefix, channels):
+    if not (layout.has_classes or hierarchical):
+      return state_dict.take_affine(state, prefix, channels, layout.epsilons[0])
     scale, offset = (
       layout.take_weight(state, f"{prefix}.{name}", channels, condition_size)
       if layout.condition_axis

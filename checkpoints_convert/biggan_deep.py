@@ -3,7 +3,7 @@
 Both store the same network (arXiv 1809.11096, appendix B) under different names. They differ in the
 order of latent and class in the condition, in the layout of the initial activations, and in the
 batch norms. Hugging Face's batch norms hold statistics for 51 truncations, StudioGAN's hold one
-set.
+set. StudioGAN's variant `big_resnet_deep_studiogan` adds a convolution to each shortcut.
 """
 
 import functools
@@ -32,6 +32,7 @@ _REDUCTION = 4  # A block's inner layers have a quarter of the channels of its i
 # within a block.
 _HUGGING_FACE = {
   "layer": "generator.layers.{}",
+  "shortcut": None,
   "norms": ("bn_0", "bn_1", "bn_2", "bn_3"),
   "convolutions": ("conv_0", "conv_1", "conv_2", "conv_3"),
   "query": "snconv1x1_theta",
@@ -42,6 +43,7 @@ _HUGGING_FACE = {
 }
 _STUDIOGAN = {
   "layer": "blocks.{}.0",
+  "shortcut": "conv2d0",
   "norms": ("bn1", "bn2", "bn3", "bn4"),
   "convolutions": ("conv2d1", "conv2d2", "conv2d3", "conv2d4"),
   "query": "conv1x1_theta",
@@ -200,6 +202,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   condition_size = state.size(f"linear0.weight{'_orig' * has_spectral_norm}", 1)
   bottom = state.size("linear0.bias") // _NUM_PIXELS
   kinds, features = _find_layers(state, _STUDIOGAN, bottom)
+  has_shortcut = _has_shortcut(state, _STUDIOGAN)
 
   def take_weight(prefix, *shape):
     if has_spectral_norm:
@@ -251,6 +254,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   ups = [i % depth == depth - 1 for i in range(num_blocks)]
   config = {
     **_config(latent_size, num_classes, class_size, kinds, features, ups),
+    "learned_shortcuts": has_shortcut,
     "truncation": None,
     **state_dict.image_channels(image_channels),
   }
@@ -305,6 +309,11 @@ def _find_layers(
   return kinds, features
 
 
+def _has_shortcut(state: StateDict, names: Mapping[str, Any]) -> bool:
+  """Whether the shortcuts of the blocks have weights."""
+  return f"{names['layer'].format(0)}.{names['shortcut']}.bias" in state
+
+
 def _block_ends(kinds: Sequence[str], features: Sequence[int]) -> list[tuple[int, int]]:
   """Returns the input and output channels of each block."""
   ends = zip(kinds, itertools.pairwise(features), strict=True)
@@ -321,6 +330,8 @@ def _take_layers(
 ) -> dict[str, dict]:
   """Takes all blocks and attention layers as the parameters of `BigGanDeep`'s layers."""
 
+  has_shortcut = _has_shortcut(state, names)
+
   def take_block(prefix, size_in, size_out):
     sizes = (size_in, *[size_in // _REDUCTION] * 3, size_out)
     params = {}
@@ -334,6 +345,10 @@ def _take_layers(
         if side == 1
         else state_dict.convolution(weight, bias)
       )
+    if has_shortcut:
+      name = f"{prefix}.{names['shortcut']}"
+      weight = take_weight(name, size_out, size_in, 1, 1)[:, :, 0, 0]
+      params["shortcut"] = state_dict.dense(weight, state.take(f"{name}.bias", size_out))
     return params
 
   def take_attention(prefix, size, _):

@@ -1,8 +1,10 @@
-"""Class-conditional generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
+"""Generators of PyTorch-StudioGAN: `resnet`, `big_resnet`, `big_resnet_deep`.
 
 Among the ImageNet networks, SNGAN and SAGAN use `resnet`, and BigGAN and ContraGAN use
 `big_resnet`. In upstream's first releases, the conditional batch norms of a `resnet` are class
-embeddings. In releases with YAML configs, they are linear maps of the one-hot class.
+embeddings. In releases with YAML configs, they are linear maps of the one-hot class. Networks
+trained without classes (`g_cond_mtd: W/O`) have plain batch norms (`resnet`), or batch norms
+conditioned on the latent (`big_resnet`).
 """
 
 from collections.abc import Mapping
@@ -54,19 +56,20 @@ def convert(checkpoint: Mapping, settings: Mapping[str, Any]) -> tuple[str, dict
       _check(name, "big_resnet_deep", settings)
     return "biggan_deep", *biggan_deep.studiogan_variables(state, settings)
 
-  is_shared = "shared.weight" in state
-  config, variables = biggan.convert_network(state, _layout(state, is_shared))
-  backbone = "big_resnet" if is_shared else "resnet"
+  layout = _layout(state, settings.get("backbone"))
+  config, variables = biggan.convert_network(state, layout)
+  backbone = "big_resnet" if layout.is_shared or config["hierarchical"] else "resnet"
   # With the names in upstream's YAML files and, where different, in its JSON files.
   expected = {
     **dict.fromkeys(("backbone", "architecture"), backbone),
     **dict.fromkeys(("g_act_fn", "activation_fn"), "ReLU"),
     "img_size": 4 * 2 ** (len(config["widths"]) - 1),
     "z_dim": config["latent_size"],
-    "num_classes": config["num_classes"],
-    "g_cond_mtd": "cBN",
+    "g_cond_mtd": "cBN" if layout.has_classes else "W/O",
   }
-  if is_shared:
+  if layout.has_classes:
+    expected["num_classes"] = config["num_classes"]
+  if layout.is_shared:
     expected |= dict.fromkeys(("g_shared_dim", "shared_dim"), config["shared_size"])
   for name, value in expected.items():
     _check(name, value, settings)
@@ -103,7 +106,7 @@ def _check(name: str, expected: Any, settings: Mapping[str, Any]) -> None:
     )
 
 
-def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
+def _layout(state: state_dict.StateDict, backbone: str | None) -> biggan.Layout:
   # Self-attention shares the numbering of blocks.
   blocks: list[str] = []
   attention: dict[int, str] = {}
@@ -114,11 +117,19 @@ def _layout(state: state_dict.StateDict, is_shared: bool) -> biggan.Layout:
       blocks.append(prefix)
   has_spectral_norm = any(key.endswith(".weight_orig") for key in state.keys())
   is_embedding = any(".embed0." in key for key in state.keys())
+  weight = "weight_orig" if has_spectral_norm else "weight"
+  is_shared = "shared.weight" in state
+  # The condition of a `big_resnet` without classes has the size of the first layer's input.
+  condition = f"blocks.0.0.bn1.gain.{weight}"
+  is_unconditional = "blocks.0.0.bn1.weight" in state
+  if condition in state and not is_shared and backbone != "resnet":
+    is_unconditional = state.size(condition, 1) == state.size(f"linear0.{weight}", 1)
   return biggan.Layout(
     blocks=tuple(blocks),
     attention=attention,
     is_shared=is_shared,
-    weight="weight_orig" if has_spectral_norm else "weight",
+    has_classes=not is_unconditional,
+    weight=weight,
     take_weight=state_dict.torch_spectral_norm if has_spectral_norm else _take_weight,
     epsilons=(_EPSILON, _EPSILON),
     project="linear0",

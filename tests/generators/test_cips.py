@@ -57,7 +57,7 @@ def test_the_original_images_are_made(image_size, latents, name):
   images = make_images(generator, golden()[latents])
   assert images.dtype == jnp.float32
   assert images.shape[1:] == (generator.image_size, generator.image_size, 3)
-  np.testing.assert_allclose(images, golden()[name], atol=5e-5, rtol=0)
+  np.testing.assert_allclose(images, golden()[name], atol=5e-6, rtol=0)
 
 
 def test_noise_that_is_given_makes_the_original_image():
@@ -67,7 +67,7 @@ def test_noise_that_is_given_makes_the_original_image():
   with jax.default_matmul_precision("highest"):
     fields = list(np.moveaxis(golden()["noise"], 1, 0)[..., None])
     images = jax.jit(module.apply)(params, golden()["w_truncated"], fields)
-  np.testing.assert_allclose(images, golden()["image_noise"], atol=5e-5, rtol=0)
+  np.testing.assert_allclose(images, golden()["image_noise"], atol=5e-6, rtol=0)
 
 
 def test_drawn_noise_is_a_function_of_the_latent_alone():

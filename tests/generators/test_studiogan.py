@@ -10,6 +10,7 @@ import pytest
 from whole_runs import GOLDEN
 
 from checkpoints_convert import studiogan, torch_reader
+from unseg_jax import generators
 from unseg_jax.generators import biggan
 
 # "new" networks are from upstream's releases with YAML configs.
@@ -68,6 +69,39 @@ def test_generators_make_upstreams_pictures(name):
   np.testing.assert_allclose(images, golden["image"], atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize(
+  ("name", "architecture", "classes"),
+  [
+    ("wo_resnet", "biggan", None),
+    ("wo_big_resnet", "biggan", None),
+    ("deep_studiogan", "biggan_deep", 5),
+  ],
+)
+@pytest.mark.parametrize("is_described", [True, False])
+def test_networks_without_classes_and_with_learned_shortcuts(
+  name, architecture, classes, is_described
+):
+  """Their golden files come from the code of upstream's releases with YAML configs."""
+  golden = read_golden(name)
+  settings = flat_config(name) if is_described else {}
+  found, config, variables = studiogan.convert(read(name), settings)
+  generator = generators.ARCHITECTURES[found].build(config, variables, "small")
+  assert (found, generator.num_classes, generator.image_size) == (architecture, classes, 32)
+  assert generator.latent_shape == golden["z"].shape[1:]
+  with jax.default_matmul_precision("highest"):
+    images = jax.jit(generator.generate)(generator.variables, golden["z"], golden["label"])
+  np.testing.assert_allclose(images, golden["image"], atol=2e-5, rtol=0)
+
+
+def test_the_config_decides_whether_equal_sizes_are_classes():
+  """A `resnet` with as many classes as latent dimensions has the shapes of a `big_resnet`."""
+  sizes = {}
+  for backbone in ("resnet", "big_resnet"):
+    _, config, _ = studiogan.convert(read("wo_big_resnet"), {"backbone": backbone})
+    sizes[backbone] = (config["latent_size"], config["num_classes"])
+  assert sizes == {"resnet": (6, 6), "big_resnet": (24, None)}
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_config_may_be_flat_nested_or_absent(name):
   expected, *others = (
@@ -101,6 +135,7 @@ def test_bfloat16_gives_nearly_the_same_pictures():
     ("big_resnet", {"num_classes": 1000}, "num_classes is 1000, expected 10"),
     ("new_sagan", {"MODEL": {"backbone": "big_resnet"}}, "backbone is 'big_resnet', expected 'res"),
     ("new_sngan", {"MODEL": {"g_act_fn": "ELU"}}, "g_act_fn is 'ELU', expected 'ReLU'"),
+    ("wo_resnet", {"MODEL": {"g_cond_mtd": "cBN"}}, "g_cond_mtd is 'cBN', expected 'W/O'"),
   ],
 )
 def test_the_config_of_another_network_is_refused(name, settings, message):

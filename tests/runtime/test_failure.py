@@ -18,7 +18,7 @@ SECONDS = 15
 FAIL = """
 import os, pathlib, signal, time
 import jax
-from unseg_jax import stages
+from unseg_jax import errors, stages
 from unseg_jax.runtime import progress
 from unseg_jax.synthesis import generate
 
@@ -29,7 +29,7 @@ def fail():
       os.kill(os.getpid(), signal.SIGKILL)
     raise {
       "full disk": OSError(28, "No space left on device", "somewhere"),
-      "not finite": FloatingPointError("the loss is not finite at step 4"),
+      "not finite": errors.NotFinite("the loss is not finite at step 4"),
       "too few": generate.TooFewAccepted("the filters reject almost everything"),
       "mistake": KeyError("nowhere"),
     }[KIND]

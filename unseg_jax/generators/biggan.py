@@ -23,17 +23,22 @@ OPTIONS = ()
 
 
 class Block(nn.Module):
-  """A residual block with conditional batch norms that doubles the resolution."""
+  """A residual block that doubles the resolution; its batch norms may have no condition."""
 
   features: int
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n h w c"], condition: Float[Array, "n d"]
+    self, x: Float[Array, "n h w c"], condition: Float[Array, "n d"] | None
   ) -> Float[Array, "n 2*h 2*w {self.features}"]:
-    h = nn.relu(layers.ConditionalAffine(name="norm_1")(x, condition))
+    def norm(name, h):
+      if condition is None:
+        return layers.Affine(name=name)(h)
+      return layers.ConditionalAffine(name=name)(h, condition)
+
+    h = nn.relu(norm("norm_1", x))
     h = layers.UpsampledConvolution(self.features, name="conv_1")(h)
-    h = nn.relu(layers.ConditionalAffine(name="norm_2")(h, condition))
+    h = nn.relu(norm("norm_2", h))
     h = nn.Conv(self.features, (3, 3), name="conv_2")(h)
     return h + layers.UpsampledConvolution(self.features, kernel_size=1, name="shortcut")(x)
 
@@ -72,7 +77,7 @@ class BigGan(nn.Module):
 
     x = nn.Dense(4 * 4 * first, name="project")(latents).reshape(-1, 4, 4, first)
     for i, (features, parts) in enumerate(zip(rest, conditions, strict=True)):
-      condition = jnp.concatenate(parts, axis=-1)
+      condition = jnp.concatenate(parts, axis=-1) if parts else None
       x = Block(features, name=f"block_{i}")(x, condition)  # [N, 8 * 2^i, 8 * 2^i, features]
       if i in self.attention:
         x = layers.SelfAttention(name=f"attention_{i}")(x)

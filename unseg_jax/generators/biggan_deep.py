@@ -30,11 +30,12 @@ _TRUNCATION_BOUND = 2.0  # Latents are N(0, 1) truncated to [-2, 2], then scaled
 class Block(nn.Module):
   """A residual block, which doubles the resolution if `up` is set.
 
-  The shortcut has no weights; it keeps the first `features` channels.
+  The shortcut has no weights, and keeps the first `features` channels, unless it is learned.
   """
 
   features: int
   up: bool
+  learned_shortcut: bool = False
 
   @nn.compact
   def __call__(
@@ -47,7 +48,10 @@ class Block(nn.Module):
 
     y = nn.Dense(inner, name="conv_0")(activate(0, x))
     y = activate(1, y)
-    shortcut = x[..., : self.features]
+    if self.learned_shortcut:
+      shortcut = nn.Dense(self.features, name="shortcut")(x)
+    else:
+      shortcut = x[..., : self.features]
     if self.up:
       y = layers.UpsampledConvolution(inner, name="conv_1")(y)
       shortcut = layers.upsample_nearest(shortcut)
@@ -68,6 +72,7 @@ class BigGanDeep(nn.Module):
     layers: `(kind, features)` of each layer. The kind "same" is a residual block that keeps the
       resolution, "up" is one that doubles it, and "attention" is self-attention.
     image_channels: channels of the last layer: 1 (grey), 3 (RGB) or 4 (RGBA).
+    learned_shortcuts: whether the shortcuts of the blocks have weights.
   """
 
   num_classes: int
@@ -75,6 +80,7 @@ class BigGanDeep(nn.Module):
   bottom_features: int
   layers: tuple[tuple[str, int], ...]
   image_channels: int = 3
+  learned_shortcuts: bool = False
 
   @nn.compact
   def __call__(
@@ -91,7 +97,8 @@ class BigGanDeep(nn.Module):
       if kind == "attention":
         x = attention(name=f"layer_{i}")(x)
       else:
-        x = block(features, kind == "up", name=f"layer_{i}")(x, condition)
+        up, learned = kind == "up", self.learned_shortcuts
+        x = block(features, up, learned, name=f"layer_{i}")(x, condition)
     x = nn.relu(layers.Affine(name="norm")(x))
     return layers.as_rgb(jnp.tanh(nn.Conv(self.image_channels, (3, 3), name="to_rgb")(x)))
 
@@ -130,6 +137,7 @@ def build(config: Mapping[str, Any], variables: Variables, identity: str) -> Gen
     bottom_features=config["bottom_features"],
     layers=tuple((kind, features) for kind, features in config["layers"]),
     image_channels=config.get("image_channels", 3),
+    learned_shortcuts=config.get("learned_shortcuts", False),
   )
 
   def generate(variables, latents, labels):

@@ -10,6 +10,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from unseg_jax.array_types import AnyArray, Array, Float
 from unseg_jax.generators import layers, style_latents, stylegan2
@@ -133,9 +134,16 @@ class Layer(nn.Module):
     return layers.leaky_relu(x + bias.astype(x.dtype)[None, None, None])
 
 
-def _coordinates(size: int) -> Float[Array, " {size}"]:
-  """Returns the coordinates of a row of pixels: -1 for the first, 1 for the last."""
-  return jnp.linspace(-1, 1, size, dtype=jnp.float32)
+def _coordinates(size: int) -> Float[np.ndarray, " {size}"]:
+  """Returns the coordinates of a row of pixels: -1 for the first, 1 for the last.
+
+  They are rounded as in PyTorch's `linspace`, which counts from both ends. Positions of large
+  images amplify a difference in the last bit.
+  """
+  step = np.float64(np.float32(2) / np.float32(size - 1))
+  index = np.arange(size)
+  exact = np.where(index < size // 2, step * index - 1, 1 - step * (size - 1 - index))
+  return exact.astype(np.float32)
 
 
 def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size} c"]:
@@ -144,10 +152,10 @@ def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size
   This is PyTorch's `grid_sample` with `align_corners=False`: -1 and 1 are the edges of the image,
   not the centres of its outer pixels. Even a grid of the image's own size therefore changes values.
   """
-  positions = ((_coordinates(size) + 1) * len(x) - 1) / 2
-  positions = jnp.clip(positions, 0, len(x) - 1)
-  distances = jnp.abs(positions[:, None] - jnp.arange(len(x))[None])
-  weights = jnp.maximum(1 - distances, 0)  # [size, s]
+  positions = ((_coordinates(size) + 1) * np.float32(len(x)) - 1) / 2
+  positions = np.clip(positions, 0, len(x) - 1)
+  distances = np.abs(positions[:, None] - np.arange(len(x), dtype=np.float32)[None])
+  weights = np.maximum(1 - distances, 0)  # [size, s]
   rows = jnp.einsum("ri,ijc->rjc", weights, x, precision="highest")
   return jnp.einsum("sj,rjc->rsc", weights, rows, precision="highest")
 
