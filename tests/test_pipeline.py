@@ -67,7 +67,7 @@ class TestWholeRun:
     steps, losses = zip(*train["train/training/loss"], strict=True)
     assert list(steps) == history["step"]
     np.testing.assert_allclose(losses, history["loss"], rtol=1e-6)
-    for name in ("learning_rate", "gradient_norm", "pictures_per_second", "waiting"):
+    for name in ("learning_rate", "gradient_norm", "pictures_per_second", "fraction_waiting"):
       assert len(train[f"train/training/{name}"]) == 6
     assert [step for step, _ in train["train/validation/iou"]] == [2, 4, 6]
     assert event_files.pictures(events / "train") == {"train/validation/masks": [2, 4, 6]}

@@ -54,8 +54,8 @@ def test_rates_count_the_time_that_waits():
   time.sleep(0.1)
   rates = watch.rates(steps=2, pictures=16)
   assert rates["pictures_per_second"] == pytest.approx(8 * rates["steps_per_second"])
-  assert 0 < rates["steps_per_second"] <= 10 and 0.1 < rates["waiting"] < 0.9
-  assert watch.rates(steps=1)["waiting"] == 0
+  assert 0 < rates["steps_per_second"] <= 10 and 0.1 < rates["fraction_waiting"] < 0.9
+  assert watch.rates(steps=1)["fraction_waiting"] == 0
 
 
 def test_without_tensorboard_a_line_says_that_there_are_none(tmp_path, monkeypatch, caplog):

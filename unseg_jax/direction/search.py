@@ -134,7 +134,7 @@ def search(
         _record(history, waiting, i, config, folder, events)
         speed = watch.rates(steps=len(waiting), pictures=len(waiting) * config.batch_size)
         # The search makes its batches on the devices and never waits for data.
-        del speed["waiting"]
+        del speed["fraction_waiting"]
         events.point(i - 1, {"learning_rate": config.learning_rate} | speed)
         events.flush(publish=save)
         waiting = []

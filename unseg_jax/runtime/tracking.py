@@ -125,10 +125,10 @@ class Stopwatch:
       **counts: amounts of work done, by name.
 
     Returns:
-      `NAME_per_second`, and `waiting`, in [0, 1].
+      `NAME_per_second`, and `fraction_waiting`, in [0, 1].
     """
     seconds = max(self.seconds, 1e-9)
     rates = {f"{name}_per_second": count / seconds for name, count in counts.items()}
-    rates["waiting"] = self._waited / seconds
+    rates["fraction_waiting"] = self._waited / seconds
     self.restart()
     return rates
