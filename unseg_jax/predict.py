@@ -257,6 +257,7 @@ def predict(
     max_pixels=max_pixels,
   )
   if processes is None:
+    # Also if the network runs on the CPU: encoding the outputs takes longer.
     processes = min(workers.spare_processors(False), len(earlier.todo) // PICTURES_A_WORKER)
   # After a signal, no further pictures are started; those in progress are written.
   asked = itertools.takewhile(lambda _: not preemption.requested(), earlier.todo)
