@@ -6,7 +6,7 @@ python -m unseg_jax.main --config=configs/stylegan3.py
 
 Other networks: configs/stylegan3.py:t-ffhqu, t-metfaces and t-metfacesu (1024 x 1024), t-afhqv2
 (512 x 512) and t-ffhqu-256 (256 x 256). With r instead of t, they are of configuration R, which is
-equivariant to rotation and takes about twice the time.
+equivariant to rotation, takes about three times as long, and twice the memory.
 """
 
 from unseg_jax import default_config
@@ -21,7 +21,9 @@ def get_config(network="t-ffhq"):
   config = default_config.for_published(f"stylegan3-{network}")
   config.generator_options.truncation_psi = 0.5
   config.generator_options.truncation_cutoff = 8
-  config.search.microbatch = 8 if "256" in network else 2
-  config.generate.chunk = 16 if "256" in network else 4
+  # Images whose gradients fit into 16 GiB.
+  at_once = (1 if network.startswith("r") else 2) * (4 if "256" in network else 1)
+  config.search.microbatch = at_once
+  config.generate.chunk = 2 * at_once
   config.generate.shard_candidates = 1_024
   return config
