@@ -41,6 +41,15 @@ def test_worker_that_is_killed_is_one_clear_error():
       tasks[-1].result()
 
 
+def test_a_worker_that_is_killed_ends_the_others():
+  begun = time.monotonic()
+  with pytest.raises(workers.WorkerDied):
+    with workers.executor(2) as pool:
+      pool.submit(time.sleep, 60)
+      pool.submit(os._exit, 9).result()
+  assert time.monotonic() - begun < 30
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_workers_end_with_their_parent(number):

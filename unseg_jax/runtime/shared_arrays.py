@@ -6,6 +6,7 @@ devices. This module imports no JAX, so a worker process starts within half a se
 
 import collections
 import concurrent.futures
+import contextlib
 import ctypes
 import dataclasses
 import functools
@@ -14,6 +15,7 @@ import multiprocessing
 import pickle
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import numpy as np
@@ -80,7 +82,11 @@ class SharedArraysExecutor(concurrent.futures.Executor):
   """
 
   def __init__(
-    self, count: int, context: multiprocessing.context.BaseContext, begin: Callable[[], None]
+    self,
+    count: int,
+    context: multiprocessing.context.BaseContext,
+    begin: Callable[[], None],
+    end: Callable[[], None],
   ) -> None:
     """Starts no process yet.
 
@@ -88,7 +94,9 @@ class SharedArraysExecutor(concurrent.futures.Executor):
       count: number of worker processes.
       context: how processes start.
       begin: is called at the start of each worker process.
+      end: is called if a worker process dies; it must end the others.
     """
+    self._end = end
     block_count = 2 * count + 2  # A running and a waiting task per worker, and some to spare.
     memory = [context.RawArray(ctypes.c_ubyte, BLOCK_BYTES) for _ in range(block_count)]
     self._blocks = _as_arrays(memory)
@@ -110,17 +118,24 @@ class SharedArraysExecutor(concurrent.futures.Executor):
 
   def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
     """Cancels the tasks that have not started, with any `cancel_futures`."""
-    with self._lock:
-      while self._waiting:
+    with contextlib.suppress(IndexError):
+      while True:
         self._waiting.popleft()[0].cancel()
     self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
   def _start_waiting(self) -> None:
     with self._lock:
-      while self._waiting and self._free:
+      while self._free and (task := self._next()):
+        self._start(*task)
+
+  def _next(self) -> tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None:
+    """Removes and returns the next task that is not cancelled; needs no lock."""
+    with contextlib.suppress(IndexError):
+      while True:
         future, call = self._waiting.popleft()
         if future.set_running_or_notify_cancel():
-          self._start(future, call)
+          return future, call
+    return None
 
   def _start(self, future: concurrent.futures.Future[Any], call: Callable[[], Any]) -> None:
     number = self._free.pop()
@@ -140,6 +155,10 @@ class SharedArraysExecutor(concurrent.futures.Executor):
     ended: concurrent.futures.Future[Packed],
   ) -> None:
     error = ended.exception()
+    if isinstance(error, BrokenProcessPool):
+      self._free.append(number)
+      self._give_up(future, error)
+      return
     value = None if error else unpack(ended.result(), self._blocks[number], copy=True)
     with self._lock:
       self._free.append(number)
@@ -148,6 +167,17 @@ class SharedArraysExecutor(concurrent.futures.Executor):
       future.set_exception(error)
     else:
       future.set_result(value)
+
+  def _give_up(self, future: concurrent.futures.Future[Any], error: BaseException) -> None:
+    """Ends the workers, and fails a task and all waiting ones.
+
+    The pool calls this under its own lock, for which `submit` may wait while it holds ours. So this
+    function takes no lock.
+    """
+    self._end()
+    future.set_exception(error)
+    while task := self._next():
+      task[0].set_exception(error)
 
 
 def _as_arrays(memory: Sequence[Any]) -> list[np.ndarray]:

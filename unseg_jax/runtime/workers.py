@@ -6,7 +6,9 @@ process ends, even if that is killed.
 
 import concurrent.futures
 import contextlib
+import functools
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import threading
@@ -52,8 +54,11 @@ def executor(count: int, threads: int | None = None) -> Iterator[concurrent.futu
     return
   # Forking is unsafe, since this process has threads and devices.
   context = multiprocessing.get_context("spawn")
+  # Only this process holds the writer. It closes with this process, or if the pool breaks.
+  reader, writer = context.Pipe(duplex=False)
   try:
-    with SharedArraysExecutor(count, context, _follow_parent) as pool:
+    begin = functools.partial(_end_with, reader)
+    with reader, writer, SharedArraysExecutor(count, context, begin, writer.close) as pool:
       yield pool
   except BrokenProcessPool as error:
     raise WorkerDied(
@@ -62,16 +67,14 @@ def executor(count: int, threads: int | None = None) -> Iterator[concurrent.futu
     ) from error
 
 
-def _follow_parent() -> None:
-  """Ignores signals, which the parent handles; ends with the parent, even after SIGKILL."""
+def _end_with(reader: multiprocessing.connection.Connection) -> None:
+  """Ignores signals, which the parent handles; ends when the other end of the pipe is closed."""
   for name in ("SIGINT", "SIGTERM", "SIGHUP"):
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-  assert parent  # This runs in a worker process only.
 
   def wait() -> None:
-    parent.join()
+    reader.poll(None)
     os._exit(1)
 
   threading.Thread(target=wait, daemon=True).start()
