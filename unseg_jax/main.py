@@ -13,7 +13,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from unseg_jax import config_files
-from unseg_jax.runtime import commands, process_flags
+from unseg_jax.runtime import commands, huge_pages, process_flags
 from unseg_jax.storage import places
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -93,6 +93,7 @@ def _print_plan(config: ConfigDict, directory: str | Path, stages: list[str]) ->
 
 
 if __name__ == "__main__":
+  huge_pages.use()
   flags.mark_flag_as_required("config")
   # Hide log messages of libraries, but show those of this package.
   absl_logging.set_verbosity(absl_logging.ERROR)
