@@ -47,11 +47,21 @@ def test_more_tasks_than_blocks_return_their_own_results(size):
     result += 1  # The caller may change its results.
 
 
-def test_a_task_that_cannot_be_sent_fails_alone():
+class Unreadable:
+  """A result that cannot be read in the process that asked for it."""
+
+  def __reduce__(self):
+    return int, ("not a number",)
+
+
+def test_tasks_that_cannot_be_sent_or_answered_fail_alone():
   with workers.executor(1) as pool:
-    unsendable, fine = pool.submit(lambda: 1), pool.submit(max, 1, 2)
+    unsendable, unreadable = pool.submit(lambda: 1), pool.submit(Unreadable)
+    fine = pool.submit(max, 1, 2)
     with pytest.raises(Exception, match="pickle"):
       unsendable.result()
+    with pytest.raises(ValueError, match="not a number"):
+      unreadable.result()
     assert fine.result() == 2
 
 

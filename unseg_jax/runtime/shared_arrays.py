@@ -159,7 +159,12 @@ class SharedArraysExecutor(concurrent.futures.Executor):
       self._free.append(number)
       self._give_up(future, error)
       return
-    value = None if error else unpack(ended.result(), self._blocks[number], copy=True)
+    value = None
+    if not error:
+      try:
+        value = unpack(ended.result(), self._blocks[number], copy=True)
+      except Exception as failed:  # Memory ran out, for example.
+        error = failed
     with self._lock:
       self._free.append(number)
     self._start_waiting()
