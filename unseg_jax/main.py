@@ -93,7 +93,7 @@ def _print_plan(config: ConfigDict, directory: str | Path, stages: list[str]) ->
 
 
 if __name__ == "__main__":
-  huge_pages.use()
+  huge_pages.use("unseg_jax.main")
   flags.mark_flag_as_required("config")
   # Hide log messages of libraries, but show those of this package.
   absl_logging.set_verbosity(absl_logging.ERROR)
