@@ -2,46 +2,24 @@
 
 import functools
 import itertools
-import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from whole_runs import GOLDEN
+from small_stylegan2 import (
+  converted,
+  golden,
+  make_generator,
+  make_images,
+  random_state,
+  small_generator,
+  small_latents,
+)
 
 from checkpoints_convert import stylegan2 as conversion
-from checkpoints_convert import torch_reader
 from unseg_jax import generators
 from unseg_jax.generators import style_latents, stylegan2
-
-
-@functools.cache
-def golden():
-  return dict(np.load(GOLDEN / "stylegan2.npz"))
-
-
-def golden_checkpoint(**changes):
-  """The small network's state dict with keys replaced, or removed for None."""
-  arrays = torch_reader.read(GOLDEN / "stylegan2.pth") | changes
-  return {key: array for key, array in arrays.items() if array is not None}
-
-
-@functools.cache
-def converted():
-  return conversion.convert(golden_checkpoint(), {})
-
-
-@functools.cache
-def make_generator(**options):
-  _, config, variables = converted()
-  return stylegan2.build({**config, **options}, variables, "small")
-
-
-def make_images(generator, latents):
-  labels = jnp.zeros(len(latents), jnp.int32)
-  with jax.default_matmul_precision("highest"):
-    return jax.jit(generator.generate)(generator.variables, latents, labels)
 
 
 def make_mapping(config, **options):
@@ -52,47 +30,6 @@ def make_mapping(config, **options):
     **{name: config[name] for name in names},
     **options,
   )
-
-
-def random_state(num_classes=0, z_dim=6, w_dim=7, class_features=5, channels=(4, 3)):
-  """A state dict with every array of a network, random and with different sizes."""
-  random = np.random.default_rng(0)
-  size_in = z_dim + (class_features if num_classes else 0)
-  shapes = {"mapping.w_avg": (w_dim,), "synthesis.b4.const": (channels[0], 4, 4)}
-  shapes |= {"mapping.fc0.weight": (8, size_in), "mapping.fc0.bias": (8,)}
-  shapes |= {"mapping.fc1.weight": (w_dim, 8), "mapping.fc1.bias": (w_dim,)}
-  if num_classes:
-    shapes |= {"mapping.embed.weight": (class_features, num_classes)}
-    shapes |= {"mapping.embed.bias": (class_features,)}
-  for i, size_out in enumerate(channels):
-    block, side = f"synthesis.b{4 * 2**i}", 4 * 2**i
-    layers = {"conv1": (size_out, size_out, 3), "torgb": (size_out, 3, 1)}
-    if i:
-      layers["conv0"] = (channels[i - 1], size_out, 3)
-    for layer, (size_in, features, kernel) in layers.items():
-      name = f"{block}.{layer}"
-      shapes[f"{name}.weight"] = (features, size_in, kernel, kernel)
-      shapes |= {f"{name}.bias": (features,), f"{name}.affine.bias": (size_in,)}
-      shapes[f"{name}.affine.weight"] = (size_in, w_dim)
-      if layer != "torgb":
-        shapes |= {f"{name}.noise_const": (side, side), f"{name}.noise_strength": ()}
-  state = {key: np.asarray(random.normal(size=shape)) for key, shape in shapes.items()}
-  taps = np.outer((1, 3, 3, 1), (1, 3, 3, 1)) / 64
-  for i in range(len(channels)):
-    block = f"synthesis.b{4 * 2**i}"
-    filtered = (block, f"{block}.conv1", *([f"{block}.conv0"] if i else []))
-    state |= {f"{name}.resample_filter": taps for name in filtered}
-  return state
-
-
-@functools.cache
-def small_generator(noise="const"):
-  _, config, variables = conversion.convert(random_state(), {})
-  return stylegan2.build({**config, "noise": noise}, variables, "smaller")
-
-
-def small_latents():
-  return np.random.default_rng(2).normal(size=(2, 4, 7)).astype(np.float32)
 
 
 def test_the_mapping_network_gives_the_original_latents():
@@ -337,73 +274,3 @@ def test_a_wrong_option_is_named(options, message):
   with pytest.raises(ValueError, match=rf"config\.generator_options\.{message}"):
     make_generator(**options)
   assert set(options) <= set(stylegan2.OPTIONS)
-
-
-def test_activations_are_clamped_by_the_setting():
-  checkpoint = {"G_ema": random_state(), "attributes": {"synthesis.b4.conv1.conv_clamp": None}}
-  assert converted()[1]["clamp"] == 256
-  assert conversion.convert(checkpoint, {})[1]["clamp"] is None
-  _, config, variables = conversion.convert(checkpoint, {"conv_clamp": 0.1})
-  images = make_images(stylegan2.build(config, variables, ""), small_latents())
-  # Each of the two blocks adds at most 0.1, up to rounding.
-  assert 0.1 < np.abs(images).max() < 0.2 + 1e-5
-
-
-def test_a_learning_rate_multiplier_that_the_checkpoint_tells_is_used():
-  attributes = {"mapping.fc0.bias_gain": 0.02}
-  checkpoint = {"G_ema": golden_checkpoint(), "attributes": attributes}
-  _, _, variables = conversion.convert(checkpoint, {})
-  for name, layer in converted()[2]["params"]["mapping"].items():
-    if name.startswith("dense"):
-      doubled = variables["params"]["mapping"][name]
-      jax.tree.map(lambda x, y: np.testing.assert_allclose(2 * x, y, rtol=1e-6), layer, doubled)
-
-
-@pytest.mark.parametrize(
-  ("changes", "message"),
-  [
-    ({"mapping.w_avg": None}, "missing keys: mapping.w_avg"),
-    ({"synthesis.b64.conv1.weight": None}, "unexpected keys: synthesis.b64.resample_filter"),
-    ({"mapping.fc8.weight": np.ones((32, 32))}, "missing keys: mapping.fc8.bias"),
-    ({"synthesis.b4.torgb.bias": np.ones(1)}, "torgb.bias has shape [1], expected [3]"),
-    (
-      {"synthesis.b8.conv0.noise_const": np.ones((4, 4))},
-      "synthesis.b8.conv0.noise_const has shape [4, 4], expected [8, 8]",
-    ),
-    ({"mapping.fc0.weight": np.ones((32, 16))}, "takes 16 features, expected more than the 20"),
-    (
-      {"synthesis.b8.conv0.resample_filter": np.ones((4, 4)) / 16},
-      "synthesis.b8.conv0.resample_filter is not the filter [1, 3, 3, 1]",
-    ),
-  ],
-)
-def test_a_checkpoint_that_is_not_quite_a_stylegan2_is_refused(changes, message):
-  if "20" in message:
-    changes |= {"mapping.embed.weight": np.ones((20, 3)), "mapping.embed.bias": np.ones(20)}
-  with pytest.raises(ValueError, match=re.escape(message)):
-    conversion.convert(golden_checkpoint(**changes), {})
-
-
-@pytest.mark.parametrize(
-  ("attributes", "settings", "message"),
-  [
-    ({"mapping.fc1.activation": "relu"}, {}, "mapping.fc1.activation is 'relu', expected 'lrelu'"),
-    ({"a.conv_clamp": 1, "b.conv_clamp": 2}, {}, "different conv_clamp {1, 2}, expected the same"),
-    ({}, {"conv_clamp": -1}, "conv_clamp is -1, expected a positive number or null: use --config="),
-    ({}, {"conv_clamp": "256"}, "conv_clamp is '256', expected a positive number"),
-    ({}, {"psi": 1}, "unknown settings: psi; expected conv_clamp"),
-  ],
-)
-def test_a_network_that_is_not_supported_is_refused(attributes, settings, message):
-  checkpoint = {"G_ema": golden_checkpoint(), "attributes": attributes}
-  with pytest.raises(ValueError, match=re.escape(message)):
-    conversion.convert(checkpoint, settings)
-
-
-def test_every_published_network_has_an_address():
-  assert set(conversion.VARIANTS) == {
-    f"stylegan2-{name}" for name in ("ffhq", "afhqcat", "afhqdog", "afhqwild", "metfaces")
-  }
-  for name, variant in conversion.VARIANTS.items():
-    assert variant.url.endswith(f"/stylegan2-ada-pytorch/pretrained/{name[10:]}.pkl")
-    conversion.convert(golden_checkpoint(), variant.settings)
