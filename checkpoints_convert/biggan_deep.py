@@ -32,7 +32,6 @@ _REDUCTION = 4  # A block's inner layers have a quarter of the channels of its i
 # within a block.
 _HUGGING_FACE = {
   "layer": "generator.layers.{}",
-  "shortcut": None,
   "norms": ("bn_0", "bn_1", "bn_2", "bn_3"),
   "convolutions": ("conv_0", "conv_1", "conv_2", "conv_3"),
   "query": "snconv1x1_theta",
@@ -43,7 +42,6 @@ _HUGGING_FACE = {
 }
 _STUDIOGAN = {
   "layer": "blocks.{}.0",
-  "shortcut": "conv2d0",
   "norms": ("bn1", "bn2", "bn3", "bn4"),
   "convolutions": ("conv2d1", "conv2d2", "conv2d3", "conv2d4"),
   "query": "conv1x1_theta",
@@ -52,6 +50,7 @@ _STUDIOGAN = {
   "out": "conv1x1_attn",
   "out_weight": "sigma",
 }
+_SHORTCUT = "conv2d0"  # The name in `big_resnet_deep_studiogan`; other networks have none.
 # Entries of Hugging Face's config.json. The first two cannot be inferred from arrays: the blocks
 # that double the resolution, and the epsilon of variances. The others are optional and are checked.
 _NEEDED_SETTINGS = ("layers", "eps")
@@ -202,7 +201,6 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   condition_size = state.size(f"linear0.weight{'_orig' * has_spectral_norm}", 1)
   bottom = state.size("linear0.bias") // _NUM_PIXELS
   kinds, features = _find_layers(state, _STUDIOGAN, bottom)
-  has_shortcut = _has_shortcut(state, _STUDIOGAN)
 
   def take_weight(prefix, *shape):
     if has_spectral_norm:
@@ -254,7 +252,7 @@ def studiogan_variables(state: StateDict, settings: Mapping[str, Any]) -> tuple[
   ups = [i % depth == depth - 1 for i in range(num_blocks)]
   config = {
     **_config(latent_size, num_classes, class_size, kinds, features, ups),
-    "learned_shortcuts": has_shortcut,
+    "learned_shortcuts": "shortcut" in params["layer_0"],
     "truncation": None,
     **state_dict.image_channels(image_channels),
   }
@@ -309,11 +307,6 @@ def _find_layers(
   return kinds, features
 
 
-def _has_shortcut(state: StateDict, names: Mapping[str, Any]) -> bool:
-  """Whether the shortcuts of the blocks have weights."""
-  return f"{names['layer'].format(0)}.{names['shortcut']}.bias" in state
-
-
 def _block_ends(kinds: Sequence[str], features: Sequence[int]) -> list[tuple[int, int]]:
   """Returns the input and output channels of each block."""
   ends = zip(kinds, itertools.pairwise(features), strict=True)
@@ -329,8 +322,7 @@ def _take_layers(
   take_norm: Callable[[str, int], dict],
 ) -> dict[str, dict]:
   """Takes all blocks and attention layers as the parameters of `BigGanDeep`'s layers."""
-
-  has_shortcut = _has_shortcut(state, names)
+  has_shortcuts = any(f".{_SHORTCUT}." in key for key in state.keys())
 
   def take_block(prefix, size_in, size_out):
     sizes = (size_in, *[size_in // _REDUCTION] * 3, size_out)
@@ -345,8 +337,8 @@ def _take_layers(
         if side == 1
         else state_dict.convolution(weight, bias)
       )
-    if has_shortcut:
-      name = f"{prefix}.{names['shortcut']}"
+    if has_shortcuts:
+      name = f"{prefix}.{_SHORTCUT}"
       weight = take_weight(name, size_out, size_in, 1, 1)[:, :, 0, 0]
       params["shortcut"] = state_dict.dense(weight, state.take(f"{name}.bias", size_out))
     return params

@@ -121,14 +121,14 @@ def _layout(state: state_dict.StateDict, backbone: str | None) -> biggan.Layout:
   is_shared = "shared.weight" in state
   # The condition of a `big_resnet` without classes has the size of the first layer's input.
   condition = f"blocks.0.0.bn1.gain.{weight}"
-  is_unconditional = "blocks.0.0.bn1.weight" in state
+  has_classes = "blocks.0.0.bn1.weight" not in state
   if condition in state and not is_shared and backbone != "resnet":
-    is_unconditional = state.size(condition, 1) == state.size(f"linear0.{weight}", 1)
+    has_classes = state.size(condition, 1) != state.size(f"linear0.{weight}", 1)
   return biggan.Layout(
     blocks=tuple(blocks),
     attention=attention,
     is_shared=is_shared,
-    has_classes=not is_unconditional,
+    has_classes=has_classes,
     weight=weight,
     take_weight=state_dict.torch_spectral_norm if has_spectral_norm else _take_weight,
     epsilons=(_EPSILON, _EPSILON),

@@ -154,8 +154,8 @@ def _resample(x: Float[Array, "s s c"], size: int) -> Float[Array, "{size} {size
   """
   positions = ((_coordinates(size) + 1) * np.float32(len(x)) - 1) / 2
   positions = np.clip(positions, 0, len(x) - 1)
-  distances = np.abs(positions[:, None] - np.arange(len(x), dtype=np.float32)[None])
-  weights = np.maximum(1 - distances, 0)  # [size, s]
+  distances = jnp.abs(positions[:, None] - jnp.arange(len(x))[None])
+  weights = jnp.maximum(1 - distances, 0)  # [size, s]
   rows = jnp.einsum("ri,ijc->rjc", weights, x, precision="highest")
   return jnp.einsum("sj,rjc->rsc", weights, rows, precision="highest")
 

@@ -111,8 +111,7 @@ class SharedArraysExecutor(concurrent.futures.Executor):
   ) -> concurrent.futures.Future[Any]:
     """Schedules a call. The result's arrays belong to the caller."""
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-    with self._lock:
-      self._waiting.append((future, functools.partial(function, *args, **kwargs)))
+    self._waiting.append((future, functools.partial(function, *args, **kwargs)))
     self._start_waiting()
     return future
 

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from unseg_jax.array_types import Array, Int, Key
-from unseg_jax.runtime import parallel, shared_arrays, workers
+from unseg_jax.runtime import parallel, workers
 from unseg_jax.runtime.prefetch import prefetch
 from unseg_jax.segmentation import loading
 from unseg_jax.segmentation.step import Batch, TrainState
@@ -43,7 +43,7 @@ def from_disk(
   seed = int(jax.device_get(_draw_seed(key)))
   position = parallel.shard(parallel.own_part(np.arange(config.batch_size)))
   own_size = config.batch_size // parallel.process_count()
-  pieces = -(-own_size // shared_arrays.items_per_task(records.pair_bytes(config.image_size)))
+  pieces = -(-own_size // records.pairs_per_task(config.image_size))
   numbers = order(sources, weights, config, seed)
   everything = joined(sources)
   first, end = int(state.step), config.steps

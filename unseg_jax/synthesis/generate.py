@@ -21,15 +21,7 @@ import tqdm
 from unseg_jax.array_types import Array, Float, Int, Key
 from unseg_jax.errors import InvalidValue, UserError
 from unseg_jax.generators import Generator, check_dtype, with_dtype
-from unseg_jax.runtime import (
-  parallel,
-  preemption,
-  progress,
-  settings,
-  shared_arrays,
-  tracking,
-  workers,
-)
+from unseg_jax.runtime import parallel, preemption, progress, settings, tracking, workers
 from unseg_jax.runtime.barrier import barrier
 from unseg_jax.synthesis import candidates, latents, records, shards
 from unseg_jax.synthesis.acceptance import Acceptance, Live
@@ -354,7 +346,7 @@ def _encode(
   """Starts encoding the accepted candidates of a chunk."""
   columns = [chunk[name] for name in ("image", "mask", "label", "candidate")]
   encode = functools.partial(records.encode_all, mask_bits=split.mask_bits)
-  together = shared_arrays.items_per_task(records.pair_bytes(chunk["image"].shape[1]))
+  together = records.pairs_per_task(chunk["image"].shape[1])
   return [
     split.encoders.submit(encode, *(column[few] for column in columns))
     for few in np.split(kept, range(together, len(kept), together))

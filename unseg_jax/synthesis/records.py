@@ -17,6 +17,8 @@ from array_record.python import array_record_module
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from PIL import Image
 
+from unseg_jax.runtime import shared_arrays
+
 JPEG_QUALITY = 95
 # Masks have one bit per pixel. Earlier versions wrote eight, at PIL's default compression level.
 MASK_BITS = 1
@@ -97,9 +99,9 @@ def typical_bytes(side: int) -> float:
   return 13e3 * (side / 128) ** 1.6
 
 
-def pair_bytes(side: int) -> int:
-  """Returns the bytes of a decoded pair with the given side length."""
-  return 4 * side**2
+def pairs_per_task(side: int) -> int:
+  """Returns the number of pairs of the given side length for a task of a worker process."""
+  return shared_arrays.items_per_task(4 * side**2)
 
 
 def encode_all(
